@@ -1,0 +1,1 @@
+"""The domain library: conversation exports to user embeddings, free of Dagster (except `definitions` and `cli`)."""

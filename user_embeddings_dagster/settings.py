@@ -1,0 +1,71 @@
+"""Settings: environment variables with embedded defaults, read once.
+
+Every variable starts with USER_EMBEDDINGS_. Nothing here names a server: the defaults run on one machine with
+no key, no download and no GPU.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PREFIX = "USER_EMBEDDINGS_"
+
+# Telemetry of dependencies is off before any of them is imported.
+TELEMETRY_OFF = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "DO_NOT_TRACK": "1",
+    "GX_ANALYTICS_ENABLED": "False",
+    "VLLM_NO_USAGE_STATS": "1",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def disable_telemetry() -> None:
+    """Switch off every dependency's phone-home, unless the operator set the variable themselves."""
+    for name, value in TELEMETRY_OFF.items():
+        os.environ.setdefault(name, value)
+
+
+def data_root() -> Path:
+    """Folder of everything the platform stores: USER_EMBEDDINGS_DATA, or ./data."""
+    return Path(os.environ.get(f"{PREFIX}DATA", "data")).absolute()
+
+
+def torch_threads() -> int:
+    """Threads that torch may use: USER_EMBEDDINGS_TORCH_THREADS, or every processor we may run on."""
+    return int(os.environ.get(f"{PREFIX}TORCH_THREADS", len(os.sched_getaffinity(0))))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things are below the data root."""
+
+    root: Path
+
+    @property
+    def landing(self) -> Path:
+        """Raw drops: landing/<datadao>/…"""
+        return self.root / "landing"
+
+    @property
+    def lancedb(self) -> Path:
+        """LanceDB databases: lancedb/<datadao>/<table>.lance"""
+        return self.root / "lancedb"
+
+    @property
+    def models(self) -> Path:
+        """Trained encoders: models/<encoder>/<version>/"""
+        return self.root / "models"
+
+    @property
+    def scores(self) -> Path:
+        """DuckDB file with the scores table."""
+        return self.root / "scores.duckdb"
+
+    @property
+    def key(self) -> Path:
+        """Secret of the keyed hashes."""
+        return self.root / "keys" / "identity.key"

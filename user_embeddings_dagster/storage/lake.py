@@ -1,0 +1,169 @@
+"""The lake: tables as Parquet files, one per partition, replaced atomically.
+
+    <root>/tables/<table>/<partition>/<sha256>.parquet   the rows, in canonical order
+    <root>/tables/<table>/<partition>/current.json       which file is current, with counts and fingerprint
+
+A commit writes the file, syncs it, then renames `current.json` over the old one: a reader (or a process killed
+at any moment) sees the old table or the new one, whole. `content_hash` is the SHA-256 of the file, so the same
+rows written by the same versions have the same hash.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.schema import TABLES, Table
+
+UNPARTITIONED = "all"
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What is current of one partition: file name, rows, SHA-256 of the file, fingerprint of its inputs.
+
+    `stats` holds the numbers that computing it gave (never text), so that a run that reuses it reports them too.
+    """
+
+    file: str
+    rows: int
+    content_hash: str
+    fingerprint: str
+    stats: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+class CorruptTable(Exception):
+    """A committed file is missing or its bytes are not those that were committed."""
+
+
+def fingerprint(*parts: object) -> str:
+    """Hash of everything a table is computed from: inputs' content hashes, code version, settings."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+class Lake:
+    """Tables below one root folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, table: str, partition: str = UNPARTITIONED) -> Path:
+        """Folder of one partition of one table."""
+        return self.root / "tables" / table / partition
+
+    def partitions(self, table: str) -> list[str]:
+        """Partitions that have a commit, sorted."""
+        return sorted(path.parent.name for path in (self.root / "tables" / table).glob("*/current.json"))
+
+    def current(self, table: str, partition: str = UNPARTITIONED) -> Commit | None:
+        """The current commit, or None before the first."""
+        try:
+            return Commit(**json.loads((self.folder(table, partition) / "current.json").read_text()))
+        except FileNotFoundError:
+            return None
+
+    def up_to_date(self, table: str, partition: str, wanted: str) -> Commit | None:
+        """The current commit if it was computed from inputs with this fingerprint and its file is intact."""
+        commit = self.current(table, partition)
+        if commit is None or commit.fingerprint != wanted:
+            return None
+        path = self.folder(table, partition) / commit.file
+        if not path.exists() or file_sha256(path) != commit.content_hash:
+            return None
+        return commit
+
+    def path(self, table: str, partition: str = UNPARTITIONED) -> Path:
+        """Path of the current Parquet file. Raises FileNotFoundError before the first commit."""
+        commit = self.current(table, partition)
+        if commit is None:
+            raise FileNotFoundError(f"{table}/{partition} has not been materialised yet")
+        path = self.folder(table, partition) / commit.file
+        if not path.exists():
+            raise CorruptTable(f"{table}/{partition}: {commit.file} is gone; materialise it again")
+        return path
+
+    def scan(self, table: str, partition: str = UNPARTITIONED) -> pl.LazyFrame:
+        """Lazy frame over the current rows of one partition."""
+        return pl.scan_parquet(self.path(table, partition))
+
+    def read(self, table: str, partition: str = UNPARTITIONED) -> pl.DataFrame:
+        """Current rows of one partition."""
+        return pl.read_parquet(self.path(table, partition))
+
+    def read_all(self, table: str, partitions: list[str] | None = None) -> pl.DataFrame:
+        """Current rows of several partitions (all of them by default), in the partitions' order."""
+        names = self.partitions(table) if partitions is None else partitions
+        frames = [self.read(table, name) for name in names]
+        return pl.concat(frames) if frames else TABLES[table].empty()
+
+    def commit(
+        self,
+        table: Table,
+        frame: pl.DataFrame,
+        partition: str = UNPARTITIONED,
+        fingerprint: str = "",
+        stats: Mapping[str, float | int | str] | None = None,
+    ) -> Commit:
+        """Replace one partition by `frame`, sorted by the primary key. Raises ValueError on duplicate keys."""
+        frame = table.conform(frame).sort(table.primary_key)
+        if frame.select(table.primary_key).is_duplicated().any():
+            raise ValueError(f"{table.name}/{partition}: duplicate primary keys {table.primary_key}")
+        staged = self.stage(table.name, partition)
+        frame.write_parquet(staged, compression="zstd", row_group_size=100_000)
+        return self.commit_file(table.name, staged, frame.height, partition, fingerprint, stats)
+
+    def stage(self, table: str, partition: str = UNPARTITIONED) -> Path:
+        """Path for a file to be written and then given to `commit_file`; leftovers of killed runs are removed."""
+        folder = self.folder(table, partition)
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob("staged-*.parquet"):
+            if not Path(f"/proc/{stale.stem.split('-')[1]}").exists():
+                stale.unlink(missing_ok=True)
+        return folder / f"staged-{os.getpid()}.parquet"
+
+    def commit_file(
+        self,
+        table: str,
+        staged: Path,
+        rows: int,
+        partition: str = UNPARTITIONED,
+        fingerprint: str = "",
+        stats: Mapping[str, float | int | str] | None = None,
+    ) -> Commit:
+        """Make an already written Parquet file (rows in canonical order) the current one."""
+        folder = self.folder(table, partition)
+        digest = file_sha256(staged)
+        commit = Commit(f"{digest[:32]}.parquet", rows, digest, fingerprint, dict(stats or {}))
+        sync(staged)
+        staged.replace(folder / commit.file)
+        write_json(folder / "current.json", asdict(commit))
+        for old in folder.glob("*.parquet"):
+            if old.name != commit.file and not old.name.startswith("staged-"):
+                old.unlink()
+        return commit
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that the file is whole or absent: temporary file, fsync, rename, fsync of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w") as stream:
+        json.dump(value, stream, indent=1, sort_keys=True)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+    sync(path.parent)
