@@ -1,11 +1,11 @@
 """The lake: tables as Parquet files, one per partition, replaced atomically.
 
     <root>/tables/<table>/<partition>/<sha256>.parquet   the rows, in canonical order
-    <root>/tables/<table>/<partition>/current.json       which file is current, with counts and fingerprint
+    <root>/tables/<table>/<partition>/current.json       which file is current, counts, fingerprint
 
-A commit writes the file, syncs it, then renames `current.json` over the old one: a reader (or a process killed
-at any moment) sees the old table or the new one, whole. `content_hash` is the SHA-256 of the file, so the same
-rows written by the same versions have the same hash.
+A commit writes the file, syncs it, then renames `current.json` over the old one: a reader (or a process
+killed at any moment) sees the old table or the new one, whole. `content_hash` is the SHA-256 of the file, so
+the same rows written by the same versions have the same hash.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ UNPARTITIONED = "all"
 class Commit:
     """What is current of one partition: file name, rows, SHA-256 of the file, fingerprint of its inputs.
 
-    `stats` holds the numbers that computing it gave (never text), so that a run that reuses it reports them too.
+    `stats` holds the numbers that computing it gave (never text): a run that reuses it reports them too.
     """
 
     file: str
@@ -109,7 +109,7 @@ class Lake:
         fingerprint: str = "",
         stats: Mapping[str, float | int | str] | None = None,
     ) -> Commit:
-        """Replace one partition by `frame`, sorted by the primary key. Raises ValueError on duplicate keys."""
+        """Replace one partition by `frame`, sorted by primary key. Raises ValueError on duplicate keys."""
         frame = table.conform(frame).sort(table.primary_key)
         if frame.select(table.primary_key).is_duplicated().any():
             raise ValueError(f"{table.name}/{partition}: duplicate primary keys {table.primary_key}")
@@ -118,7 +118,7 @@ class Lake:
         return self.commit_file(table.name, staged, frame.height, partition, fingerprint, stats)
 
     def stage(self, table: str, partition: str = UNPARTITIONED) -> Path:
-        """Path for a file to be written and then given to `commit_file`; leftovers of killed runs are removed."""
+        """Path for a file to write and then give to `commit_file`; leftovers of killed runs are removed."""
         folder = self.folder(table, partition)
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob("staged-*.parquet"):

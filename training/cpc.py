@@ -1,0 +1,112 @@
+"""Contrastive Predictive Coding: the InfoNCE loss of a context against the next chunk and negatives.
+
+    L_t = -log  exp(sim(c_t, z_{t+1}) / τ) / (exp(sim(c_t, z_{t+1}) / τ) + Σ_{j=1}^{K-1} exp(sim(c_t, z_j⁻) / τ))
+
+    c_t      context after the chunks 1 … t, projected into the item space
+    z_{t+1}  the positive: the user's next chunk
+    z_j⁻     K - 1 negatives: other chunks
+    sim      cosine
+    τ > 0    temperature
+
+van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", arXiv:1807.03748,
+eq. 4. A model that knows nothing has L = ln K.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+SAME_USER = ("none", "future", "all")
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Chunks that a batch is scored against, one per row; integer codes [K], times in seconds [K] int64."""
+
+    histories: torch.Tensor
+    people: torch.Tensor
+    windows: torch.Tensor
+    positions: torch.Tensor
+    times: torch.Tensor
+
+    def take(self, rows: torch.Tensor) -> "Keys":
+        """The keys of some rows."""
+        return Keys(
+            self.histories[rows],
+            self.people[rows],
+            self.windows[rows],
+            self.positions[rows],
+            self.times[rows],
+        )
+
+
+def cpc_losses(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    positives: torch.Tensor,
+    negatives: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:
+    """L_t of each query [Q] (float32), by the formula above.
+
+    queries [Q, D] are the projected contexts c_t, keys [K, D] the chunks z; `positives` [Q] is the row of
+    z_{t+1} in `keys`; `negatives` [Q, K] bool says which keys are the z_j⁻ of each query (the positive may
+    be either).
+    """
+    if temperature <= 0:
+        raise ValueError(f"the temperature must be positive, not {temperature}")
+    similarity = F.normalize(queries, dim=-1) @ F.normalize(keys, dim=-1).T / temperature
+    candidates = negatives.scatter(1, positives[:, None], True)
+    similarity = similarity.masked_fill(~candidates, float("-inf"))
+    return F.cross_entropy(similarity.float(), positives, reduction="none")
+
+
+def negatives_of(positives: torch.Tensor, keys: Keys, same_user: str = "future") -> torch.Tensor:
+    """Which keys are negatives of the queries whose positives are rows `positives` [Q] of `keys`: [Q, K].
+
+    Never negatives: the positive; chunks cut from the positive's window (the same conversation, seen by
+    another SUBJECT: a false negative). Chunks of the same person (in any DataDAO) at other times: "none" of
+    them, those of the same history after the positive ("future"), or "all".
+    """
+    if same_user not in SAME_USER:
+        raise ValueError(f"same_user must be one of {SAME_USER}, not {same_user!r}")
+    allowed = keys.windows[None, :] != keys.windows[positives][:, None]
+    own = keys.people[None, :] == keys.people[positives][:, None]
+    if same_user == "none":
+        allowed &= ~own
+    elif same_user == "future":
+        later = keys.positions[None, :] > keys.positions[positives][:, None]
+        same_history = keys.histories[None, :] == keys.histories[positives][:, None]
+        allowed &= ~own | (same_history & later)
+    return allowed.scatter(1, positives[:, None], False)
+
+
+def time_matched(positives: torch.Tensor, keys: Keys, within_seconds: float) -> torch.Tensor:
+    """Which keys lie at most `within_seconds` before or after the positive of each query: bool [Q, K].
+
+    Negatives of the same time share the topic of the day, so that only the person tells them apart.
+    """
+    return (keys.times[None, :] - keys.times[positives][:, None]).abs() <= within_seconds
+
+
+def cpc_objective(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    positives: torch.Tensor,
+    negatives: torch.Tensor,
+    matched: torch.Tensor,
+    temperature: float,
+    matched_share: float,
+) -> torch.Tensor:
+    """Mean loss: (1 - share) · L over all negatives + share · L over the time-matched ones alone.
+
+    A query without a time-matched negative takes no part in the second mean.
+    """
+    loss = cpc_losses(queries, keys, positives, negatives, temperature).mean()
+    close = negatives & matched
+    has_close = close.any(dim=1)
+    if matched_share == 0 or not bool(has_close.any()):
+        return loss
+    near = cpc_losses(queries[has_close], keys, positives[has_close], close[has_close], temperature).mean()
+    return (1 - matched_share) * loss + matched_share * near

@@ -1,0 +1,183 @@
+"""What the sequence encoder starts from: the whitened item space and the pooled history, without torch.
+
+Item space: training users' vectors are whitened (mean and covariance taken out), then rotated to the axes
+along which a user's history predicts the next chunk, most predictable first. A rotation changes no cosine;
+it makes the first d coordinates the best d to keep when the state is small. The axes are the eigenvectors
+of the symmetrised lagged covariance of pooled history and next chunk, as in time-lagged independent
+component analysis (Molgedey and Schuster, Phys. Rev. Lett. 72, 3634, 1994).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from user_embeddings_dagster.evaluation.baselines import (
+    Tuning,
+    decayed_mean,
+    next_chunk_queries,
+    running_mean,
+    train_statistics,
+    tune,
+)
+from user_embeddings_dagster.evaluation.histories import Histories
+from user_embeddings_dagster.evaluation.ranking import unit
+
+TUNING_CHUNKS = 2_000  # validation chunks that decay and mean weight are chosen on
+# Weight of the plain mean beside the prediction, where the state has room for both: the mean tells people apart
+# better (same-user matching), the decayed mean predicts the next chunk better.
+MEAN_SCALE = 2.0
+GAP_BUCKETS = 28  # log2 of seconds: 2^27 s is 4.3 years
+PLACE_BUCKETS = 40  # two per doubling of the number of chunks before
+
+
+@dataclass(frozen=True)
+class ItemSpace:
+    """Map into the item space: unit((x - mean) @ whitening); what the pooled history is made with.
+
+    mean [D], whitening [D, D] with the rotation in it, prior [D]: the average training user, each user
+    weighing the same; all float32.
+    """
+
+    mean: np.ndarray
+    whitening: np.ndarray
+    prior: np.ndarray
+    decay: float
+    mean_weight: float
+
+    def items(self, vectors: np.ndarray) -> np.ndarray:
+        """Item vectors [n, D] → item space [n, D], rows of length 1, float32."""
+        return unit((np.asarray(vectors, dtype=np.float32) - self.mean) @ self.whitening)
+
+
+@dataclass(frozen=True)
+class States:
+    """Inputs of the model, one row per state: n chunks have n + 1 states, the first before any chunk.
+
+    items [M, D]: the chunk that led to the state (the prior for the first). pools [M, 2·D]: decayed mean plus
+    weighted mean, then the mean times `MEAN_SCALE`. gaps, places [M]: bucket codes. begins [U]: first state of each
+    history; lengths [U]: states of each history. target [M]: row of the chunk that comes next, or -1.
+    """
+
+    items: np.ndarray
+    pools: np.ndarray
+    gaps: np.ndarray
+    places: np.ndarray
+    begins: np.ndarray
+    lengths: np.ndarray
+    target: np.ndarray
+
+
+def histories_from(sequences: pl.DataFrame) -> tuple[Histories, np.ndarray]:
+    """Histories of a frame (user_id, position, ended_at, vector; optional datadao, chunk_id), in time order.
+
+    Also the row of the frame that each chunk of the histories is [n]. Raises ValueError on vectors that are
+    null, not finite, or of different lengths.
+    """
+    by = [name for name in ("datadao", "user_id") if name in sequences.columns]
+    frame = sequences.with_columns(_row=pl.int_range(pl.len())).sort(*by, "position")
+    first = frame.select(pl.struct(by).rle_id().is_first_distinct()).to_series().to_numpy()
+    begins = np.flatnonzero(first)
+    ended = frame["ended_at"].cast(pl.Datetime("us", "UTC")).dt.epoch("s").to_numpy()
+    histories = Histories(
+        vectors=matrix(frame["vector"]),
+        offsets=np.append(begins, frame.height).astype(np.int64),
+        user_ids=frame["user_id"].to_numpy()[begins],
+        started=ended,
+        ended=ended,
+        chunk_ids=(frame["chunk_id"] if "chunk_id" in frame.columns else frame["_row"]).to_numpy(),
+    )
+    return histories, frame["_row"].to_numpy()
+
+
+def matrix(vectors: pl.Series) -> np.ndarray:
+    """A list or array column as a float32 matrix [n, D]. Raises ValueError if it is none."""
+    lengths = vectors.list.len() if isinstance(vectors.dtype, pl.List) else None
+    if vectors.null_count() or (lengths is not None and lengths.n_unique() > 1):
+        raise ValueError("vectors are null or of different lengths")
+    flat = (
+        vectors.explode(empty_as_null=False).cast(pl.Float32).to_numpy()
+        if len(vectors)
+        else np.zeros(0, np.float32)
+    )
+    if not np.isfinite(flat).all():
+        raise ValueError("vectors hold NaN or infinite values")
+    return np.ascontiguousarray(flat.reshape(len(vectors), -1))
+
+
+def fit_item_space(train: Histories, valid: Histories, ridge: float) -> ItemSpace:
+    """Whitening, rotation and prior from training users; decay and mean weight by validation MRR."""
+    statistics = train_statistics(train.vectors, ridge)
+    tuning = tune(_head(valid, TUNING_CHUNKS), statistics)
+    white = train.with_vectors(statistics.whitened(train.vectors))
+    axes = _predictive_axes(white, tuning)
+    items = white.vectors @ axes
+    per_user = running_mean(train.with_vectors(items))[train.offsets[1:] - 1]
+    prior = unit(per_user.mean(axis=0))
+    return ItemSpace(
+        statistics.mean, (statistics.whitening @ axes).astype(np.float32), prior,
+        tuning.whitened_decay, tuning.mean_weight,
+    )  # fmt: skip
+
+
+def _head(histories: Histories, chunks: int) -> Histories:
+    """The first whole histories that hold at most `chunks` chunks together (at least one history)."""
+    count = max(1, int(np.searchsorted(histories.offsets, chunks, side="right")) - 1)
+    count = min(count, histories.n_histories)
+    offsets = histories.offsets
+    return histories.ranges(offsets[:count], offsets[1 : count + 1], np.arange(count))
+
+
+def _predictive_axes(white: Histories, tuning: Tuning) -> np.ndarray:
+    """Orthogonal [D, D]: columns are axes, the one along which history predicts the next chunk best first."""
+    following = next_chunk_queries(white)
+    dimension = white.vectors.shape[1]
+    if len(following) == 0:
+        return np.eye(dimension, dtype=np.float32)
+    pooled = decayed_mean(white, tuning.whitened_decay) + tuning.mean_weight * running_mean(white)
+    lagged = pooled[following - 1].T.astype(np.float64) @ white.vectors[following] / len(following)
+    _, axes = np.linalg.eigh((lagged + lagged.T) / 2)
+    axes = axes[:, ::-1]
+    # An eigenvector's sign is arbitrary: its largest component is made positive on every machine.
+    signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dimension)])
+    return (axes * signs).astype(np.float32)
+
+
+def states_of(histories: Histories, space: ItemSpace) -> States:
+    """Inputs of the model for every state of every history; `histories.vectors` are raw item vectors."""
+    items = space.items(histories.vectors)
+    whitened = histories.with_vectors(items)
+    recent, long = decayed_mean(whitened, space.decay), running_mean(whitened)
+    pools = np.concatenate([recent + space.mean_weight * long, MEAN_SCALE * long], axis=1)
+    lengths = histories.lengths + 1
+    begins = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    n_states = int(lengths.sum())
+    rows = np.delete(np.arange(n_states), begins)  # states that follow a chunk
+    first = np.concatenate([space.prior, np.zeros_like(space.prior)])
+    positions = histories.positions
+    gaps = np.diff(histories.ended, prepend=histories.ended[:1])
+    gap_code = 2 + np.log2(np.maximum(gaps, 1)).astype(np.int64).clip(0, GAP_BUCKETS - 3)
+    target = np.full(n_states, -1, dtype=np.int64)
+    target[rows - 1] = np.arange(len(items))
+    return States(
+        items=_with_first(n_states, rows, space.prior, items),
+        pools=_with_first(n_states, rows, first, pools),
+        gaps=_with_first(n_states, rows, np.int64(0), np.where(positions == 0, 1, gap_code)),
+        places=_with_first(
+            n_states,
+            rows,
+            np.int64(0),
+            (2 * np.log2(positions + 2)).astype(np.int64).clip(0, PLACE_BUCKETS - 1),
+        ),
+        begins=begins,
+        lengths=lengths,
+        target=target,
+    )
+
+
+def _with_first(n: int, rows: np.ndarray, first: np.ndarray | np.integer, rest: np.ndarray) -> np.ndarray:
+    """Array of n rows: `rest` at `rows`, `first` everywhere else."""
+    out = np.empty((n, *rest.shape[1:]), dtype=rest.dtype)
+    out[:] = first
+    out[rows] = rest
+    return out

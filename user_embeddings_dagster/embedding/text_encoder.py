@@ -1,0 +1,136 @@
+"""Texts to unit vectors: a frozen base encoder, optionally with a trained LoRA adapter merged into it."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from user_embeddings_dagster.embedding import base_model
+from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.settings import torch_threads
+from user_embeddings_dagster.storage.manifest import verify
+
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+ENCODER = "encoder.json"
+
+
+def adapter_hash(folder: Path) -> str:
+    """SHA-256 over the adapter's configuration and weights."""
+    lines = [f"{name}:{file_sha256(folder / name)}\n" for name in ADAPTER_FILES]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def verified_adapter_hash(folder: Path, base_hash: str) -> str:
+    """`adapter_hash` of a finished folder.
+
+    Raises storage.manifest.CorruptArtifact if any file is missing or altered (safetensors loads flipped bits
+    silently), ValueError if the adapter was trained on another base than the one with hash `base_hash`.
+    """
+    verify(folder)
+    trained_on = json.loads((folder / ENCODER).read_bytes())["base_hash"]
+    if trained_on != base_hash:
+        raise ValueError(f"{folder}: trained on base {trained_on[:12]}, this base is {base_hash[:12]}")
+    return adapter_hash(folder)
+
+
+def encoder_version(base_hash: str, adapter_hash: str | None, max_tokens: int) -> str:
+    """Hash (32 hex) of base weights, adapter, truncation and pooling."""
+    parts = {
+        "base": base_hash,
+        "adapter": adapter_hash,
+        "max_tokens": max_tokens,
+        "pooling": base_model.POOLING,
+        "truncation": base_model.TRUNCATION_SIDE,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+class TextEncoder:
+    """Text encoder with mean pooling and unit-length float32 vectors.
+
+    `base` is "minilm" or the folder of a Hugging Face encoder; `adapter` is the folder of a trained item
+    encoder. `max_tokens` counts special tokens and cuts the beginning of longer texts; `tokens_per_batch`
+    bounds the padded tokens of one forward pass; `threads` is torch's thread count
+    (settings.torch_threads() by default). Building one reads only hashes and the configuration: torch and
+    the weights load at the first `encode`.
+    """
+
+    def __init__(
+        self,
+        base: str = "minilm",
+        adapter: Path | None = None,
+        max_tokens: int = 256,
+        tokens_per_batch: int = 1024,
+        threads: int | None = None,
+    ) -> None:
+        self.base = base
+        self.adapter = Path(adapter) if adapter is not None else None
+        self.max_tokens = max_tokens
+        self.tokens_per_batch = tokens_per_batch
+        self.threads = threads
+        self._folder = base_model.model_folder(base)
+
+    @cached_property
+    def version(self) -> str:
+        """Hash (32 hex) of all that decides a vector: equal versions, equal vectors."""
+        base_hash = base_model.folder_hash(self._folder)
+        adapter = verified_adapter_hash(self.adapter, base_hash) if self.adapter else None
+        return encoder_version(base_hash, adapter, self.max_tokens)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors."""
+        return base_model.hidden_size(self._folder)
+
+    def encode(self, texts: Sequence[str], progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+        """Unit vectors [len(texts), dimension] float32, in the texts' order; identical texts are encoded
+        once.
+
+        `progress` is called with (distinct texts done, distinct texts) after each batch.
+        """
+        place = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        vectors = self._encode_distinct(list(place), progress)
+        return vectors[[place[text] for text in texts]]
+
+    def _encode_distinct(self, texts: list[str], progress: Callable[[int, int], None] | None) -> np.ndarray:
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        if not texts:
+            return vectors
+        import torch
+
+        torch.set_num_threads(self.threads or torch_threads())
+        tokenizer, model = self._tokenizer, self._model
+        device = next(model.parameters()).device
+        tokens = base_model.tokenize(tokenizer, texts, self.max_tokens)
+        lengths = np.array([len(row) for row in tokens])
+        done = 0
+        with torch.inference_mode():
+            for rows in base_model.token_budget_batches(lengths, self.tokens_per_batch):
+                ids, mask = base_model.padded([tokens[row] for row in rows], tokenizer.pad_token_id)
+                ids, mask = ids.to(device), mask.to(device)
+                hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+                vectors[rows] = base_model.mean_pool(hidden, mask).float().cpu().numpy()
+                done += len(rows)
+                if progress:
+                    progress(done, len(texts))
+        return vectors
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return base_model.load_tokenizer(self._folder)
+
+    @cached_property
+    def _model(self) -> Any:
+        import torch
+
+        model = base_model.load_model(self._folder)
+        if self.adapter:
+            from peft import PeftModel
+
+            verified_adapter_hash(self.adapter, base_model.folder_hash(self._folder))
+            model = PeftModel.from_pretrained(model, str(self.adapter)).merge_and_unload().eval()
+        return model.to("cuda" if torch.cuda.is_available() else "cpu")

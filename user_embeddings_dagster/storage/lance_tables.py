@@ -1,0 +1,276 @@
+"""Vector tables in LanceDB: one database per DataDAO, rows keyed by content, safe to repeat after a kill.
+
+    <root>/<datadao>/chunk_embeddings.lance      id = chunk_id, vector of the masked chunk, base encoder
+    <root>/<datadao>/summary_embeddings.lance    id = chunk_id, vector of its summary, base encoder
+    <root>/<datadao>/item_embeddings.lance       id = chunk_id, vector of the masked chunk, item encoder
+    <root>/<datadao>/user_embeddings*.lance      id = user_id, one table per embedding dimension
+
+Every table has the columns `id`, `version` (of the encoder) and `vector`; a caller may add others, the
+same in every write. `id` is a non-null field marked as unenforced primary key: without the mark, two
+writers that `merge_insert` the same new ids at once both insert them, without an error.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
+REQUIRED = ("id", "version", "vector")
+INDEX_ROWS = 4096  # below it a flat scan is exact and takes a few milliseconds
+FILTER_IDS = 2000  # ids in one IN expression
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class IndexInfo:
+    """What `ensure_indices` found or built: "BTREE" or "none", "IVF_FLAT" or "flat"."""
+
+    rows: int
+    id_index: str
+    vector_index: str
+
+
+def _checked(name: str, what: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"not a {what}: {name!r} (expected {_NAME.pattern})")
+    return name
+
+
+def _batches(ids: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(ids), FILTER_IDS):
+        yield list(ids[start : start + FILTER_IDS])
+
+
+def arrow_rows(frame: pl.DataFrame) -> pa.Table:
+    """`frame` as Arrow with the types of a LanceDB table: list columns become fixed-size float32 vectors.
+
+    Raises ValueError if a required column is absent, an id is null or repeated, or a vector is null, not
+    finite or of another length than the first; the message names columns and counts, never a value.
+    """
+    if missing := [name for name in REQUIRED if name not in frame.columns]:
+        raise ValueError(f"rows lack the columns {missing}")
+    if repeated := frame.height - frame["id"].n_unique():
+        raise ValueError(f"{repeated} of {frame.height} ids are repeated")
+    columns = {name: _column(frame[name]) for name in frame.columns}
+    fields = [
+        pa.field(
+            name, column.type, nullable=name not in REQUIRED, metadata=PRIMARY_KEY if name == "id" else None
+        )
+        for name, column in columns.items()
+    ]
+    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields))
+
+
+def _column(series: pl.Series) -> pa.Array:
+    """One column as Arrow; nulls in a required column raise."""
+    if series.name in REQUIRED and series.null_count():
+        raise ValueError(f"{series.name}: {series.null_count()} nulls")
+    if not series.dtype.is_nested():
+        array = series.to_arrow()
+        return array.cast(pa.string()) if series.dtype == pl.String else array
+    matrix = stacked(series)
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
+
+
+def stacked(series: pl.Series) -> np.ndarray:
+    """A list or array column as a matrix [rows, d] float32; ValueError if ragged or not finite."""
+    if series.len() == 0:
+        width = getattr(series.dtype, "size", 0)
+        return np.empty((0, width), dtype=np.float32)
+    as_lists = series.cast(pl.List(pl.Float32))
+    width = int(as_lists.list.len()[0] or 0)
+    if as_lists.list.len().n_unique() != 1 or width == 0:
+        raise ValueError(f"{series.name}: vectors of different lengths")
+    flat = as_lists.explode().to_numpy()
+    if not np.isfinite(flat).all():
+        raise ValueError(f"{series.name}: values that are not finite")
+    return np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, width)
+
+
+class LanceTables:
+    """LanceDB databases below one root, `root/<datadao>/`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def _database(self, datadao: str) -> Any:
+        import lancedb
+
+        return lancedb.connect(self.root / _checked(datadao, "DataDAO slug"))
+
+    def exists(self, datadao: str, table: str) -> bool:
+        """Whether the table has been created."""
+        return (
+            self.root / _checked(datadao, "DataDAO slug") / f"{_checked(table, 'table name')}.lance"
+        ).is_dir()
+
+    def open(self, datadao: str, table: str) -> Any:
+        """The LanceDB table itself. Raises FileNotFoundError if it has not been created."""
+        if not self.exists(datadao, table):
+            raise FileNotFoundError(f"{datadao}/{table} has not been materialised yet")
+        return self._database(datadao).open_table(table)
+
+    def drop(self, datadao: str, table: str) -> None:
+        """Remove the table and its files, if it exists."""
+        if self.exists(datadao, table):
+            self._database(datadao).drop_table(table)
+
+    def dimension(self, datadao: str, table: str) -> int | None:
+        """Length of the table's vectors, or None if there is no table."""
+        return (
+            self.open(datadao, table).schema.field("vector").type.list_size
+            if self.exists(datadao, table)
+            else None
+        )
+
+    def count(self, datadao: str, table: str) -> int:
+        """Rows in the table; 0 if there is no table."""
+        return self.open(datadao, table).count_rows() if self.exists(datadao, table) else 0
+
+    def upsert(self, datadao: str, table: str, frame: pl.DataFrame) -> int:
+        """Insert or replace rows by id, in one commit; returns the rows written.
+
+        Raises ValueError on columns or vector length other than the table's, repeated ids, nulls, NaN.
+        """
+        rows = arrow_rows(frame)
+        _checked(table, "table name")
+        if not rows.num_rows:
+            return 0
+        if not self.exists(datadao, table):  # another process may create it at the same time
+            self._database(datadao).create_table(table, schema=rows.schema, exist_ok=True)
+        target = self.open(datadao, table)
+        if not target.schema.equals(rows.schema):
+            raise ValueError(
+                f"{datadao}/{table} has {_described(target.schema)}, the rows {_described(rows.schema)}"
+            )
+        merge = target.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        merge.execute(rows)
+        return rows.num_rows
+
+    def read(
+        self, datadao: str, table: str, columns: Sequence[str], ids: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """The named columns, of the given ids (of all rows by default), sorted by id; ids not present are
+        absent."""
+        from lancedb.expr import col
+
+        target = self.open(datadao, table)
+        wanted = list(dict.fromkeys(["id", *columns]))
+        if ids is None:
+            parts = [target.search().select(wanted).to_arrow()]
+        else:
+            parts = [
+                target.search().where(col("id").isin(batch)).select(wanted).to_arrow()
+                for batch in _batches(list(dict.fromkeys(ids)))
+            ]
+        empty = pa.schema([target.schema.field(name) for name in wanted]).empty_table()
+        frame = pl.from_arrow(pa.concat_tables([empty, *parts]))
+        assert isinstance(frame, pl.DataFrame)
+        return frame.sort("id").select(list(dict.fromkeys(columns)))
+
+    def ids(self, datadao: str, table: str, version: str | None = None) -> list[str]:
+        """Ids in the table, of one encoder version if given, sorted; empty if there is no table."""
+        if not self.exists(datadao, table):
+            return []
+        frame = self.read(datadao, table, ["id", "version"])
+        return (frame if version is None else frame.filter(pl.col("version") == version))["id"].to_list()
+
+    def vectors(
+        self, datadao: str, table: str, ids: Sequence[str] | None = None
+    ) -> tuple[list[str], np.ndarray]:
+        """Ids and their vectors [n, d] float32, sorted by id; of all rows by default."""
+        frame = self.read(datadao, table, ["id", "vector"], ids)
+        return frame["id"].to_list(), stacked(frame["vector"])
+
+    def delete(self, datadao: str, table: str, ids: Sequence[str]) -> int:
+        """Delete rows by id; returns the rows deleted."""
+        from lancedb.expr import col
+
+        target = self.open(datadao, table)
+        return sum(target.delete(col("id").isin(batch)).num_deleted_rows for batch in _batches(ids))
+
+    def keep_only(self, datadao: str, table: str, ids: Sequence[str]) -> int:
+        """Delete every row whose id is not among `ids`; returns the rows deleted."""
+        stale = sorted(set(self.ids(datadao, table)) - set(ids))
+        return self.delete(datadao, table, stale) if stale else 0
+
+    def content_hash(self, datadao: str, table: str) -> str:
+        """SHA-256 over (id, version, float32 bytes) of all rows by id: the same whatever the order of
+        writing."""
+        digest = hashlib.sha256()
+        if self.exists(datadao, table):
+            frame = self.read(datadao, table, REQUIRED)
+            matrix = stacked(frame["vector"])
+            for id_, version, vector in zip(frame["id"], frame["version"], matrix, strict=True):
+                for part in (id_.encode(), version.encode(), vector.tobytes()):
+                    digest.update(len(part).to_bytes(4, "big") + part)
+        return digest.hexdigest()
+
+    def search(
+        self, datadao: str, table: str, queries: np.ndarray, k: int, ids: Sequence[str] | None = None
+    ) -> pl.DataFrame:
+        """The `k` rows nearest by cosine to each query vector [n, d], among `ids` if given.
+
+        Columns: query (row of `queries`), id, similarity (cosine); by query, then descending similarity,
+        then id. A search among given ids scans them: through the index it would lose rows of a selective
+        filter.
+        """
+        from lancedb.expr import col
+
+        query = self.open(datadao, table).search(
+            np.asarray(queries, dtype=np.float32), vector_column_name="vector"
+        )
+        query = query.distance_type("cosine").limit(k).select(["id", "_distance"])
+        if ids is not None:
+            query = query.where(col("id").isin(list(ids)), prefilter=True).bypass_vector_index()
+        found = pl.from_arrow(query.to_arrow())
+        assert isinstance(found, pl.DataFrame)
+        if "query_index" not in found.columns:
+            found = found.with_columns(query_index=pl.lit(0))
+        return found.select(
+            query=pl.col("query_index").cast(pl.Int64), id="id", similarity=1 - pl.col("_distance")
+        ).sort("query", -pl.col("similarity"), "id")
+
+    def ensure_indices(self, datadao: str, table: str, index_rows: int = INDEX_ROWS) -> IndexInfo:
+        """A BTREE on id, and from `index_rows` rows on an IVF_FLAT (cosine) on the vectors, covering all
+        rows.
+
+        An index that exists is brought up to date, not rebuilt. Below the threshold search is a flat scan.
+        """
+        from lancedb.index import BTree, IvfFlat
+
+        target = self.open(datadao, table)
+        rows = target.count_rows()
+        present = {index.columns[0] for index in target.list_indices()}
+        if "id" not in present and rows:
+            target.create_index("id", config=BTree())
+        if "vector" not in present and rows >= index_rows:
+            target.create_index("vector", config=IvfFlat(distance_type="cosine"))
+        if present:
+            target.optimize()
+        built = {index.columns[0] for index in target.list_indices()}
+        return IndexInfo(
+            rows, "BTREE" if "id" in built else "none", "IVF_FLAT" if "vector" in built else "flat"
+        )
+
+    def compact(self, datadao: str, table: str, keep: timedelta = timedelta(hours=1)) -> int:
+        """Merge small files, extend the indices to new rows, remove versions older than `keep`; returns
+        data files.
+
+        A reader of a version older than `keep` fails; deleted rows are not yet gone from the disk.
+        """
+        target = self.open(datadao, table)
+        target.optimize(cleanup_older_than=keep)
+        return int(target.stats()["fragment_stats"]["num_fragments"])
+
+
+def _described(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)

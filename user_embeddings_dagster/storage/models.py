@@ -1,0 +1,89 @@
+"""Trained encoders: one folder per version, and a pointer to the one that readers see.
+
+    <root>/<encoder>/<fingerprint>/inputs/    what a training job reads; removed once it is done
+    <root>/<encoder>/<fingerprint>/output/    what it wrote, with a SHA-256 manifest
+    <root>/<encoder>/current.json             the promoted version
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from user_embeddings_dagster.storage.lake import write_json
+from user_embeddings_dagster.storage.manifest import CorruptArtifact, verify
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """One version of one encoder; its fingerprint covers data, configuration and code."""
+
+    root: Path
+
+    @property
+    def inputs(self) -> Path:
+        """Folder that the job reads."""
+        return self.root / "inputs"
+
+    @property
+    def output(self) -> Path:
+        """Folder that the job writes: absent, or whole with a manifest."""
+        return self.root / "output"
+
+    @property
+    def complete(self) -> bool:
+        """The output is there and every byte is what the manifest says."""
+        try:
+            verify(self.output)
+        except CorruptArtifact:
+            return False
+        return True
+
+    def record(self) -> dict[str, Any]:
+        """What the job reported: `metadata` and `data_version`."""
+        return json.loads((self.output / "job.json").read_text())
+
+    def metrics(self) -> list[dict[str, float]]:
+        """One dict per optimizer step, in order."""
+        return [json.loads(line) for line in (self.output / "metrics.jsonl").read_text().splitlines()]
+
+    def write_inputs(self, config: dict[str, Any], **tables) -> None:
+        """`config.json` and one Parquet file per Polars frame, in a fresh inputs folder."""
+        shutil.rmtree(self.inputs, ignore_errors=True)
+        self.inputs.mkdir(parents=True)
+        for name, frame in tables.items():
+            frame.write_parquet(self.inputs / f"{name}.parquet")
+        write_json(self.inputs / "config.json", config)
+
+    def remove_inputs(self) -> None:
+        """Masked text must not lie in more places than it has to."""
+        shutil.rmtree(self.inputs, ignore_errors=True)
+
+
+class Models:
+    """Every version of every encoder below one root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def folder(self, encoder: str, fingerprint: str) -> ModelFolder:
+        """Folder of one version, whether it exists or not."""
+        return ModelFolder(self.root / encoder / fingerprint)
+
+    def promote(self, encoder: str, fingerprint: str) -> None:
+        """Make a version the one that readers see. Raises CorruptArtifact if it is not whole."""
+        verify(self.folder(encoder, fingerprint).output)
+        write_json(self.root / encoder / "current.json", {"fingerprint": fingerprint})
+
+    def current(self, encoder: str) -> ModelFolder:
+        """The promoted version. Raises FileNotFoundError, naming the encoder, before the first training."""
+        try:
+            pointer = json.loads((self.root / encoder / "current.json").read_text())
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{encoder} has not been trained yet: materialise it first") from None
+        return self.folder(encoder, pointer["fingerprint"])
+
+    def promoted(self, family: str) -> list[str]:
+        """Encoders below `family` (such as sequence_encoder/64) that have a promoted version, sorted."""
+        return sorted(str(path.parent.relative_to(self.root)) for path in (self.root / family).glob("**/current.json"))

@@ -1,0 +1,134 @@
+"""The scores table: one DuckDB file, one writer at a time, replaced per asset in one transaction.
+
+A replacement that changes nothing writes nothing, so the file keeps its bytes. A process killed at any moment
+leaves the rows from before or after the transaction (DuckDB's write-ahead log), never a mixture.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import polars as pl
+
+from user_embeddings_dagster.schema import SCORES
+
+LOCK_SECONDS = 60.0
+_HARDENED = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "enable_external_access": "false",
+    "lock_configuration": "true",
+    "threads": "1",
+}
+_TYPES = {pl.String: "VARCHAR", pl.Float64: "DOUBLE", pl.Int64: "BIGINT"}
+_IN_PROCESS = threading.RLock()
+"""DuckDB's file lock works between processes only."""
+
+
+class ScoreTableBusy(Exception):
+    """Another process held the scores file for longer than we were willing to wait."""
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """What a `replace` did, in rows."""
+
+    inserted: int
+    updated: int
+    deleted: int
+    unchanged: int
+
+    @property
+    def changed(self) -> bool:
+        """Anything was written."""
+        return bool(self.inserted or self.updated or self.deleted)
+
+
+class ScoreTable:
+    """Table `scores` (schema SCORES) in the DuckDB file at `path`."""
+
+    def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS) -> None:
+        self.path = Path(path)
+        self.lock_seconds = lock_seconds
+
+    def read(self) -> pl.DataFrame:
+        """All rows, in canonical order; no rows before the first `replace`."""
+        if not self.path.exists():
+            return SCORES.empty()
+        with self._connected() as connection:
+            return _read(connection)
+
+    def replace(self, asset: str, frame: pl.DataFrame) -> Replacement:
+        """Make `frame` the rows of `asset`. Other assets' rows stay.
+
+        Raises ValueError if `frame` does not conform, repeats a key, or holds another asset's rows.
+        """
+        frame = SCORES.conform(frame).sort(SCORES.primary_key)
+        if (frame["asset"] != asset).any():
+            raise ValueError(f"scores of {asset}: the frame holds rows of other assets")
+        if frame.select(SCORES.primary_key).is_duplicated().any():
+            raise ValueError(f"scores of {asset}: duplicate keys {SCORES.primary_key}")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self._connected() as connection:
+            old = _read(connection).filter(asset=asset)
+            result = _difference(old, frame)
+            if result.changed:
+                _write(connection, asset, frame)
+        return result
+
+    @contextmanager
+    def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with _IN_PROCESS:
+            connection = self._connect()
+            try:
+                yield connection
+            finally:
+                connection.close()
+
+    def _connect(self) -> duckdb.DuckDBPyConnection:
+        deadline = time.monotonic() + self.lock_seconds
+        while True:
+            try:
+                return duckdb.connect(str(self.path), config=dict(_HARDENED))
+            except duckdb.IOException as error:
+                if "lock" not in str(error).lower():
+                    raise
+                if time.monotonic() > deadline:
+                    raise ScoreTableBusy(
+                        f"{self.path} is open in another process; waited {self.lock_seconds:g} s"
+                    ) from None
+                time.sleep(0.05)
+
+
+def _read(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
+    known = connection.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'scores'").fetchall()
+    if not known:
+        return SCORES.empty()
+    arrow = connection.sql(f"SELECT {', '.join(_quoted())} FROM scores").to_arrow_table()
+    return SCORES.conform(pl.DataFrame(arrow)).sort(SCORES.primary_key)
+
+
+def _write(connection: duckdb.DuckDBPyConnection, asset: str, frame: pl.DataFrame) -> None:
+    columns = ", ".join(f'"{c.name}" {_TYPES[type(c.dtype)]}{"" if c.nullable else " NOT NULL"}' for c in SCORES.columns)
+    connection.execute("BEGIN TRANSACTION")
+    connection.execute(f"CREATE TABLE IF NOT EXISTS scores ({columns})")
+    connection.execute("DELETE FROM scores WHERE asset = ?", [asset])
+    connection.register("incoming", frame.to_arrow())
+    connection.execute(f"INSERT INTO scores SELECT {', '.join(_quoted())} FROM incoming")
+    connection.execute("COMMIT")
+    connection.unregister("incoming")
+
+
+def _quoted() -> list[str]:
+    return [f'"{column.name}"' for column in SCORES.columns]
+
+
+def _difference(old: pl.DataFrame, new: pl.DataFrame) -> Replacement:
+    key = list(SCORES.primary_key)
+    unchanged = new.join(old, on=new.columns, how="semi", nulls_equal=True).height
+    kept = new.join(old, on=key, how="semi").height
+    return Replacement(new.height - kept, kept - unchanged, old.height - kept, unchanged)
