@@ -1,0 +1,198 @@
+"""Next-chunk baselines on item vectors, none of them trained by gradient descent.
+
+Whitening matters most: the space of sentence encoders is anisotropic (Su et al., "Whitening Sentence
+Representations", arXiv:2103.15316), and an encoder that starts from the raw space loses to the whitened mean.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from user_embeddings_dagster.evaluation.histories import Histories
+from user_embeddings_dagster.evaluation.ranking import full_ranks, unit
+
+DECAY = 0.3
+"""Weight of a chunk relative to the one after it."""
+DECAYS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+MEAN_WEIGHT = 1.0
+MEAN_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+RIDGE = 0.1
+"""Share of the mean eigenvalue added to every eigenvalue, so that directions seen by chance are not blown up."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model expects next, row by row of a `Histories`.
+
+    `queries` [n_chunks, d]: row i is made from its user's chunks up to and including i; `candidates`
+    [n_chunks, d]: each chunk as something to be found; `prior` [d]: the query of a user without any chunk.
+    """
+
+    queries: np.ndarray
+    candidates: np.ndarray
+    prior: np.ndarray | None = None
+    version: str = "baseline"
+
+
+@dataclass(frozen=True)
+class TrainStatistics:
+    """Of the training users' item vectors: `mean` [d] and `whitening` [d, d] (to the right of centred rows).
+
+    `centred_prior`, `whitened_prior` [d]: mean of the transformed training vectors at length 1, what to expect of
+    somebody without history (not zero, because the lengths were different).
+    """
+
+    mean: np.ndarray
+    whitening: np.ndarray
+    centred_prior: np.ndarray
+    whitened_prior: np.ndarray
+    n: int
+
+    def centred(self, vectors: np.ndarray) -> np.ndarray:
+        """Rows minus the mean, at length 1."""
+        return unit(vectors - self.mean)
+
+    def whitened(self, vectors: np.ndarray) -> np.ndarray:
+        """Rows with the training covariance taken out, at length 1."""
+        return unit((vectors - self.mean) @ self.whitening)
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Settings of the tuned baselines, chosen on validation users."""
+
+    decay: float = DECAY
+    whitened_decay: float = DECAY
+    mean_weight: float = MEAN_WEIGHT
+
+
+def train_statistics(vectors: np.ndarray, ridge: float = RIDGE) -> TrainStatistics:
+    """Mean and PCA whitening of training vectors [n, d]. Raises ValueError if there are none."""
+    if len(vectors) == 0:
+        raise ValueError("no training vectors to fit the baselines on")
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    centred = vectors - mean
+    values, axes = np.linalg.eigh(centred.T @ centred / len(vectors))
+    floor = ridge * max(float(values.mean()), 1e-12)
+    whitening = axes / np.sqrt(np.maximum(values, 0) + floor)
+    return TrainStatistics(
+        mean=mean.astype(np.float32),
+        whitening=whitening.astype(np.float32),
+        centred_prior=unit(centred).mean(axis=0),
+        whitened_prior=unit(centred @ whitening).mean(axis=0),
+        n=len(vectors),
+    )
+
+
+def decayed_mean(histories: Histories, decay: float) -> np.ndarray:
+    """Row i: sum over the user's chunks j ≤ i of decay^(i - j) · vector j, at length 1 [n_chunks, d].
+
+    Decay 0 is the last item. One step per position, over all users at once.
+    """
+    total = np.array(histories.vectors, dtype=np.float32)
+    positions = histories.positions
+    order = np.argsort(positions, kind="stable")
+    bounds = np.searchsorted(positions[order], np.arange(positions.max(initial=-1) + 2))
+    for begin, end in zip(bounds[1:-1], bounds[2:], strict=True):
+        rows = order[begin:end]
+        total[rows] += decay * total[rows - 1]
+    return unit(total)
+
+
+def running_mean(histories: Histories) -> np.ndarray:
+    """Row i: mean of the user's chunks up to and including i, at length 1 [n_chunks, d]."""
+    return decayed_mean(histories, 1.0)
+
+
+def popularity(histories: Histories, statistics: TrainStatistics) -> Predictions:
+    """The same query for everyone: the mean training vector, so what most people's chunks are close to."""
+    queries = np.broadcast_to(statistics.mean, histories.vectors.shape)
+    return Predictions(queries, histories.vectors, statistics.mean)
+
+
+def last_item(histories: Histories, statistics: TrainStatistics) -> Predictions:
+    """The user's latest chunk."""
+    return Predictions(histories.vectors, histories.vectors, statistics.mean)
+
+
+def mean_pool(histories: Histories, statistics: TrainStatistics) -> Predictions:
+    """Mean of the user's chunks so far."""
+    return Predictions(running_mean(histories), histories.vectors, statistics.mean)
+
+
+def decayed(histories: Histories, statistics: TrainStatistics, decay: float = DECAY) -> Predictions:
+    """Exponentially decayed mean of the user's chunks so far."""
+    return Predictions(decayed_mean(histories, decay), histories.vectors, statistics.mean)
+
+
+def centred_decayed(histories: Histories, statistics: TrainStatistics, decay: float = DECAY) -> Predictions:
+    """Decayed mean after taking out the training mean."""
+    centred = histories.with_vectors(statistics.centred(histories.vectors))
+    return Predictions(decayed_mean(centred, decay), centred.vectors, statistics.centred_prior)
+
+
+def whitened_decayed(
+    histories: Histories, statistics: TrainStatistics, decay: float = DECAY, mean_weight: float = MEAN_WEIGHT
+) -> Predictions:
+    """Whitened decayed mean plus `mean_weight` times the whitened mean, both at length 1."""
+    whitened = histories.with_vectors(statistics.whitened(histories.vectors))
+    queries = decayed_mean(whitened, decay) + mean_weight * running_mean(whitened)
+    return Predictions(queries, whitened.vectors, statistics.whitened_prior)
+
+
+def random_order(histories: Histories, statistics: TrainStatistics, seed: int) -> Predictions:
+    """Random queries: chance level."""
+    rng = np.random.default_rng(seed)
+    queries = rng.standard_normal(histories.vectors.shape, dtype=np.float32)
+    prior = rng.standard_normal(len(statistics.mean), dtype=np.float32)
+    return Predictions(queries, histories.vectors, prior)
+
+
+def baselines(
+    statistics: TrainStatistics, tuning: Tuning | None = None, seed: int = 0
+) -> Mapping[str, Callable[[Histories], Predictions]]:
+    """Every baseline by name, as a function of histories. `tuning` adds the tuned ones (see `tune`)."""
+    functions: dict[str, Callable[[Histories], Predictions]] = {
+        "random": lambda h: random_order(h, statistics, seed),
+        "popularity": lambda h: popularity(h, statistics),
+        "last_item": lambda h: last_item(h, statistics),
+        "mean_pool": lambda h: mean_pool(h, statistics),
+        f"decayed_mean_{DECAY}": lambda h: decayed(h, statistics),
+        "centred_decayed_mean": lambda h: centred_decayed(h, statistics),
+        "whitened_decayed_mean": lambda h: whitened_decayed(h, statistics),
+    }
+    if tuning is not None:
+        functions["decayed_mean_tuned"] = lambda h: decayed(h, statistics, tuning.decay)
+        functions["whitened_decayed_mean_tuned"] = lambda h: whitened_decayed(
+            h, statistics, tuning.whitened_decay, tuning.mean_weight
+        )
+    return functions
+
+
+def next_chunk_queries(histories: Histories, min_history: int = 1) -> np.ndarray:
+    """Rows to be predicted [q]: every chunk with at least `min_history` chunks of its user before it."""
+    return np.flatnonzero(histories.positions >= max(1, min_history))
+
+
+def own_past(histories: Histories, gold: np.ndarray) -> np.ndarray:
+    """Candidate rows [q, 2] that a query for row `gold[i]` has seen: its user's chunks before it."""
+    return np.stack([histories.offsets[histories.history_of_row[gold]], gold], axis=1)
+
+
+def tune(valid: Histories, statistics: TrainStatistics) -> Tuning:
+    """Decay and mean weight of highest next-chunk MRR on validation users; the defaults if they have no query."""
+    gold = next_chunk_queries(valid)
+    if len(gold) == 0:
+        return Tuning()
+
+    def mrr(predictions: Predictions) -> float:
+        ranks = full_ranks(
+            predictions.queries[gold - 1], predictions.candidates, gold, excluded=own_past(valid, gold)
+        )
+        return float(np.mean(1 / ranks.rank))
+
+    decay = max(DECAYS, key=lambda d: mrr(decayed(valid, statistics, d)))
+    grid = [(d, w) for d in DECAYS for w in MEAN_WEIGHTS]
+    best = max(grid, key=lambda s: mrr(whitened_decayed(valid, statistics, *s)))
+    return Tuning(decay, *best)

@@ -1,0 +1,179 @@
+"""The data funnel: how many samples, tokens and users reach each stage, what is lost where, and what it costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from user_embeddings_dagster.schema import DATA_FUNNEL
+
+TOKENS_PER_CHARACTER = 0.25
+"""Estimate for English text and byte-pair vocabularies, used where a table has no token count."""
+
+STAGES = (
+    "records_read", "rejected", "exact_duplicate", "near_duplicate", "bot", "deleted_author", "empty",
+    "not_in_contributor_thread", "messages", "subject_messages", "chunks", "summaries", "embedded", "snapshot",
+    "snapshot_train", "snapshot_valid", "snapshot_test", "training_pairs", "hard_negatives", "sequences",
+)  # fmt: skip
+LOSSES = STAGES[1:8]
+CHAINS = (
+    ("records_read", "messages", "subject_messages"),
+    ("chunks", "summaries", "snapshot", "snapshot_train", "training_pairs"),
+    ("chunks", "embedded", "snapshot", "sequences"),
+)
+"""Stages in which each holds a part of the one before it: neither samples nor users can grow."""
+
+Frame = pl.DataFrame | pl.LazyFrame
+
+
+@dataclass(frozen=True)
+class Prices:
+    """US dollars per million tokens; the embedded defaults (local models) cost nothing."""
+
+    summary_input: float = 0.0
+    summary_output: float = 0.0
+    embedding: float = 0.0
+    training: float = 0.0
+
+
+@dataclass(frozen=True)
+class FunnelTables:
+    """The tables of one DataDAO, eager or lazy. `embedded` holds `chunk_id`; missing stages are None."""
+
+    raw_files: Frame
+    rejected_records: Frame
+    dropped_messages: Frame
+    messages: Frame
+    masked_chunks: Frame | None = None
+    chunk_summaries: Frame | None = None
+    embedded: Frame | None = None
+    snapshot: Frame | None = None
+    hard_negatives: Frame | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage's counts; None where it cannot be known."""
+
+    n: int
+    n_tokens: int | None = None
+    n_users: int | None = None
+    usd: float | None = None
+
+
+def data_funnel(datadao: str, tables: FunnelTables, prices: Prices | None = None) -> pl.DataFrame:
+    """DATA_FUNNEL rows of one DataDAO, in the order of `STAGES`; stages without a table are left out.
+
+    Losses are counted in records, by reason. Costs: summaries pay for their chunks' tokens in and their own out,
+    embedded chunks and training pairs for their chunks' tokens.
+    """
+    prices = prices or Prices()
+    stages = _message_stages(tables) | _chunk_stages(datadao, tables, prices)
+    rows = [
+        (datadao, order, name, stages[name].n, stages[name].n_tokens, stages[name].n_users, stages[name].usd)
+        for order, name in enumerate(STAGES)
+        if name in stages
+    ]
+    return DATA_FUNNEL.conform(pl.DataFrame(rows, schema=DATA_FUNNEL.schema, orient="row"))
+
+
+def funnel_violations(funnel: pl.DataFrame) -> list[str]:
+    """Where a funnel is not one: a stage holds more samples or users than the one it is a part of, or records
+    between reading and `messages` are neither kept nor counted as lost. Empty if all is right.
+    """
+    violations = []
+    for datadao, rows in sorted(funnel.group_by("datadao"), key=lambda group: str(group[0][0])):
+        by_stage = {row["stage"]: row for row in rows.iter_rows(named=True)}
+        for chain in CHAINS:
+            present = [by_stage[stage] for stage in chain if stage in by_stage]
+            for before, after in zip(present, present[1:], strict=False):
+                for count in ("n", "n_users"):
+                    if before[count] is not None and after[count] is not None and after[count] > before[count]:
+                        place = f"{datadao[0]}: {after['stage']} after {before['stage']}"
+                        violations.append(f"{place}: {count} grows from {before[count]} to {after[count]}")
+        if gap := _unaccounted({stage: row["n"] for stage, row in by_stage.items()}):
+            violations.append(f"{datadao[0]}: {gap} records read are neither messages nor counted as lost")
+    return violations
+
+
+def cap_violations(snapshot: pl.DataFrame, max_chunks_per_user: int | None) -> int:
+    """Histories (user and DataDAO) of a TRAINING_SNAPSHOT with more chunks than the cap."""
+    if max_chunks_per_user is None:
+        return 0
+    return snapshot.group_by("datadao", "user_id").len().filter(pl.col("len") > max_chunks_per_user).height
+
+
+def _unaccounted(n: Mapping[str, int]) -> int:
+    if "records_read" not in n or "messages" not in n:
+        return 0
+    return n["records_read"] - n["messages"] - sum(n.get(loss, 0) for loss in LOSSES)
+
+
+def _message_stages(tables: FunnelTables) -> dict[str, Stage]:
+    files = tables.raw_files.lazy().select(pl.col("n_messages", "n_rejected").sum()).collect().row(0)
+    dropped = tables.dropped_messages.lazy().group_by("reason").agg(pl.col("n").sum()).sort("reason").collect()
+    if unknown := set(dropped["reason"]) - set(LOSSES):
+        raise ValueError(f"dropped_messages holds reasons that the funnel does not know: {sorted(unknown)}")
+    messages = tables.messages.lazy()
+    stages = {
+        "records_read": Stage(files[0] + files[1]),
+        "rejected": Stage(tables.rejected_records.lazy().select(pl.len()).collect().item()),
+        "messages": _messages(messages),
+        "subject_messages": _messages(messages.filter("is_subject")),
+    }
+    return stages | {reason: Stage(n) for reason, n in dropped.iter_rows()}
+
+
+def _messages(messages: pl.LazyFrame) -> Stage:
+    n, characters, users = (
+        messages.select(
+            pl.len(),
+            pl.col("text").str.len_chars().sum().fill_null(0).alias("characters"),
+            pl.col("author_id").n_unique() - (pl.col("author_id").null_count() > 0),
+        )
+        .collect()
+        .row(0)
+    )
+    return Stage(n, round(characters * TOKENS_PER_CHARACTER), users)
+
+
+def _chunk_stages(datadao: str, tables: FunnelTables, prices: Prices) -> dict[str, Stage]:
+    if tables.masked_chunks is None:
+        return {}
+    chunks = tables.masked_chunks.lazy().select("chunk_id", "user_id", "n_tokens").collect()
+    stages = {"chunks": _of_chunks(chunks)}
+    if tables.chunk_summaries is not None:
+        summaries = tables.chunk_summaries.lazy().select("user_id", pl.col("text").str.len_chars()).collect()
+        tokens = round(summaries["text"].sum() * TOKENS_PER_CHARACTER)
+        usd = _usd(stages["chunks"].n_tokens, prices.summary_input) + _usd(tokens, prices.summary_output)
+        stages["summaries"] = Stage(summaries.height, tokens, summaries["user_id"].n_unique(), usd)
+    if tables.embedded is not None:
+        stages["embedded"] = _of_chunks(_part(chunks, tables.embedded), prices.embedding)
+    if tables.snapshot is None:
+        return stages
+    snapshot = tables.snapshot.lazy().filter(datadao=datadao).select("chunk_id", "split").collect()
+    stages["snapshot"] = _of_chunks(_part(chunks, snapshot))
+    for split in ("train", "valid", "test"):
+        stages[f"snapshot_{split}"] = _of_chunks(_part(chunks, snapshot.filter(split=split)))
+    train = _part(chunks, snapshot.filter(split="train"))
+    if tables.chunk_summaries is not None:
+        stages["training_pairs"] = _of_chunks(_part(train, tables.chunk_summaries), prices.training)
+    if tables.hard_negatives is not None:
+        mine = tables.hard_negatives.lazy().join(train.lazy(), on="chunk_id", how="semi")
+        stages["hard_negatives"] = Stage(mine.select(pl.len()).collect().item())
+    n_sequences = train.group_by("user_id").len().filter(pl.col("len") > 1).height
+    return stages | {"sequences": Stage(n_sequences, n_users=n_sequences)}
+
+
+def _part(chunks: pl.DataFrame, of: Frame) -> pl.DataFrame:
+    return chunks.join(of.lazy().select("chunk_id").collect(), on="chunk_id", how="semi")
+
+
+def _of_chunks(chunks: pl.DataFrame, price: float | None = None) -> Stage:
+    tokens = int(chunks["n_tokens"].sum())
+    usd = None if price is None else _usd(tokens, price)
+    return Stage(chunks.height, tokens, chunks["user_id"].n_unique(), usd)
+
+
+def _usd(tokens: int | None, price: float) -> float:
+    return (tokens or 0) / 1e6 * price

@@ -1,0 +1,72 @@
+"""What every evaluation asset starts from: the snapshot's histories and their vectors, per split."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from user_embeddings_dagster.evaluation.baselines import (
+    Predictions,
+    TrainStatistics,
+    baselines,
+    train_statistics,
+    tune,
+)
+from user_embeddings_dagster.evaluation.histories import Histories, histories_of
+from user_embeddings_dagster.evaluation.scores import Scope
+from user_embeddings_dagster.evaluation.splits import split_hash
+from user_embeddings_dagster.mining.pairs import vector_frame
+from user_embeddings_dagster.storage.lake import Lake
+from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
+
+Model = Callable[[Histories], Predictions]
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """The snapshot and the vectors of its chunks in one vector table."""
+
+    snapshot: pl.DataFrame
+    chunk_ids: pl.Series
+    vectors: np.ndarray  # [n, d] float32
+    seed: int
+
+    @classmethod
+    def load(cls, lake: Lake, lance: LanceTables, table: str, seed: int) -> "EvaluationInputs":
+        """Of every DataDAO in the current snapshot. Raises FileNotFoundError naming what was not materialised."""
+        snapshot = lake.read("training_snapshot")
+        names = snapshot["datadao"].unique().sort().to_list()
+        frame = vector_frame(lance, table, names)
+        return cls(snapshot, frame["chunk_id"], stacked(frame["vector"]), seed)
+
+    @property
+    def datadaos(self) -> list[str]:
+        """DataDAOs in the snapshot, sorted."""
+        return self.snapshot["datadao"].unique().sort().to_list()
+
+    def scope(self, asset: str, datadao: str = "all") -> Scope:
+        """Who measures what, with seed and split hash."""
+        return Scope(asset, datadao, self.seed, split_hash(self.snapshot))
+
+    def histories(self, split: str, datadao: str = "all") -> Histories:
+        """Histories of one split, of one DataDAO or of all."""
+        rows = self.snapshot.filter(pl.col("split") == split)
+        if datadao != "all":
+            rows = rows.filter(pl.col("datadao") == datadao)
+        return histories_of(rows, self.chunk_ids, self.vectors)
+
+    def of(self, histories: Histories) -> np.ndarray:
+        """Vectors [n_chunks, d] of the chunks of `histories`, in their order."""
+        place = dict(zip(self.chunk_ids, range(len(self.chunk_ids)), strict=True))
+        return self.vectors[[place[chunk] for chunk in histories.chunk_ids]]
+
+    def statistics(self) -> TrainStatistics:
+        """Mean and whitening of the training users' vectors."""
+        return train_statistics(self.histories("train").vectors)
+
+    def baselines(self) -> dict[str, Model]:
+        """Every baseline, fitted on training users and tuned on validation users."""
+        statistics = self.statistics()
+        tuning = tune(self.histories("valid"), statistics)
+        return dict(baselines(statistics, tuning, self.seed))

@@ -1,0 +1,168 @@
+"""What each evaluation asset measures: loads, runs every model, calls its suite."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+import polars as pl
+
+from user_embeddings_dagster.evaluation.baselines import Predictions
+from user_embeddings_dagster.evaluation.comparison import (
+    common_budget,
+    datadao_comparison,
+    equal_samples,
+    equal_statistics,
+    transfer_models,
+)
+from user_embeddings_dagster.evaluation.histories import Histories
+from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
+from user_embeddings_dagster.evaluation.suites import ItemModel, item_encoder_scores, sequence_encoder_scores
+from user_embeddings_dagster.evaluation.user_suites import (
+    UserModel,
+    sparse_cases,
+    sparse_model,
+    sparse_user_scores,
+    temporal_halves,
+    user_baselines,
+    user_matching_scores,
+)
+from user_embeddings_dagster.mining.pairs import training_pairs, vector_frame
+from user_embeddings_dagster.storage.lake import Lake
+from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
+
+SPARSE_BASELINES = ("popularity", "mean_pool", "whitened_decayed_mean_tuned")
+
+
+class Encoder(Protocol):
+    """A trained sequence encoder (training.sequence_inference.SequenceEncoder)."""
+
+    version: str
+
+    def encode_positions(self, sequences: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Per row: state [n, dimension] and query [n, D] after that chunk."""
+        ...
+
+    def targets(self, vectors: np.ndarray) -> np.ndarray:
+        """Candidates [n, D] in the space of the queries."""
+        ...
+
+    def prior(self) -> tuple[np.ndarray, np.ndarray]:
+        """State and query of a user without any chunk."""
+        ...
+
+
+class SequenceModel:
+    """A sequence encoder as a function of histories."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+
+    def __call__(self, histories: Histories) -> Predictions:
+        """Queries after every chunk, candidates, prior."""
+        _, queries = self.encoder.encode_positions(_frame(histories))
+        candidates = self.encoder.targets(histories.vectors)
+        return Predictions(queries, candidates, self.encoder.prior()[1], self.encoder.version)
+
+    def states(self, histories: Histories) -> np.ndarray:
+        """User state [n_histories, dimension] after each history's last chunk."""
+        return self.encoder.encode_positions(_frame(histories))[0][histories.offsets[1:] - 1]
+
+
+def _frame(histories: Histories) -> pl.DataFrame:
+    """As rows; one user per history, because a person's two DataDAOs are two histories."""
+    return pl.DataFrame(
+        {
+            "user_id": np.char.mod("%09d", histories.history_of_row),
+            "position": histories.positions,
+            "ended_at": pl.Series(histories.ended * 1_000_000).cast(pl.Datetime("us", "UTC")),
+            "vector": pl.Series(histories.vectors).cast(pl.List(pl.Float32)),
+        }
+    )
+
+
+def measure_item_encoder(
+    lake: Lake, lance: LanceTables, seed: int, tuned_version: str, split: str = "test"
+) -> pl.DataFrame:
+    """Tuned and untuned item encoder: chunk to its own summary, and the right SUBJECT in its window."""
+    inputs = EvaluationInputs.load(lake, lance, "item_embeddings", seed)
+    pairs = training_pairs(inputs.snapshot, lake, lance)
+    tuned = vector_frame(lance, "item_embeddings", inputs.datadaos).rename({"vector": "item_vector"})
+    rows = pairs.join(tuned, on="chunk_id", how="left").sort("chunk_id")
+    summaries = stacked(rows["summary_vector"])
+    models = {
+        "untuned": ItemModel(stacked(rows["chunk_vector"]), summaries, "base"),
+        "item_encoder": ItemModel(stacked(rows["item_vector"]), summaries, tuned_version),
+    }
+    return item_encoder_scores(inputs.scope("item_encoder_scores"), rows, models, split=split)
+
+
+def measure_sequence_encoders(
+    inputs: EvaluationInputs, models: Mapping[str, SequenceModel], max_queries: int | None, split: str = "test"
+) -> pl.DataFrame:
+    """Next chunk: every baseline and every sequence encoder."""
+    histories = inputs.histories(split)
+    functions = inputs.baselines()
+    predictions = {name: function(histories) for name, function in {**functions, **models}.items()}
+    return sequence_encoder_scores(
+        inputs.scope("sequence_encoder_scores"),
+        histories,
+        predictions,
+        reference="whitened_decayed_mean_tuned",
+        baseline_names=frozenset(functions),
+        max_queries=max_queries,
+    )
+
+
+def measure_matching(
+    inputs: EvaluationInputs, models: Mapping[str, SequenceModel], split: str = "test"
+) -> pl.DataFrame:
+    """Same user, temporal halves: pooled baselines and user embeddings."""
+    halves = temporal_halves(inputs.histories(split))
+    everyone = user_baselines(halves, inputs.statistics()) | {
+        name: UserModel(model.states(halves.first), model.states(halves.second), model.encoder.version)
+        for name, model in models.items()
+    }
+    return user_matching_scores(inputs.scope("user_matching_scores"), halves, everyone)
+
+
+def measure_sparse_users(
+    inputs: EvaluationInputs, models: Mapping[str, SequenceModel], split: str = "test"
+) -> pl.DataFrame:
+    """Next chunk by length of history: some baselines and the served sequence encoder."""
+    cases = sparse_cases(inputs.histories(split))
+    functions = inputs.baselines()
+    chosen = {name: functions[name] for name in SPARSE_BASELINES} | dict(models)
+    return sparse_user_scores(
+        inputs.scope("sparse_user_scores"),
+        cases,
+        {name: sparse_model(cases, function) for name, function in chosen.items()},
+    )
+
+
+def compare_datadaos(
+    lake: Lake, lance: LanceTables, seed: int, models: Mapping[str, SequenceModel], tuned_version: str
+) -> pl.DataFrame:
+    """Every DataDAO on an equal budget of held-out users, chunks and queries."""
+    inputs = EvaluationInputs.load(lake, lance, "item_embeddings", seed)
+    held_out = {name: inputs.histories("test", name) for name in inputs.datadaos}
+    budget = common_budget(held_out)
+    samples = equal_samples(held_out, budget, seed)
+    training = {name: inputs.histories("train", name).vectors for name in samples}
+    statistics = equal_statistics({name: vectors for name, vectors in training.items() if len(vectors)}, seed)
+    functions = transfer_models(statistics) | dict(models)
+    summaries = EvaluationInputs.load(lake, lance, "summary_embeddings", seed)
+    base = EvaluationInputs.load(lake, lance, "chunk_embeddings", seed)
+    return datadao_comparison(
+        inputs.scope("datadao_comparison"),
+        samples,
+        {name: {model: function(sample) for model, function in functions.items()} for name, sample in samples.items()},
+        statistics=statistics,
+        items={
+            name: {
+                "untuned": ItemModel(base.of(sample), summaries.of(sample), "base"),
+                "item_encoder": ItemModel(sample.vectors, summaries.of(sample), tuned_version),
+            }
+            for name, sample in samples.items()
+        },
+        omitted=budget.omitted,
+    )

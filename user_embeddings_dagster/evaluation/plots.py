@@ -1,0 +1,229 @@
+"""Small PNG plots of scores, losses and funnels, for the metadata of assets.
+
+Drawn on figures of their own (no pyplot state), so that threads do not meet; the same numbers give the same
+bytes. Labels are model, metric, stage and DataDAO names: nothing personal.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, MUTED, GRID = "#22303c", "#8a97a3", "#e3e8ec"
+PALETTE = ("#2f6fbb", "#d9822b", "#3a9a6e", "#a84b8f", "#6b7f2a", "#c2453d", "#4aa5b5", "#7a5cc0")
+DPI = 110
+WIDTH = 7.2  # inches
+
+
+def score_bars(
+    scores: pl.DataFrame,
+    *,
+    metric: str = "mrr",
+    slice_: str = "all",
+    title: str,
+    highlighted: Sequence[str] = (),
+) -> bytes:
+    """Horizontal bars of one metric per model, with 95% intervals, best on top; `highlighted` models in colour."""
+    rows = _rows(scores, metric, slice_).sort("value", "model")
+    figure, axes = _figure(0.9 + 0.32 * max(3, rows.height))
+    places = np.arange(rows.height)
+    colours = [PALETTE[0] if model in highlighted else "#b8c4ce" for model in rows["model"]]
+    axes.barh(places, rows["value"].to_numpy(), height=0.68, color=colours)
+    _intervals(axes, rows, places, horizontal=True)
+    axes.set_yticks(places, [_short(model) for model in rows["model"]])
+    top = float(rows.select(pl.max_horizontal("value", "ci_high").max()).item() or 1.0)
+    for place, row in zip(places, rows.iter_rows(named=True), strict=True):
+        axes.text(max(row["value"], row["ci_high"] or 0) + 0.015 * top, place, f"{row['value']:.3f}", va="center")
+    axes.set_xlim(0, top * 1.14)
+    axes.set_xlabel(_labelled(metric, rows))
+    return _png(figure, axes, title, grid="x")
+
+
+def score_lines(
+    scores: pl.DataFrame, *, metric: str, slices: Mapping[str, str], title: str, xlabel: str
+) -> bytes:
+    """One line per model over `slices` ({slice: tick label}, in order); the two best ones with their intervals."""
+    figure, axes = _figure(3.4)
+    order = list(slices)
+    rows = scores.filter(pl.col("metric") == metric, pl.col("slice").is_in(order)).drop_nulls("value")
+    last = rows.filter(pl.col("slice") == order[-1]).sort("value", descending=True)["model"].to_list()
+    models = last + sorted(set(rows["model"]) - set(last))
+    for number, model in enumerate(models):
+        mine = {row["slice"]: row for row in rows.filter(model=model).iter_rows(named=True)}
+        places = [place for place, name in enumerate(order) if name in mine]
+        found = [mine[order[place]] for place in places]
+        colour, style = PALETTE[number % len(PALETTE)], "-" if number < len(PALETTE) else "--"
+        axes.plot(
+            places, [row["value"] for row in found], style, marker="o", ms=4, lw=1.8, color=colour, label=_short(model)
+        )
+        if number < 2 and all(row["ci_low"] is not None for row in found):
+            low, high = [row["ci_low"] for row in found], [row["ci_high"] for row in found]
+            axes.fill_between(places, low, high, color=colour, alpha=0.13, lw=0)
+    axes.set_xticks(range(len(order)), [slices[name] for name in order])
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(metric)
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return _png(figure, axes, title, grid="y")
+
+
+def history_lines(scores: pl.DataFrame, *, metric: str = "recall@10", title: str) -> bytes:
+    """`metric` by length of history, from the rows of `sparse_user_scores`."""
+    found = scores["slice"].unique().str.extract(r"^history=(\d+)$").drop_nulls().cast(pl.Int64).sort()
+    slices = {f"history={length}": str(length) for length in found}
+    return score_lines(
+        scores, metric=metric, slices=slices, title=title, xlabel="chunks of history before the target"
+    )
+
+
+def grouped_bars(
+    scores: pl.DataFrame, *, metric: str = "mrr", slice_: str = "next_chunk", title: str
+) -> bytes:
+    """One group of bars per DataDAO, one bar per model, with intervals (for `datadao_comparison`)."""
+    rows = _rows(scores, metric, slice_).filter(pl.col("datadao") != "all")
+    datadaos, models = rows["datadao"].unique().sort().to_list(), rows["model"].unique().sort().to_list()
+    figure, axes = _figure(3.6)
+    width = 0.8 / max(1, len(models))
+    for number, model in enumerate(models):
+        mine = rows.filter(model=model).sort("datadao")
+        places = np.array([datadaos.index(name) for name in mine["datadao"]]) + (number - (len(models) - 1) / 2) * width
+        axes.bar(
+            places, mine["value"].to_numpy(), width * 0.92, color=PALETTE[number % len(PALETTE)], label=_short(model),
+            hatch="//" if number >= len(PALETTE) else None, edgecolor="white", linewidth=0,
+        )  # fmt: skip
+        _intervals(axes, mine, places, horizontal=False)
+    axes.set_xticks(range(len(datadaos)), datadaos)
+    axes.set_ylabel(_labelled(metric, rows))
+    _legend(axes)
+    return _png(figure, axes, title, grid="y")
+
+
+def loss_curve(metrics: Sequence[Mapping[str, Any]], title: str = "Training loss") -> bytes:
+    """Loss by step from the lines of `metrics.jsonl` (`step`, `loss`, perhaps `valid_loss`); bold: running mean."""
+    figure, axes = _figure(3.0)
+    for number, key in enumerate(("loss", "valid_loss")):
+        points = [(line["step"], line[key]) for line in metrics if line.get(key) is not None]
+        if not points:
+            continue
+        steps, losses = np.array(points, dtype=np.float64).T
+        colour = PALETTE[number]
+        if key == "loss":
+            axes.plot(steps, losses, color=colour, alpha=0.28, lw=1)
+            window = max(1, len(losses) // 20)
+            sums = np.cumsum(np.insert(losses, 0, 0.0))
+            begin = np.maximum(np.arange(len(losses)) + 1 - window, 0)
+            losses = (sums[1:] - sums[begin]) / (np.arange(len(losses)) + 1 - begin)
+        axes.plot(steps, losses, color=colour, lw=2, marker="o" if key == "valid_loss" else "", ms=4, label=key)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    if len(axes.lines) > 2:
+        _legend(axes)
+    return _png(figure, axes, title, grid="both")
+
+
+def funnel_bars(funnel: pl.DataFrame, title: str = "Data funnel") -> bytes:
+    """Samples per stage of a DATA_FUNNEL frame, DataDAOs summed, on a logarithmic axis; losses in a muted colour."""
+    from user_embeddings_dagster.evaluation.funnel import LOSSES
+
+    rows = funnel.group_by("stage_order", "stage").agg(pl.col("n").sum()).sort("stage_order", descending=True)
+    figure, axes = _figure(0.9 + 0.26 * max(3, rows.height))
+    places, n = np.arange(rows.height), rows["n"].to_numpy()
+    colours = ["#d8a7a3" if stage in LOSSES else PALETTE[0] for stage in rows["stage"]]
+    axes.barh(places, np.maximum(n, 0.5), height=0.72, color=colours)
+    for place, count in zip(places, n, strict=True):
+        axes.text(max(count, 0.5) * 1.15, place, f"{count:,}", va="center")
+    axes.set_yticks(places, [stage.replace("_", " ") for stage in rows["stage"]])
+    axes.set_xscale("log")
+    axes.set_xlim(0.5, float(n.max(initial=1)) * 8)
+    axes.set_xlabel("samples (logarithmic; red: lost)")
+    return _png(figure, axes, title, grid="x")
+
+
+def dimension_sweep(rows: pl.DataFrame, *, metric: str = "mrr", title: str = "Embedding dimension") -> bytes:
+    """Quality, size and time by dimension: `dimension`, `value`, `ci_low`, `ci_high`, `bytes`, `seconds`."""
+    figure, axes = _figure(2.9, columns=3)
+    rows = rows.sort("dimension")
+    x = rows["dimension"].to_numpy()
+    panels = ((metric, rows["value"]), ("MB of vectors", rows["bytes"] / 1e6), ("training seconds", rows["seconds"]))
+    for number, (panel, (label, values)) in enumerate(zip(axes, panels, strict=True)):
+        panel.plot(x, values.to_numpy(), marker="o", ms=4, lw=1.8, color=PALETTE[number])
+        if number == 0 and not rows["ci_low"].null_count():
+            panel.fill_between(
+                x, rows["ci_low"].to_numpy(), rows["ci_high"].to_numpy(), color=PALETTE[0], alpha=0.14, lw=0
+            )
+        panel.set_xscale("log", base=2)
+        panel.set_xticks(x, [str(dimension) for dimension in x])
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel("dimension")
+        panel.set_title(label, fontsize=9, color=INK)
+        _style(panel, "y")
+    figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
+    return _png(figure)
+
+
+def _rows(scores: pl.DataFrame, metric: str, slice_: str) -> pl.DataFrame:
+    return scores.filter(pl.col("metric") == metric, pl.col("slice") == slice_).drop_nulls("value")
+
+
+def _labelled(metric: str, rows: pl.DataFrame) -> str:
+    users = rows["n_users"].max()
+    return metric if users is None else f"{metric} (95% interval over {users} users)"
+
+
+def _short(model: str) -> str:
+    return model.replace("_", " ")
+
+
+def _figure(height: float, columns: int = 1) -> tuple["Figure", Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, columns)
+
+
+def _intervals(axes: "Axes", rows: pl.DataFrame, places: np.ndarray, *, horizontal: bool) -> None:
+    """Error bars where there is an interval."""
+    known = rows["ci_low"].is_not_null().to_numpy()
+    part = rows.filter(pl.col("ci_low").is_not_null())
+    value = part["value"].to_numpy()
+    error = np.maximum(np.stack([value - part["ci_low"].to_numpy(), part["ci_high"].to_numpy() - value]), 0)
+    style: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 1.1, "capsize": 2.5, "alpha": 0.8}
+    if horizontal:
+        axes.errorbar(value, places[known], xerr=error, **style)
+    else:
+        axes.errorbar(places[known], value, yerr=error, **style)
+
+
+def _legend(axes: "Axes") -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=INK)
+
+
+def _style(axes: "Axes", grid: str) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=INK, labelsize=8, length=3)
+    axes.grid(axis=grid, color=GRID, lw=0.8)  # type: ignore[arg-type]
+    axes.set_axisbelow(True)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_size(9)
+        label.set_color(INK)
+    for text in axes.texts:
+        text.set_size(8)
+        text.set_color(INK)
+
+
+def _png(figure: "Figure", axes: "Axes | None" = None, title: str = "", grid: str = "y") -> bytes:
+    if axes is not None:
+        _style(axes, grid)
+        axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    return stream.getvalue()

@@ -1,0 +1,53 @@
+"""The scores as plain text, for a terminal."""
+
+import polars as pl
+
+HEADLINES = (
+    ("item_encoder_scores", "chunk finds its own summary", "all", ("recall@1", "recall@10", "mrr")),
+    ("item_encoder_scores", "right SUBJECT among the same window", "same_window", ("recall@1",)),
+    ("sequence_encoder_scores", "next chunk, full ranking", "all", ("recall@1", "recall@10", "mrr")),
+    ("sequence_encoder_scores", "next chunk, within 30 days", "±30d", ("recall@1", "recall@10", "mrr")),
+    ("user_matching_scores", "half a history finds the other half", "all", ("recall@1", "mrr")),
+    ("datadao_comparison", "next chunk at equal budget", "next_chunk", ("recall@10", "mrr")),
+)
+
+
+def results_table(scores: pl.DataFrame, full: bool = False) -> str:
+    """Headline figures with intervals, by task, DataDAO and model; `full` gives every row of every asset."""
+    if scores.is_empty():
+        return "no scores yet"
+    if full:
+        groups = scores.select("asset", "slice").unique().sort("asset", "slice").rows()
+        parts = [_section(scores, asset, slice_, slice_, None) for asset, slice_ in groups]
+    else:
+        parts = [_section(scores, asset, slice_, title, wanted) for asset, title, slice_, wanted in HEADLINES]
+    omitted = scores["value"].null_count()
+    note = [f"{omitted} scores could not be measured (too few users or queries)"] if omitted else []
+    return "\n\n".join([*filter(None, parts), *note])
+
+
+def _section(
+    scores: pl.DataFrame, asset: str, slice_: str, title: str, metrics: tuple[str, ...] | None
+) -> str:
+    rows = scores.filter(pl.col("asset") == asset, pl.col("slice") == slice_).drop_nulls("value")
+    if metrics is not None:
+        rows = rows.filter(pl.col("metric").is_in(metrics))
+    if rows.is_empty():
+        return ""
+    names = list(metrics) if metrics is not None else rows["metric"].unique().sort().to_list()
+    cells = {(r["datadao"], r["model"], r["metric"]): _cell(r) for r in rows.iter_rows(named=True)}
+    keys = rows.group_by("datadao", "model").agg(pl.col("value").max(), pl.col("n").max(), pl.col("n_users").max())
+    keys = keys.sort("datadao", "value", "model")
+    table = [["datadao", "model", *names, "n", "users"]]
+    for datadao, model, _, n, users in keys.iter_rows():
+        values = [cells.get((datadao, model, name), "") for name in names]
+        table.append([datadao, model, *values, f"{n:,}", f"{users:,}"])
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return "\n".join([f"{asset}: {title}", *lines])
+
+
+def _cell(row: dict[str, object]) -> str:
+    if row["ci_low"] is None:
+        return f"{row['value']:.3f}"
+    return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
