@@ -1,1 +1,1 @@
-"""The domain library: conversation exports to user embeddings, free of Dagster (except `definitions` and `cli`)."""
+"""Domain library: conversation exports to user embeddings. Only `definitions` and `cli` import Dagster."""

@@ -24,8 +24,8 @@ def keyed_id(key: bytes, *parts: str) -> str:
 def user_id(key: bytes, platform: str, account: str, links: dict[str, str] | None = None) -> str:
     """Id of the person behind `account` on `platform`.
 
-    `links` maps an account to the contributor named in a DataDAO's `contributors.csv`; a person who contributes
-    to two DataDAOs under one contributor id has one user_id in both, and so one side of every split.
+    `links` maps an account to the contributor named in a DataDAO's `contributors.csv`; a person who
+    contributes to two DataDAOs under one contributor id has one user_id, and so one side of every split.
     """
     if links and account in links:
         return keyed_id(key, "contributor", links[account])

@@ -1,7 +1,7 @@
 """Every table of the lake, declared once: grain, columns, types, descriptions, primary key.
 
-`personal=True` marks columns that carry what a person wrote or is called. Nothing from such a column may reach
-metadata, logs, exceptions, run config or partition keys.
+`personal=True` marks columns that carry what a person wrote or is called. Nothing from such a column may
+reach metadata, logs, exceptions, run config or partition keys.
 """
 
 from collections.abc import Iterable

@@ -1,0 +1,46 @@
+# Two commands: `make demo` runs the whole graph on sample exports, `make test` passes the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DATA ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test install dev check bench real crash-test clean
+
+demo: install
+	$(BIN)/user-embeddings demo
+
+test: install
+	$(BIN)/python -m pytest
+
+install: $(VENV)/.installed
+
+# torch first and exactly: a range would pull gigabytes of CUDA packages.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,web]'
+	touch $@
+
+dev: install
+	$(BIN)/user-embeddings dev
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+# Every corpus of a folder of real exports as a DataDAO of its own: make real DATA=/path/to/exports
+real: install
+	$(BIN)/user-embeddings real --exports $(DATA)
+
+crash-test: install
+	$(BIN)/python -m benchmarks.crash
+
+clean:
+	rm -rf data

@@ -1,0 +1,69 @@
+"""The data funnel: what is left of the raw records at each stage, and what it costs."""
+
+import dagster as dg
+import polars as pl
+
+from assets.policies import DATA, RETRY
+from assets.reporting import check_result, plot, table_metadata, table_result
+from resources.store import Store
+from user_embeddings_dagster.evaluation.funnel import FunnelTables, Prices, data_funnel as build_funnel
+from user_embeddings_dagster.evaluation.plots import funnel_bars
+from user_embeddings_dagster.quality.domain import monotone_funnel
+from user_embeddings_dagster.schema import DATA_FUNNEL
+from user_embeddings_dagster.storage.lake import Lake
+from user_embeddings_dagster.storage.lance_tables import LanceTables
+
+
+class DataFunnelConfig(dg.Config):
+    """US dollars per million tokens; the embedded defaults cost nothing."""
+
+    summary_input: float = 0.0
+    summary_output: float = 0.0
+    embedding: float = 0.0
+    training: float = 0.0
+
+
+def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
+    """The tables of one DataDAO."""
+    embedded = pl.DataFrame({"chunk_id": lance.ids(datadao, "chunk_embeddings")}, {"chunk_id": pl.String})
+    return FunnelTables(
+        **{
+            name: lake.scan(name, datadao)
+            for name in ("raw_files", "rejected_records", "dropped_messages", "messages")
+        },
+        masked_chunks=lake.scan("masked_chunks", datadao),
+        chunk_summaries=lake.scan("chunk_summaries", datadao),
+        embedded=embedded,
+        snapshot=lake.scan("training_snapshot"),
+        hard_negatives=lake.scan("hard_negatives"),
+    )
+
+
+@dg.asset(
+    deps=["messages", "rejected_records", "chunk_summaries", "chunk_embeddings", "hard_negatives"],
+    group_name="evaluation",
+    owners=DATA,
+    kinds={"polars", "parquet"},
+    code_version="1",
+    metadata=table_metadata(DATA_FUNNEL),
+    check_specs=[
+        dg.AssetCheckSpec("monotone_funnel", asset="data_funnel", description=monotone_funnel.__doc__)
+    ],
+    retry_policy=RETRY,
+)
+def data_funnel(
+    context: dg.AssetExecutionContext, config: DataFunnelConfig, store: Store
+) -> dg.MaterializeResult:
+    """One row per stage of the pipeline and DataDAO: samples, tokens, users, estimated cost (C8, C50)."""
+    lake, prices = store.lake, Prices(**config.model_dump())
+    names = lake.partitions("chunk_summaries")
+    frame = pl.concat([build_funnel(name, tables(lake, store.lance, name), prices) for name in names])
+    before = lake.current("data_funnel")
+    commit = lake.commit(DATA_FUNNEL, frame)
+    return table_result(
+        DATA_FUNNEL,
+        commit,
+        reused=commit == before,
+        metadata={"plot": plot(funnel_bars(frame))},
+        checks=[check_result(monotone_funnel(frame), "data_funnel")],
+    )

@@ -1,0 +1,106 @@
+"""Vectors of chunks and summaries in LanceDB: from the frozen base encoder, and from the item encoder."""
+
+import dagster as dg
+
+from assets.partitions import datadaos
+from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
+from assets.progress import progress_to
+from assets.reporting import check_result, column_lineage
+from resources.store import Store
+from resources.text_encoder import TextEncoderResource
+from user_embeddings_dagster.embedding.batch import embed_table
+from user_embeddings_dagster.embedding.text_encoder import TextEncoder
+from user_embeddings_dagster.quality.domain import finite_vectors, not_collapsed, unit_norm
+
+VECTOR_CHECKS = (finite_vectors, unit_norm, not_collapsed)
+
+
+def vector_asset(name: str, source: str, group: str, description: str, deps: list[str]):
+    """Decorator arguments shared by the three vector tables."""
+    return dg.asset(
+        name=name,
+        partitions_def=datadaos,
+        deps=[source, *deps],
+        group_name=group,
+        owners=ML,
+        kinds={"lancedb", "torch"},
+        code_version="1",
+        description=description,
+        check_specs=[
+            dg.AssetCheckSpec(check.__name__, asset=name, description=check.__doc__, blocking=True)
+            for check in VECTOR_CHECKS
+        ],
+        automation_condition=EAGER,
+        retry_policy=RETRY,
+        pool=LANCE_WRITE,
+    )
+
+
+def embed(
+    context: dg.AssetExecutionContext, store: Store, encoder: TextEncoder, source: str, table: str
+) -> dg.MaterializeResult:
+    """Make one vector table equal to the texts of `source`, encoding only what is new."""
+    columns = ["chunk_id", "user_id", "ended_at", "text"]
+    rows = store.lake.scan(source, context.partition_key).select(columns).collect().rename({"chunk_id": "id"})
+    result = embed_table(
+        rows,
+        encoder,
+        store.lance,
+        context.partition_key,
+        table,
+        progress=progress_to(context, "encoding texts"),
+    )
+    _, vectors = store.lance.vectors(context.partition_key, table)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(result.content_hash[:32]),
+        metadata={
+            "dagster/row_count": result.rows,
+            "embedded": result.embedded,
+            "reused_rows": result.reused,
+            "deleted": result.deleted,
+            "encoder_version": encoder.version,
+            "dimension": encoder.dimension,
+            "seconds": result.seconds,
+            "vector_index": result.vector_index,
+            "dagster/column_lineage": column_lineage(vector=(source, ["text"]), id=(source, ["chunk_id"])),
+        },
+        check_results=[check_result(check(vectors), table) for check in VECTOR_CHECKS],
+    )
+
+
+@vector_asset(
+    "chunk_embeddings",
+    "masked_chunks",
+    "embeddings",
+    "One row per masked chunk: its vector from the frozen base encoder. Keyed on content: a text that was "
+    "embedded before is not embedded again.",
+    [],
+)
+def chunk_embeddings(context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource):
+    """Base vectors of chunks."""
+    return embed(context, store, text_encoder.load(), "masked_chunks", "chunk_embeddings")
+
+
+@vector_asset(
+    "summary_embeddings",
+    "chunk_summaries",
+    "embeddings",
+    "One row per chunk summary: its vector from the frozen base encoder, the item encoder's training target.",
+    [],
+)
+def summary_embeddings(context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource):
+    """Base vectors of summaries."""
+    return embed(context, store, text_encoder.load(), "chunk_summaries", "summary_embeddings")
+
+
+@vector_asset(
+    "item_embeddings",
+    "masked_chunks",
+    "users",
+    "One row per masked chunk: its vector from the tuned item encoder (frozen base and LoRA).",
+    ["item_encoder"],
+)
+def item_embeddings(context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource):
+    """Item vectors of chunks."""
+    adapter = store.models.current("item_encoder").output
+    return embed(context, store, text_encoder.load(adapter), "masked_chunks", "item_embeddings")

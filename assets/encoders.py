@@ -1,0 +1,153 @@
+"""The two trained encoders: each hands off to a torch job through Dagster Pipes."""
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from assets.partitions import dimensions
+from assets.policies import GPU, ML, MODELS_FRESH
+from assets.reporting import check_result, plot
+from resources.store import Store
+from resources.text_encoder import TextEncoderResource
+from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.evaluation.plots import loss_curve
+from user_embeddings_dagster.mining.pairs import sequences, training_pairs, with_negatives
+from user_embeddings_dagster.quality.domain import finite_weights, loss_fell
+from user_embeddings_dagster.storage.lake import fingerprint
+from user_embeddings_dagster.storage.models import ModelFolder
+
+CODE_VERSION = "1"
+CHECKS = {
+    "loss_fell": "The last tenth of the training loss is below the first tenth.",
+    "finite_weights": "Every trained weight is finite.",
+}
+
+
+class ItemEncoderConfig(dg.Config):
+    """Hyperparameters of the LoRA; `steps` of `batch_size` pairs, learning rate and temperature of InfoNCE."""
+
+    steps: int = 40
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    temperature: float = 0.05
+    rank: int = 8
+    top_layers: int | None = None
+    negatives: int = 2
+    seed: int = 0
+
+
+class SequenceEncoderConfig(dg.Config):
+    """Hyperparameters of the causal transformer; the dimension is the partition."""
+
+    steps: int = 120
+    learning_rate: float = 5e-4
+    temperature: float = 0.05
+    layers: int = 2
+    seed: int = 0
+
+
+def train(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    jobs: TrainingJobs,
+    job: str,
+    encoder: str,
+    folder: ModelFolder,
+    write_inputs: Callable[[ModelFolder], None],
+) -> dg.MaterializeResult:
+    """Run a job unless this very version is already there, promote its result, report and check it."""
+    if not (reused := folder.complete):
+        write_inputs(folder)
+        jobs.run(context, job, folder.inputs, folder.output)
+        folder.remove_inputs()
+    store.models.promote(encoder, folder.root.name)
+    record, metrics = folder.record(), folder.metrics()
+    losses = [line["loss"] for line in metrics if "loss" in line]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(record["data_version"][:32]),
+        metadata={**record["metadata"], "reused": reused, "loss_curve": plot(loss_curve(metrics))},
+        check_results=[
+            check_result(loss_fell(losses), job),
+            check_result(finite_weights(folder.output), job),
+        ],
+    )
+
+
+def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
+    """Checks of a trained encoder."""
+    return [dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in CHECKS.items()]
+
+
+@dg.asset(
+    deps=["training_snapshot", "hard_negatives", "chunk_summaries", "summary_embeddings"],
+    group_name="training",
+    owners=ML,
+    kinds={"torch", "peft"},
+    code_version=CODE_VERSION,
+    check_specs=check_specs("item_encoder"),
+    freshness_policy=MODELS_FRESH,
+    pool=GPU,
+)
+def item_encoder(
+    context: dg.AssetExecutionContext,
+    config: ItemEncoderConfig,
+    store: Store,
+    text_encoder: TextEncoderResource,
+    training_jobs: TrainingJobs,
+) -> dg.MaterializeResult:
+    """One row per training: LoRA weights on the frozen text encoder, so that a chunk lands on its summary.
+
+    InfoNCE (van den Oord et al. 2018, eq. 4) of chunk vectors against frozen, precomputed summary vectors, with
+    in-batch and mined hard negatives. Test users take no part.
+    """
+    lake = store.lake
+    snapshot = lake.read("training_snapshot")
+    inputs = [lake.path("training_snapshot").stem, lake.path("hard_negatives").stem]
+    settings = {**config.model_dump(), "base": text_encoder.base, "max_tokens": text_encoder.max_tokens}
+    wanted = fingerprint("item_encoder", CODE_VERSION, inputs, settings)
+
+    def write_inputs(folder: ModelFolder) -> None:
+        pairs = training_pairs(snapshot, lake, store.lance)
+        folder.write_inputs(settings, pairs=with_negatives(pairs, lake.read("hard_negatives")))
+
+    folder = store.models.folder("item_encoder", wanted)
+    return train(context, store, training_jobs, "item_encoder", "item_encoder", folder, write_inputs)
+
+
+@dg.asset(
+    partitions_def=dimensions,
+    deps=["training_snapshot", "item_embeddings"],
+    group_name="training",
+    owners=ML,
+    kinds={"torch"},
+    code_version=CODE_VERSION,
+    check_specs=check_specs("sequence_encoder"),
+    freshness_policy=MODELS_FRESH,
+    pool=GPU,
+)
+def sequence_encoder(
+    context: dg.AssetExecutionContext,
+    config: SequenceEncoderConfig,
+    store: Store,
+    training_jobs: TrainingJobs,
+) -> dg.MaterializeResult:
+    """One row per dimension of the user state: a causal transformer over a user's item embeddings.
+
+    Trained with Contrastive Predictive Coding's InfoNCE (van den Oord et al. 2018, section 2.3) to tell a user's
+    next chunk from others'; a projector maps the state to the item space. A backfill over the partitions is the
+    dimension sweep.
+    """
+    lake, dimension = store.lake, context.partition_key
+    snapshot = lake.read("training_snapshot")
+    names = snapshot["datadao"].unique().sort().to_list()
+    vectors = {name: store.lance.content_hash(name, "item_embeddings") for name in names}
+    settings = {**config.model_dump(), "dimension": int(dimension)}
+    wanted = fingerprint("sequence_encoder", CODE_VERSION, lake.path("training_snapshot").stem, vectors, settings)
+
+    def write_inputs(folder: ModelFolder) -> None:
+        folder.write_inputs(settings, sequences=sequences(snapshot, store.lance))
+
+    folder = store.models.folder(f"sequence_encoder/{dimension}", wanted)
+    return train(
+        context, store, training_jobs, "sequence_encoder", f"sequence_encoder/{dimension}", folder, write_inputs
+    )

@@ -1,0 +1,59 @@
+"""Hard negatives: other people's summaries that look right for a chunk and are not."""
+
+import dagster as dg
+
+from assets.policies import ML, RETRY
+from assets.reporting import column_lineage, table_metadata, table_result
+from resources.store import Store
+from user_embeddings_dagster.mining.hard_negatives import VERSION, mine
+from user_embeddings_dagster.mining.pairs import training_pairs
+from user_embeddings_dagster.schema import HARD_NEGATIVES
+from user_embeddings_dagster.storage.lake import UNPARTITIONED, fingerprint
+
+LINEAGE = column_lineage(
+    chunk_id=("training_snapshot", ["chunk_id"]),
+    negative_chunk_id=("summary_embeddings", ["id"]),
+    similarity=("summary_embeddings", ["vector"]),
+)
+
+
+class HardNegativesConfig(dg.Config):
+    """`margin`: a candidate closer to the query's own summary than margin × positive is a false negative."""
+
+    negatives_per_chunk: int = 4
+    margin: float = 0.95
+
+
+@dg.asset(
+    deps=["training_snapshot", "chunk_embeddings", "summary_embeddings"],
+    group_name="training",
+    owners=ML,
+    kinds={"lancedb", "parquet"},
+    code_version=VERSION,
+    metadata=table_metadata(HARD_NEGATIVES),
+    retry_policy=RETRY,
+)
+def hard_negatives(
+    context: dg.AssetExecutionContext, config: HardNegativesConfig, store: Store
+) -> dg.MaterializeResult:
+    """One row per training chunk and mined negative.
+
+    Nearest summaries of other windows, from LanceDB, without those too close to the chunk's own summary
+    (positive-aware relative margin: NV-Retriever, Moreira et al. 2024, section 3). Training users only.
+    """
+    lake = store.lake
+    snapshot = lake.read("training_snapshot")
+    names = snapshot["datadao"].unique().sort().to_list()
+    vectors = {
+        f"{name}/{table}": store.lance.content_hash(name, table)
+        for name in names
+        for table in ("chunk_embeddings", "summary_embeddings")
+    }
+    wanted = fingerprint(VERSION, lake.path("training_snapshot").stem, vectors, config.model_dump())
+    commit = lake.up_to_date("hard_negatives", UNPARTITIONED, wanted)
+    if not (reused := commit is not None):
+        result = mine(
+            training_pairs(snapshot, lake, store.lance), k=config.negatives_per_chunk, margin=config.margin
+        )
+        commit = lake.commit(HARD_NEGATIVES, result.negatives, fingerprint=wanted, stats=result.stats)
+    return table_result(HARD_NEGATIVES, commit, reused=reused, lineage=LINEAGE)

@@ -1,0 +1,49 @@
+"""Jobs: everything for one DataDAO, training, evaluation."""
+
+import dagster as dg
+
+DATADAO_STAGES = ("ingestion", "conversations", "embeddings")
+
+prepare_datadao = dg.define_asset_job(
+    "prepare_datadao",
+    selection=dg.AssetSelection.groups(*DATADAO_STAGES) - dg.AssetSelection.assets("raw_exports"),
+    description="One DataDAO, from its raw exports to base embeddings: needs no trained encoder.",
+)
+train = dg.define_asset_job(
+    "train",
+    selection=dg.AssetSelection.assets("training_snapshot", "hard_negatives", "item_encoder"),
+    description="Freeze the training snapshot, mine hard negatives, train the item encoder.",
+)
+embed_items = dg.define_asset_job(
+    "embed_items",
+    selection=dg.AssetSelection.assets("item_embeddings"),
+    description="One DataDAO's chunks through the current item encoder.",
+)
+train_sequence_encoder = dg.define_asset_job(
+    "train_sequence_encoder",
+    selection=dg.AssetSelection.assets("sequence_encoder"),
+    description="Train the sequence encoder at one dimension; a backfill over its partitions is the sweep.",
+)
+datadao = dg.define_asset_job(
+    "datadao",
+    selection=dg.AssetSelection.groups(*DATADAO_STAGES, "users") - dg.AssetSelection.assets("raw_exports"),
+    description="Everything for one DataDAO with the current encoders, from raw exports to user embeddings.",
+)
+embed_users = dg.define_asset_job(
+    "embed_users",
+    selection=dg.AssetSelection.assets("user_embeddings"),
+    description="One DataDAO's user embeddings from the current encoders.",
+)
+evaluate = dg.define_asset_job(
+    "evaluate",
+    selection=dg.AssetSelection.groups("evaluation"),
+    description="Every score, the DataDAO comparison and the data funnel.",
+)
+
+JOBS = [prepare_datadao, train, embed_items, train_sequence_encoder, datadao, embed_users, evaluate]
+
+# Off until an operator turns them on: training costs a GPU.
+SCHEDULES = [
+    dg.ScheduleDefinition(name="train_weekly", job=train, cron_schedule="0 3 * * 0"),
+    dg.ScheduleDefinition(name="evaluate_weekly", job=evaluate, cron_schedule="0 9 * * 0"),
+]

@@ -1,0 +1,79 @@
+"""Masked chunks: threads cut into windows, one SUBJECT each, names and identifiers replaced."""
+
+import dagster as dg
+
+from assets.partitions import datadaos
+from assets.policies import EAGER, PRIVACY, RETRY
+from assets.progress import progress_to
+from assets.reporting import (
+    check_result,
+    column_lineage,
+    expectation_results,
+    expectation_specs,
+    table_metadata,
+    table_result,
+)
+from resources.store import Store
+from user_embeddings_dagster.conversations.chunks import VERSION, ChunkConfig, build_chunks
+from user_embeddings_dagster.quality.domain import exactly_one_subject
+from user_embeddings_dagster.schema import MASKED_CHUNKS
+from user_embeddings_dagster.storage.lake import fingerprint
+
+LINEAGE = column_lineage(
+    text=("messages", ["text", "created_at", "parent_id"]),
+    user_id=("messages", ["author_id"]),
+    message_ids=("messages", ["message_id"]),
+    community=("messages", ["community"]),
+)
+ONE_SUBJECT = dg.AssetCheckSpec(
+    "exactly_one_subject", asset="masked_chunks", description=exactly_one_subject.__doc__, blocking=True
+)
+
+
+class MaskedChunksConfig(dg.Config):
+    """How threads are cut. Times in minutes, sizes in estimated tokens; caps of None are off."""
+
+    gap_minutes: int = 20
+    max_tokens: int = 200
+    max_chunks_per_user: int | None = None
+    min_chunks_per_user: int = 1
+
+
+@dg.asset(
+    partitions_def=datadaos,
+    deps=["messages"],
+    group_name="conversations",
+    owners=PRIVACY,
+    kinds={"polars", "parquet"},
+    code_version=VERSION,
+    metadata=table_metadata(MASKED_CHUNKS),
+    check_specs=[*expectation_specs("masked_chunks"), ONE_SUBJECT],
+    automation_condition=EAGER,
+    retry_policy=RETRY,
+)
+def masked_chunks(
+    context: dg.AssetExecutionContext, config: MaskedChunksConfig, store: Store
+) -> dg.MaterializeResult:
+    """One row per window of a thread around one SUBJECT's messages, masked.
+
+    The person is `SUBJECT`, everyone else `<P1>`, `<P2>`, …; e-mails, phones, wallets and the like are typed
+    placeholders. A name of the thread that survives masking fails the step before anything is written.
+    """
+    lake, partition = store.lake, context.partition_key
+    inputs = [lake.current(table, partition) for table in ("messages", "participants")]
+    wanted = fingerprint(VERSION, [commit.content_hash for commit in inputs if commit], config.model_dump())
+    commit = lake.up_to_date("masked_chunks", partition, wanted)
+    if not (reused := commit is not None):
+        result = build_chunks(
+            lake.read("messages", partition),
+            lake.read("participants", partition),
+            config=ChunkConfig(**config.model_dump()),
+            progress=progress_to(context, "masking and cutting messages"),
+        )
+        commit = lake.commit(MASKED_CHUNKS, result.chunks, partition, wanted, result.counts)
+    chunks = lake.read("masked_chunks", partition)
+    checks = [
+        *expectation_results("masked_chunks", chunks),
+        check_result(exactly_one_subject(chunks), "masked_chunks"),
+    ]
+    return table_result(MASKED_CHUNKS, commit, reused=reused, lineage=LINEAGE, checks=checks)

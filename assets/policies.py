@@ -1,0 +1,23 @@
+"""Policy over the whole graph: owners, retries, pools and automation, said once."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+DATA = ["team:data-engineering"]
+PRIVACY = ["team:privacy"]
+ML = ["team:machine-learning"]
+
+# A full disk, a killed child or a lost connection may pass; what fails three times needs a person.
+RETRY = dg.RetryPolicy(max_retries=2, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
+
+# LanceDB commits, torch jobs and the DuckDB file each take one writer at a time.
+LANCE_WRITE, GPU, SCORES_WRITE, LLM = "lance_write", "gpu", "scores_write", "llm"
+
+# A new drop flows down to vectors by itself, stopping where a blocking check failed. Training is not eager:
+# one new chat message must not start a GPU job.
+EAGER = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
+
+# A DataDAO that received nothing for a quarter is warned about, after half a year it is overdue.
+DROPS_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=180), warn_window=timedelta(days=90))
+MODELS_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=60), warn_window=timedelta(days=30))

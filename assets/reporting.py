@@ -1,0 +1,105 @@
+"""What every asset says of itself: column schema and lineage, row counts, data version, plots, checks.
+
+Metadata holds numbers, hashes and plots; never a value of a personal column.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+import polars as pl
+
+from user_embeddings_dagster.quality.great_expectations_adapter import CheckOutcome, validate
+from user_embeddings_dagster.quality.suites import SUITES
+from user_embeddings_dagster.schema import Table
+from user_embeddings_dagster.storage.lake import Commit
+
+Numbers = Mapping[str, float | int | str]
+MAX_PLOT_BYTES = 500_000  # inline in the event log, so capped
+
+
+def table_metadata(table: Table) -> dict[str, object]:
+    """Definition metadata of an asset that is a table: its columns."""
+    columns = [
+        dg.TableColumn(
+            column.name,
+            str(column.dtype),
+            description=column.description + (" (personal)" if column.personal else ""),
+            constraints=dg.TableColumnConstraints(
+                nullable=column.nullable, unique=table.primary_key == (column.name,)
+            ),
+        )
+        for column in table.columns
+    ]
+    return {"dagster/column_schema": dg.TableSchema(columns), "primary_key": ", ".join(table.primary_key)}
+
+
+def column_lineage(**columns: tuple[str, Sequence[str]]) -> dg.TableColumnLineage:
+    """Column lineage: column → (upstream asset, its columns)."""
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(dg.AssetKey(asset), upstream) for upstream in upstreams]
+            for column, (asset, upstreams) in columns.items()
+        }
+    )
+
+
+def plot(png: bytes) -> dg.MarkdownMetadataValue:
+    """A PNG inline in the UI. Raises ValueError above 500 kB."""
+    if len(png) > MAX_PLOT_BYTES:
+        raise ValueError(f"plot of {len(png)} bytes is over {MAX_PLOT_BYTES}")
+    return dg.MetadataValue.md(f"![plot](data:image/png;base64,{base64.b64encode(png).decode()})")
+
+
+def table_result(
+    table: Table,
+    commit: Commit,
+    *,
+    reused: bool,
+    lineage: dg.TableColumnLineage | None = None,
+    metadata: Mapping[str, object] | None = None,
+    checks: Sequence[dg.AssetCheckResult] = (),
+    asset_key: str | None = None,
+) -> dg.MaterializeResult:
+    """Result of an asset that is a table: rows, content hash as data version, statistics, checks."""
+    return dg.MaterializeResult(
+        asset_key=asset_key or table.name,
+        data_version=dg.DataVersion(commit.content_hash[:32]),
+        metadata={
+            "dagster/row_count": commit.rows,
+            "reused": reused,
+            **({"dagster/column_lineage": lineage} if lineage else {}),
+            **commit.stats,
+            **(metadata or {}),
+        },
+        check_results=list(checks),
+    )
+
+
+def expectation_specs(suite: str, asset: str | None = None) -> list[dg.AssetCheckSpec]:
+    """Check specs of a Great Expectations suite, known without importing Great Expectations."""
+    return [
+        dg.AssetCheckSpec(
+            expectation.name,
+            asset=asset or suite,
+            description=expectation.description,
+            blocking=expectation.severity == "error",
+        )
+        for expectation in SUITES[suite]
+    ]
+
+
+def expectation_results(suite: str, frame: pl.DataFrame, asset: str | None = None) -> list[dg.AssetCheckResult]:
+    """Run a suite on a frame; one result per expectation, counts only."""
+    return [check_result(outcome, asset or suite) for outcome in validate(suite, frame)]
+
+
+def check_result(outcome: CheckOutcome, asset: str) -> dg.AssetCheckResult:
+    """A domain outcome as Dagster shows it."""
+    return dg.AssetCheckResult(
+        check_name=outcome.name,
+        asset_key=asset,
+        passed=outcome.passed,
+        severity=dg.AssetCheckSeverity.ERROR if outcome.severity == "error" else dg.AssetCheckSeverity.WARN,
+        metadata=dict(outcome.metrics),
+    )

@@ -1,0 +1,165 @@
+"""Evaluation: tables and plots of what the encoders are worth, on users that no training saw."""
+
+from collections.abc import Sequence
+
+import dagster as dg
+import polars as pl
+
+from assets.partitions import SERVED_DIMENSION
+from assets.policies import ML, RETRY, SCORES_WRITE
+from assets.reporting import check_result, expectation_results, expectation_specs, plot, table_metadata
+from resources.store import Store
+from user_embeddings_dagster.evaluation import plots
+from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
+from user_embeddings_dagster.evaluation.measure import (
+    SequenceModel,
+    compare_datadaos,
+    measure_item_encoder,
+    measure_matching,
+    measure_sequence_encoders,
+    measure_sparse_users,
+)
+from user_embeddings_dagster.quality.domain import tuned_not_worse_than_base
+from user_embeddings_dagster.quality.outcome import CheckOutcome
+from user_embeddings_dagster.schema import SCORES
+
+
+class EvaluationConfig(dg.Config):
+    """Seed of the bootstrap and of any sampling; `max_queries` bounds the queries of one evaluation."""
+
+    seed: int = 0
+    max_queries: int | None = 5000
+
+
+def score_asset(name: str, deps: Sequence[str], extra_checks: Sequence[dg.AssetCheckSpec] = ()):
+    """Decorator arguments shared by the score assets."""
+    return dg.asset(
+        name=name,
+        deps=list(deps),
+        group_name="evaluation",
+        owners=ML,
+        kinds={"duckdb", "polars"},
+        code_version="1",
+        metadata=table_metadata(SCORES),
+        check_specs=[*expectation_specs("scores", name), *extra_checks],
+        retry_policy=RETRY,
+        pool=SCORES_WRITE,
+    )
+
+
+def record(
+    store: Store,
+    asset: str,
+    scores: pl.DataFrame,
+    picture: bytes,
+    extra: Sequence[CheckOutcome] = (),
+) -> dg.MaterializeResult:
+    """Write an asset's rows to the scores table and report them."""
+    written = store.scores.replace(asset, scores)
+    headline = scores.filter(pl.col("metric").is_in(["mrr", "recall@1"]) & pl.col("value").is_not_null())
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(str(scores.hash_rows(seed=0).sum())),
+        metadata={
+            "dagster/row_count": scores.height,
+            "inserted": written.inserted,
+            "updated": written.updated,
+            "deleted": written.deleted,
+            "unchanged": written.unchanged,
+            "scores": dg.MetadataValue.md(_markdown(headline)),
+            "plot": plot(picture),
+        },
+        check_results=[
+            *expectation_results("scores", scores, asset),
+            *(check_result(outcome, asset) for outcome in extra),
+        ],
+    )
+
+
+def _markdown(scores: pl.DataFrame, at_most: int = 60) -> str:
+    lines = ["| DataDAO | model | slice | metric | value | 95% interval | n |", "|---|---|---|---|---|---|---|"]
+    for row in scores.head(at_most).iter_rows(named=True):
+        interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+        cells = (row["datadao"], row["model"], row["slice"], row["metric"], f"{row['value']:.3f}", interval, row["n"])
+        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def sequence_models(store: Store, dimensions: Sequence[str]) -> dict[str, SequenceModel]:
+    """The promoted sequence encoders as functions of histories, by name."""
+    from training.sequence_inference import SequenceEncoder  # torch: never at module level of a code location
+
+    return {
+        f"sequence_encoder_{dimension}": SequenceModel(
+            SequenceEncoder.load(store.models.current(f"sequence_encoder/{dimension}").output)
+        )
+        for dimension in dimensions
+    }
+
+
+def trained_dimensions(store: Store) -> list[str]:
+    """Dimensions that have a promoted sequence encoder, ascending."""
+    return sorted((name.rsplit("/", 1)[1] for name in store.models.promoted("sequence_encoder")), key=int)
+
+
+@score_asset(
+    "item_encoder_scores",
+    ["item_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings"],
+    [dg.AssetCheckSpec("tuned_not_worse_than_base", asset="item_encoder_scores", description="C32")],
+)
+def item_encoder_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
+    """One row per metric of the item encoder, tuned and untuned, on held-out users.
+
+    A chunk must find its own summary among all held-out summaries (full ranking), and the right SUBJECT among
+    the rivals of its window (C31, C32).
+    """
+    version = store.models.current("item_encoder").record()["data_version"]
+    scores = measure_item_encoder(store.lake, store.lance, config.seed, version)
+    picture = plots.score_bars(scores, title="Chunk finds its own summary", highlighted=["item_encoder"])
+    return record(store, "item_encoder_scores", scores, picture, [tuned_not_worse_than_base(scores)])
+
+
+@score_asset("sequence_encoder_scores", ["sequence_encoder", "item_embeddings"])
+def sequence_encoder_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
+    """One row per metric of next-chunk prediction by every baseline and every trained dimension (C36).
+
+    Held-out users, full ranking among all their chunks; also by the time since the previous chunk, because the
+    next chunk within minutes is mostly the same conversation.
+    """
+    inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
+    models = sequence_models(store, trained_dimensions(store))
+    scores = measure_sequence_encoders(inputs, models, config.max_queries)
+    picture = plots.score_bars(scores, title="Next chunk", highlighted=list(models))
+    return record(store, "sequence_encoder_scores", scores, picture)
+
+
+@score_asset("user_matching_scores", ["sequence_encoder", "item_embeddings"])
+def user_matching_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
+    """One row per metric of finding a user's second half of history from the first, among all users (C41)."""
+    inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
+    models = sequence_models(store, trained_dimensions(store))
+    scores = measure_matching(inputs, models)
+    title = "Half a history finds the other half"
+    picture = plots.score_bars(scores, metric="recall@1", title=title, highlighted=list(models))
+    return record(store, "user_matching_scores", scores, picture)
+
+
+@score_asset("sparse_user_scores", ["sequence_encoder", "item_embeddings"])
+def sparse_user_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
+    """One row per metric of next-chunk prediction from 0, 1, 2, 5 and 10 chunks of history (C38)."""
+    inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
+    scores = measure_sparse_users(inputs, sequence_models(store, [SERVED_DIMENSION]))
+    picture = plots.history_lines(scores, metric="mrr", title="Next chunk, by length of history")
+    return record(store, "sparse_user_scores", scores, picture)
+
+
+@score_asset("datadao_comparison", ["sequence_encoder", "item_embeddings", "summary_embeddings"])
+def datadao_comparison(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
+    """One row per metric of each DataDAO at an equal budget of users, chunks and queries, and their differences.
+
+    C49: DataDAO against DataDAO and against public data.
+    """
+    version = store.models.current("item_encoder").record()["data_version"]
+    models = sequence_models(store, [SERVED_DIMENSION])
+    scores = compare_datadaos(store.lake, store.lance, config.seed, models, version)
+    picture = plots.grouped_bars(scores, title="Next chunk at an equal budget")
+    return record(store, "datadao_comparison", scores, picture)

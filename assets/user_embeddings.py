@@ -1,0 +1,61 @@
+"""User embeddings: the sequence encoder's state after each user's chunks."""
+
+import dagster as dg
+
+from assets.partitions import SERVED_DIMENSION, datadaos
+from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
+from assets.reporting import check_result, column_lineage
+from resources.store import Store
+from user_embeddings_dagster.embedding.users import user_histories, write_users
+from user_embeddings_dagster.quality.domain import finite_vectors, not_collapsed
+
+CHECKS = (finite_vectors, not_collapsed)
+
+
+@dg.asset(
+    partitions_def=datadaos,
+    deps=[
+        "item_embeddings",
+        dg.AssetDep(
+            "sequence_encoder", partition_mapping=dg.SpecificPartitionsPartitionMapping([SERVED_DIMENSION])
+        ),
+    ],
+    group_name="users",
+    owners=ML,
+    kinds={"lancedb", "torch"},
+    code_version="1",
+    check_specs=[
+        dg.AssetCheckSpec(check.__name__, asset="user_embeddings", description=check.__doc__)
+        for check in CHECKS
+    ],
+    automation_condition=EAGER,
+    retry_policy=RETRY,
+    pool=LANCE_WRITE,
+)
+def user_embeddings(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:
+    """One row per contributor: vector, projected vector, number of chunks, last chunk time, encoder version.
+
+    The sequence encoder reads every chunk of the user in time order; every user with at least one chunk has a
+    row, also those too sparse to be trained on. `projected` lives in the item space.
+    """
+    from training.sequence_inference import SequenceEncoder  # torch: never at module level of a code location
+
+    encoder = SequenceEncoder.load(store.models.current(f"sequence_encoder/{SERVED_DIMENSION}").output)
+    histories = user_histories(store.lake, store.lance, context.partition_key)
+    states = encoder.encode_users(histories)
+    result = write_users(store.lance, context.partition_key, states, encoder.version)
+    _, vectors = store.lance.vectors(context.partition_key, "user_embeddings")
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(result.content_hash[:32]),
+        metadata={
+            "dagster/row_count": result.rows,
+            "dimension": int(SERVED_DIMENSION),
+            "encoder_version": encoder.version,
+            "written": result.written,
+            "deleted": result.deleted,
+            "dagster/column_lineage": column_lineage(
+                vector=("item_embeddings", ["vector"]), n_chunks=("item_embeddings", ["id"])
+            ),
+        },
+        check_results=[check_result(check(vectors), "user_embeddings") for check in CHECKS],
+    )

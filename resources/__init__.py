@@ -1,0 +1,1 @@
+"""Small Dagster resources: where things are stored, which encoder, how jobs run."""

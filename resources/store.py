@@ -1,0 +1,48 @@
+"""Where everything is stored."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from user_embeddings_dagster.keys import load_or_create_key
+from user_embeddings_dagster.settings import Layout, data_root
+from user_embeddings_dagster.storage.lake import Lake
+from user_embeddings_dagster.storage.lance_tables import LanceTables
+from user_embeddings_dagster.storage.models import Models
+from user_embeddings_dagster.storage.score_table import ScoreTable
+
+
+class Store(dg.ConfigurableResource):
+    """The data root and the stores below it. `data` empty: USER_EMBEDDINGS_DATA, or ./data."""
+
+    data: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        """Paths below the data root."""
+        return Layout(Path(self.data) if self.data else data_root())
+
+    @property
+    def lake(self) -> Lake:
+        """Parquet tables."""
+        return Lake(self.layout.root)
+
+    @property
+    def lance(self) -> LanceTables:
+        """LanceDB tables, one database per DataDAO."""
+        return LanceTables(self.layout.lancedb)
+
+    @property
+    def models(self) -> Models:
+        """Trained encoders."""
+        return Models(self.layout.models)
+
+    @property
+    def scores(self) -> ScoreTable:
+        """DuckDB table of scores."""
+        return ScoreTable(self.layout.scores)
+
+    @property
+    def key(self) -> bytes:
+        """Secret of the keyed hashes; created on first use."""
+        return load_or_create_key(self.layout.key)

@@ -1,0 +1,67 @@
+"""Training jobs as Pipes subprocesses: `python -P -m training.<job> --inputs … --output …`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+
+STDERR_TAIL_BYTES = 4_000
+
+
+class TrainingJobs(dg.ConfigurableResource):
+    """Runs one training job and hands back what it reported.
+
+    A job that fails raises `dagster.Failure` with the end of its stderr; one that exits 0 without reporting a
+    materialisation fails too; cancelling the run terminates the process (SIGTERM, then SIGKILL).
+    """
+
+    torch_threads: int = 0
+    termination_seconds: float = 30.0
+
+    def run(
+        self, context: dg.AssetExecutionContext, job: str, inputs: Path, output: Path
+    ) -> dg.MaterializeResult:
+        """Run `training.<job>` on an inputs folder, writing an output folder. Raises dagster.Failure."""
+        command = [sys.executable, "-P", "-m", f"training.{job}", "--inputs", inputs, "--output", output]
+        output.parent.mkdir(parents=True, exist_ok=True)
+        log = output.parent / "stderr.log"
+        with dg.open_pipes_session(
+            context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
+        ) as session:
+            environment = {**os.environ, **session.get_bootstrap_env_vars()}
+            if self.torch_threads:
+                environment["USER_EMBEDDINGS_TORCH_THREADS"] = str(self.torch_threads)
+            with log.open("wb") as stderr:
+                process = subprocess.Popen(command, env=environment, stdout=stderr, stderr=stderr)
+                try:
+                    code = process.wait()
+                finally:
+                    self._terminate(process)
+        if code != 0:
+            raise dg.Failure(
+                f"training.{job} exited with code {code}; the end of its log is below",
+                metadata={"exit_code": code, "log": dg.MetadataValue.md(f"```\n{_tail(log)}\n```")},
+            )
+        results = session.get_results(implicit_materializations=False)
+        materializations = [result for result in results if isinstance(result, dg.MaterializeResult)]
+        if len(materializations) != 1:
+            raise dg.Failure(f"training.{job} exited with code 0 but reported no result")
+        return materializations[0]
+
+    def _terminate(self, process: subprocess.Popen) -> None:
+        if process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(timeout=self.termination_seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _tail(log: Path) -> str:
+    with log.open("rb") as stream:
+        stream.seek(max(0, log.stat().st_size - STDERR_TAIL_BYTES))
+        return stream.read().decode("utf-8", "replace")

@@ -1,0 +1,101 @@
+"""TextEncoder: equal to sentence-transformers, order kept, batches irrelevant, adapters verified."""
+
+import importlib.util
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from user_embeddings_dagster.embedding import base_model
+from user_embeddings_dagster.embedding.text_encoder import TextEncoder
+
+TEXTS = [
+    "SUBJECT: has anybody grown tomatoes on a north-facing balcony?",
+    "<P1>: the build fails\nSUBJECT: pin the compiler, it worked for me\n<P2>: thanks",
+    "SUBJECT: ok",
+    "SUBJECT: " + "the train was late again and I missed the lecture. " * 8,
+    "SUBJECT: ask 王小明, он знает 🙂",
+    "SUBJECT: ok",
+]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> TextEncoder:
+    return TextEncoder(threads=1)
+
+
+@pytest.fixture(scope="module")
+def vectors(encoder: TextEncoder) -> np.ndarray:
+    return encoder.encode(TEXTS)
+
+
+def test_shape_norm_and_order(encoder: TextEncoder, vectors: np.ndarray) -> None:
+    assert vectors.shape == (len(TEXTS), encoder.dimension)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert np.array_equal(vectors[2], vectors[5])  # the same text, encoded once
+    for row, text in enumerate(TEXTS):
+        assert float(encoder.encode([text])[0] @ vectors[row]) > 0.999999
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sentence_transformers") is None, reason="not installed")
+def test_equals_sentence_transformers(encoder: TextEncoder, vectors: np.ndarray) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    reference = SentenceTransformer(str(base_model.model_folder("minilm")), device="cpu").encode(TEXTS)
+    assert (vectors * reference).sum(1).min() >= 0.9999
+
+
+@pytest.mark.parametrize("budget", [16, 64, 100_000])
+def test_batching_does_not_change_vectors(vectors: np.ndarray, budget: int) -> None:
+    other = TextEncoder(threads=1, tokens_per_batch=budget).encode(TEXTS)
+    np.testing.assert_allclose(other, vectors, atol=2e-6)
+
+
+def test_long_text_keeps_its_end() -> None:
+    """SUBJECT's last words decide: texts that differ only before the last 32 tokens have equal vectors."""
+    encoder = TextEncoder(threads=1, max_tokens=32)
+    end = "SUBJECT: " + "and so the harvest was better than the year before " * 4
+    a, b, c = encoder.encode(["apples " * 300 + end, "pears " * 300 + end, end + " quantum " * 300])
+    assert float(a @ b) > 0.999999
+    assert float(a @ c) < 0.9
+
+
+def test_no_texts(encoder: TextEncoder) -> None:
+    assert encoder.encode([]).shape == (0, encoder.dimension)
+
+
+def test_progress_reaches_the_number_of_distinct_texts(encoder: TextEncoder) -> None:
+    seen: list[tuple[int, int]] = []
+    encoder.encode(TEXTS, lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (5, 5)
+    assert seen == sorted(seen)
+
+
+def test_token_budget_holds_and_every_row_comes_once() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, size=300)
+    batches = list(base_model.token_budget_batches(lengths, 512))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(300))
+    assert all(len(rows) * lengths[rows].max() <= 512 for rows in batches)
+    assert len(batches) < 1.25 * lengths.sum() / 512 + 2
+
+
+def test_version_follows_what_decides_a_vector() -> None:
+    assert TextEncoder().version == TextEncoder(tokens_per_batch=7, threads=1).version
+    assert TextEncoder().version != TextEncoder(max_tokens=128).version
+
+
+def test_version_and_dimension_need_no_torch() -> None:
+    code = (
+        "import sys; from user_embeddings_dagster.embedding.text_encoder import TextEncoder as T; "
+        "e = T(); assert len(e.version) == 32 and e.dimension == 384; "
+        "heavy = {'torch', 'transformers', 'peft', 'lancedb'} & sys.modules.keys(); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_folder_without_a_model_is_named(tmp_path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(FileNotFoundError, match=r"missing \['model.safetensors', 'tokenizer.json'\]"):
+        TextEncoder(str(tmp_path))

@@ -1,0 +1,90 @@
+"""The bootstrap resamples users, covers the truth at about its level, and says when it cannot."""
+
+import time
+
+import numpy as np
+import pytest
+
+from user_embeddings_dagster.evaluation.bootstrap import (
+    NOTHING,
+    bootstrap_means,
+    paired_difference,
+    unpaired_difference,
+)
+
+
+def population(rng, n_users=60, per_user=20):
+    """Queries whose success depends on the user: values [n, 1], users [n]. True mean 0.5."""
+    skill = rng.beta(2, 2, n_users)
+    users = np.repeat(np.arange(n_users), per_user)
+    return (rng.random(len(users)) < skill[users]).astype(float)[:, None], users
+
+
+def test_interval_over_users_covers_the_truth_and_over_queries_would_not():
+    rng = np.random.default_rng(0)
+    by_user = by_query = 0
+    for trial in range(120):
+        values, users = population(rng, per_user=10)
+        [estimate] = bootstrap_means(values, users, seed=trial, resamples=300)
+        by_user += estimate.low <= 0.5 <= estimate.high
+        [wrong] = bootstrap_means(values, np.arange(len(users)), seed=trial, resamples=300)
+        by_query += wrong.low <= 0.5 <= wrong.high
+    assert by_user / 120 > 0.89
+    assert by_query / 120 < 0.80  # the broken twin: queries taken as independent
+
+
+def test_mean_n_and_reproducibility():
+    values, users = population(np.random.default_rng(1))
+    [a] = bootstrap_means(values, users, seed=5)
+    assert a.value == values.mean()
+    assert (a.n, a.n_users) == (1200, 60)
+    assert [a] == bootstrap_means(values, users, seed=5)
+    assert [a] != bootstrap_means(values, users, seed=6)
+
+
+def test_a_paired_difference_is_narrower_than_the_two_intervals_and_finds_a_small_gain():
+    rng = np.random.default_rng(2)
+    base, users = population(rng)
+    better = np.minimum(base + (rng.random(base.shape) < 0.05), 1)
+    [difference] = paired_difference(better, base, users, seed=0)
+    [a], [b] = bootstrap_means(better, users, seed=0), bootstrap_means(base, users, seed=0)
+    assert difference.above_zero
+    assert difference.high - difference.low < (a.high - a.low) / 2
+    assert a.low < b.high  # the separate intervals overlap
+
+
+def test_unpaired_difference_of_equal_populations_holds_zero_at_about_its_level():
+    rng = np.random.default_rng(3)
+    held = 0
+    for trial in range(150):
+        (a, users_a), (b, users_b) = population(rng), population(rng)
+        [estimate] = unpaired_difference(a, users_a, b, users_b, seed=trial, resamples=300)
+        held += estimate.low <= 0 <= estimate.high
+    assert 0.89 < held / 150
+    [different] = unpaired_difference(a * 0 + 1, users_a, b * 0, users_b, seed=0)
+    assert (different.value, different.low, different.high) == (1, 1, 1)
+    assert different.n_users == 120
+
+
+def test_too_few_users_give_a_value_without_interval_and_no_query_gives_nothing():
+    [few] = bootstrap_means(np.ones((9, 1)), np.repeat([0, 1, 2], 3), seed=0)
+    assert (few.value, few.low, few.high, few.n, few.n_users) == (1.0, None, None, 9, 3)
+    assert bootstrap_means(np.zeros((0, 2)), np.zeros(0), seed=0) == [NOTHING, NOTHING]
+    many = np.arange(10)
+    [mixed] = unpaired_difference(np.ones((10, 1)), many, np.ones((3, 1)), many[:3], seed=0)
+    assert mixed.low is None
+
+
+def test_nan_and_misaligned_users_are_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        bootstrap_means(np.array([[np.nan]]), np.array([0]), seed=0)
+    with pytest.raises(ValueError, match="2 users for 3 values"):
+        bootstrap_means(np.ones((3, 1)), np.array([0, 1]), seed=0)
+
+
+def test_two_thousand_resamples_are_fast():
+    rng = np.random.default_rng(4)
+    values, users = rng.random((20_000, 4)), np.repeat(np.arange(1_000), 20)
+    started = time.perf_counter()
+    bootstrap_means(values, users, seed=0)
+    assert time.perf_counter() - started < 5  # about 0.2 s when the machine is free

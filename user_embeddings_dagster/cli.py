@@ -1,0 +1,123 @@
+"""Command line: `user-embeddings demo | real | samples | scores | dev`."""
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from user_embeddings_dagster.settings import PREFIX, Layout, data_root, disable_telemetry
+
+DEMO_DIMENSIONS = ("64", "256", "1024")
+# Enough for every corpus to have histories, small enough for two processors without a GPU.
+REAL_CONFIG = {"masked_chunks": {"max_chunks_per_user": 25, "min_chunks_per_user": 5}}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line and run the command; returns the exit status."""
+    disable_telemetry()
+    parser = argparse.ArgumentParser(prog="user-embeddings", description=__doc__)
+    parser.add_argument("--data", type=Path, help=f"data root (default: {PREFIX}DATA or ./data)")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    demo = commands.add_parser("demo", help="sample exports through the whole graph, then a table of results")
+    demo.add_argument("--seed", type=int, default=7)
+    demo.add_argument("--contributors", type=int, default=128)
+    demo.add_argument("--dimensions", nargs="+", default=DEMO_DIMENSIONS, help="of the user state")
+
+    samples = commands.add_parser("samples", help="write sample exports into the landing folder")
+    samples.add_argument("--seed", type=int, default=7)
+    samples.add_argument("--contributors", type=int, default=128)
+
+    real = commands.add_parser("real", help="real exports through the whole graph")
+    real.add_argument("--exports", type=Path, required=True, help="folder that the patterns are relative to")
+    real.add_argument("corpora", nargs="+", metavar="DATADAO=PATTERN", help="e.g. zig=telegram/zig*.zip")
+    real.add_argument("--dimensions", nargs="+", default=["256"])
+
+    commands.add_parser("scores", help="print the scores table")
+    dev = commands.add_parser("dev", help="open the Dagster UI on the same data")
+    dev.add_argument("--port", type=int, default=3000)
+
+    options = parser.parse_args(arguments)
+    if options.data:
+        os.environ[f"{PREFIX}DATA"] = str(options.data.absolute())
+    layout = Layout(data_root())
+    return {"demo": _demo, "samples": _samples, "real": _real, "scores": _scores, "dev": _dev}[options.command](
+        options, layout
+    )
+
+
+def _samples(options: argparse.Namespace, layout: Layout) -> int:
+    from user_embeddings_dagster.samples import generate
+
+    manifest = generate(layout.landing, options.seed, options.contributors)
+    _say(f"sample exports in {layout.landing}: {manifest}")
+    return 0
+
+
+def _demo(options: argparse.Namespace, layout: Layout) -> int:
+    _samples(options, layout)
+    return _run(layout, options.dimensions, {})
+
+
+def _real(options: argparse.Namespace, layout: Layout) -> int:
+    for corpus in options.corpora:
+        name, _, pattern = corpus.partition("=")
+        found = sorted(options.exports.glob(pattern)) if pattern else []
+        if not found:
+            print(f"{corpus}: no file matches below {options.exports}", file=sys.stderr)
+            return 2
+        folder = layout.landing / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in found:
+            link = folder / path.name
+            if not link.is_symlink():
+                link.symlink_to(path.absolute())
+        _say(f"{name}: {len(found)} files")
+    return _run(layout, options.dimensions, REAL_CONFIG)
+
+
+def _run(layout: Layout, dimensions, ops) -> int:
+    from user_embeddings_dagster.evaluation.report import results_table
+    from user_embeddings_dagster.runner import open_instance, run_lineage
+    from user_embeddings_dagster.storage.inventory import inventory
+    from user_embeddings_dagster.storage.score_table import ScoreTable
+
+    started, before = time.monotonic(), inventory(layout)
+    with open_instance(layout.root / "dagster_home") as instance:
+        runs = run_lineage(instance, layout, dimensions, ops, _say)
+    print(results_table(ScoreTable(layout.scores).read()))
+    for run in runs:
+        print(f"{'ok  ' if run.success else 'FAIL'} {run.seconds:7.1f} s  {run.job} {run.partition or ''}")
+    changed = sum(before.get(name) != stored for name, stored in inventory(layout).items())
+    failed = sum(not run.success for run in runs)
+    print(f"{len(runs)} runs in {time.monotonic() - started:.0f} s, {failed} failed; {changed} tables and models changed")
+    print(f"data: {layout.root}")
+    print("Next: `make dev` opens the Dagster UI on this data (lineage, checks, plots); the README walks the graph.")
+    return 1 if failed or not runs else 0
+
+
+def _scores(_: argparse.Namespace, layout: Layout) -> int:
+    from user_embeddings_dagster.evaluation.report import results_table
+    from user_embeddings_dagster.storage.score_table import ScoreTable
+
+    print(results_table(ScoreTable(layout.scores).read(), full=True))
+    return 0
+
+
+def _dev(options: argparse.Namespace, layout: Layout) -> int:
+    from user_embeddings_dagster.runner import open_instance
+
+    open_instance(layout.root / "dagster_home").dispose()
+    dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
+    workspace = Path(__file__).parent.parent / "workspace.yaml"
+    os.execv(dagster, [dagster, "dev", "-w", str(workspace), "--port", str(options.port)])
+
+
+def _say(message: str) -> None:
+    print(f"== {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

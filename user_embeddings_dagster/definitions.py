@@ -1,0 +1,43 @@
+"""The composition root: every asset, job, schedule, sensor and resource of the code location."""
+
+import dagster as dg
+
+from assets import chunk_summaries, data_funnel, embeddings, encoders, hard_negatives, jobs, masked_chunks, messages
+from assets import raw_exports, scores, training_snapshot, user_embeddings
+from assets.console import console
+from resources.store import Store
+from resources.text_encoder import TextEncoderResource
+from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.settings import disable_telemetry
+
+disable_telemetry()
+
+MODULES = [
+    chunk_summaries,
+    data_funnel,
+    embeddings,
+    encoders,
+    hard_negatives,
+    masked_chunks,
+    messages,
+    scores,
+    training_snapshot,
+    user_embeddings,
+]
+
+defs = dg.Definitions(
+    assets=[raw_exports.raw_exports, *dg.load_assets_from_modules(MODULES)],
+    jobs=jobs.JOBS,
+    schedules=jobs.SCHEDULES,
+    sensors=[
+        raw_exports.landing_sensor,
+        dg.AutomationConditionSensorDefinition(
+            "automation",
+            target=dg.AssetSelection.all(),
+            default_status=dg.DefaultSensorStatus.RUNNING,
+            minimum_interval_seconds=30,
+        ),
+    ],
+    resources={"store": Store(), "text_encoder": TextEncoderResource(), "training_jobs": TrainingJobs()},
+    loggers={"console": console},
+)

@@ -1,0 +1,84 @@
+"""Runs the whole lineage in one process against a Dagster instance, so that the UI shows what was done."""
+
+import importlib.resources
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from assets.partitions import datadaos
+from assets.raw_exports import registration
+from user_embeddings_dagster.definitions import defs
+from user_embeddings_dagster.exports.landing import scan
+from user_embeddings_dagster.settings import Layout
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One run of a job: for which partition, whether it succeeded, how long it took."""
+
+    job: str
+    partition: str | None
+    success: bool
+    seconds: float
+
+
+def open_instance(home: Path) -> dg.DagsterInstance:
+    """The persistent instance at `home` (DAGSTER_HOME), with this project's settings on first use."""
+    home.mkdir(parents=True, exist_ok=True)
+    settings = home / "dagster.yaml"
+    if not settings.exists():
+        settings.write_text(importlib.resources.files("user_embeddings_dagster").joinpath("dagster.yaml").read_text())
+    os.environ["DAGSTER_HOME"] = str(home)
+    return dg.DagsterInstance.get()
+
+
+def register_drops(instance: dg.DagsterInstance, layout: Layout) -> list[str]:
+    """Register every DataDAO of the landing folder, as the sensor would; returns their names."""
+    drops, _ = scan(layout.landing)
+    instance.add_dynamic_partitions(datadaos.name, [drop.datadao for drop in drops])
+    for drop in drops:
+        instance.report_runless_asset_event(registration(drop))
+    return [drop.datadao for drop in drops]
+
+
+def run_lineage(
+    instance: dg.DagsterInstance,
+    layout: Layout,
+    dimensions: Sequence[str],
+    ops: Mapping[str, Mapping[str, object]],
+    announce: Callable[[str], None],
+) -> list[StageRun]:
+    """Everything, in order: prepare each DataDAO, train, embed items, train each dimension, embed users, evaluate.
+
+    `ops` is Dagster run config by asset name. A DataDAO whose preparation fails is left out and reported; a failed
+    training or evaluation stops the run there.
+    """
+    runs: list[StageRun] = []
+
+    def execute(job: str, partition: str | None = None) -> bool:
+        announce(f"{job} {partition or ''}".strip())
+        started = time.monotonic()
+        definition = defs.resolve_job_def(job)
+        nodes = {node.name for node in definition.all_node_defs}
+        config = {"ops": {name: {"config": dict(value)} for name, value in ops.items() if name in nodes}}
+        result = definition.execute_in_process(
+            run_config=config, instance=instance, partition_key=partition, raise_on_error=False
+        )
+        runs.append(StageRun(job, partition, result.success, time.monotonic() - started))
+        return result.success
+
+    names = register_drops(instance, layout)
+    ready = [name for name in names if execute("prepare_datadao", name)]
+    if not ready or not execute("train"):
+        return runs
+    ready = [name for name in ready if execute("embed_items", name)]
+    if not all([execute("train_sequence_encoder", dimension) for dimension in dimensions]):
+        return runs
+    for name in ready:
+        execute("embed_users", name)
+    execute("evaluate")
+    return runs
