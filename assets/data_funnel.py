@@ -6,7 +6,8 @@ import polars as pl
 from assets.policies import DATA, RETRY
 from assets.reporting import check_result, plot, table_metadata, table_result
 from resources.store import Store
-from user_embeddings_dagster.evaluation.funnel import FunnelTables, Prices, data_funnel as build_funnel
+from user_embeddings_dagster.evaluation.funnel import FunnelTables, Prices
+from user_embeddings_dagster.evaluation.funnel import data_funnel as build_funnel
 from user_embeddings_dagster.evaluation.plots import funnel_bars
 from user_embeddings_dagster.quality.domain import monotone_funnel
 from user_embeddings_dagster.schema import DATA_FUNNEL

@@ -142,12 +142,20 @@ def sequence_encoder(
     names = snapshot["datadao"].unique().sort().to_list()
     vectors = {name: store.lance.content_hash(name, "item_embeddings") for name in names}
     settings = {**config.model_dump(), "dimension": int(dimension)}
-    wanted = fingerprint("sequence_encoder", CODE_VERSION, lake.path("training_snapshot").stem, vectors, settings)
+    wanted = fingerprint(
+        "sequence_encoder", CODE_VERSION, lake.path("training_snapshot").stem, vectors, settings
+    )
 
     def write_inputs(folder: ModelFolder) -> None:
         folder.write_inputs(settings, sequences=sequences(snapshot, store.lance))
 
     folder = store.models.folder(f"sequence_encoder/{dimension}", wanted)
     return train(
-        context, store, training_jobs, "sequence_encoder", f"sequence_encoder/{dimension}", folder, write_inputs
+        context,
+        store,
+        training_jobs,
+        "sequence_encoder",
+        f"sequence_encoder/{dimension}",
+        folder,
+        write_inputs,
     )

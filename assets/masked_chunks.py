@@ -14,11 +14,13 @@ from assets.reporting import (
     table_result,
 )
 from resources.store import Store
-from user_embeddings_dagster.conversations.chunks import VERSION, ChunkConfig, build_chunks
+from user_embeddings_dagster.conversations.chunks import build_chunks
+from user_embeddings_dagster.conversations.config import ChunkConfig
 from user_embeddings_dagster.quality.domain import exactly_one_subject
 from user_embeddings_dagster.schema import MASKED_CHUNKS
 from user_embeddings_dagster.storage.lake import fingerprint
 
+VERSION = "1"
 LINEAGE = column_lineage(
     text=("messages", ["text", "created_at", "parent_id"]),
     user_id=("messages", ["author_id"]),
@@ -36,7 +38,6 @@ class MaskedChunksConfig(dg.Config):
     gap_minutes: int = 20
     max_tokens: int = 200
     max_chunks_per_user: int | None = None
-    min_chunks_per_user: int = 1
 
 
 @dg.asset(

@@ -4,13 +4,19 @@ import dagster as dg
 
 from assets.partitions import datadaos
 from assets.policies import DATA, EAGER, RETRY
-from assets.reporting import column_lineage, expectation_results, expectation_specs, table_metadata, table_result
 from assets.progress import progress_to
+from assets.reporting import (
+    column_lineage,
+    expectation_results,
+    expectation_specs,
+    table_metadata,
+    table_result,
+)
 from resources.store import Store
 from user_embeddings_dagster.exports.build import VERSION, build_messages
 from user_embeddings_dagster.schema import MESSAGES, REJECTED_RECORDS
 
-RAW = ("raw_exports", [])
+LINEAGE = column_lineage(text=("raw_exports", []), raw_sha256=("raw_exports", []))
 
 
 @dg.multi_asset(
@@ -25,6 +31,10 @@ RAW = ("raw_exports", [])
             ),
             metadata=table_metadata(MESSAGES),
             kinds={"polars", "duckdb", "parquet"},
+            owners=DATA,
+            group_name="ingestion",
+            code_version=VERSION,
+            automation_condition=EAGER,
         ),
         dg.AssetSpec(
             "rejected_records",
@@ -35,12 +45,28 @@ RAW = ("raw_exports", [])
             ),
             metadata=table_metadata(REJECTED_RECORDS),
             kinds={"parquet"},
+            owners=DATA,
+            group_name="ingestion",
+            code_version=VERSION,
+            automation_condition=EAGER,
         ),
     ],
     partitions_def=datadaos,
-    group_name="ingestion",
     check_specs=expectation_specs("messages"),
+    retry_policy=RETRY,
 )
 def messages(context: dg.AssetExecutionContext, store: Store):
     """Read a DataDAO's landing folder."""
-    yield
+    lake, partition = store.lake, context.partition_key
+    report = progress_to(context, "reading exports")
+    result = build_messages(
+        partition,
+        store.layout.landing,
+        lake,
+        store.key,
+        progress=lambda _, figures: report(figures.get("bytes", 0), figures.get("bytes_total", 0)),
+    )
+    checks = expectation_results("messages", lake.read("messages", partition))
+    commits, reused = result.commits, result.reused
+    yield table_result(MESSAGES, commits["messages"], reused=reused, lineage=LINEAGE, checks=checks)
+    yield table_result(REJECTED_RECORDS, commits["rejected_records"], reused=reused)

@@ -48,7 +48,9 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     drops, unnamed = scan(store.layout.landing)
     if unnamed:
-        context.log.warning(f"{unnamed} folders below landing/ are passed over: a DataDAO's name is [a-z0-9_-]")
+        context.log.warning(
+            f"{unnamed} folders below landing/ are passed over: a DataDAO's name is [a-z0-9_-]"
+        )
     changed = [
         drop
         for drop in drops

@@ -89,7 +89,9 @@ def expectation_specs(suite: str, asset: str | None = None) -> list[dg.AssetChec
     ]
 
 
-def expectation_results(suite: str, frame: pl.DataFrame, asset: str | None = None) -> list[dg.AssetCheckResult]:
+def expectation_results(
+    suite: str, frame: pl.DataFrame, asset: str | None = None
+) -> list[dg.AssetCheckResult]:
     """Run a suite on a frame; one result per expectation, counts only."""
     return [check_result(outcome, asset or suite) for outcome in validate(suite, frame)]
 

@@ -76,10 +76,21 @@ def record(
 
 
 def _markdown(scores: pl.DataFrame, at_most: int = 60) -> str:
-    lines = ["| DataDAO | model | slice | metric | value | 95% interval | n |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| DataDAO | model | slice | metric | value | 95% interval | n |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in scores.head(at_most).iter_rows(named=True):
         interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
-        cells = (row["datadao"], row["model"], row["slice"], row["metric"], f"{row['value']:.3f}", interval, row["n"])
+        cells = (
+            row["datadao"],
+            row["model"],
+            row["slice"],
+            row["metric"],
+            f"{row['value']:.3f}",
+            interval,
+            row["n"],
+        )
         lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
     return "\n".join(lines)
 

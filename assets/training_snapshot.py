@@ -34,7 +34,12 @@ class TrainingSnapshotConfig(dg.Config):
     code_version=VERSION,
     metadata=table_metadata(TRAINING_SNAPSHOT),
     check_specs=[
-        dg.AssetCheckSpec("split_leakage_none", asset="training_snapshot", blocking=True, description=split_leakage_none.__doc__),
+        dg.AssetCheckSpec(
+            "split_leakage_none",
+            asset="training_snapshot",
+            blocking=True,
+            description=split_leakage_none.__doc__,
+        ),
         dg.AssetCheckSpec("caps_enforced", asset="training_snapshot", description=caps_enforced.__doc__),
     ],
     retry_policy=RETRY,

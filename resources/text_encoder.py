@@ -17,6 +17,4 @@ class TextEncoderResource(dg.ConfigurableResource):
 
     def load(self, adapter: Path | None = None) -> TextEncoder:
         """The frozen base encoder, or the item encoder when `adapter` is a trained LoRA folder."""
-        return TextEncoder(
-            self.base, adapter, self.max_tokens, self.tokens_per_batch, self.threads or None
-        )
+        return TextEncoder(self.base, adapter, self.max_tokens, self.tokens_per_batch, self.threads or None)

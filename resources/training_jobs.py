@@ -11,12 +11,13 @@ STDERR_TAIL_BYTES = 4_000
 
 
 class TrainingJobs(dg.ConfigurableResource):
-    """Runs one training job and hands back what it reported.
+    """Runs one job of `package` and hands back what it reported.
 
     A job that fails raises `dagster.Failure` with the end of its stderr; one that exits 0 without reporting a
     materialisation fails too; cancelling the run terminates the process (SIGTERM, then SIGKILL).
     """
 
+    package: str = "training"
     torch_threads: int = 0
     termination_seconds: float = 30.0
 
@@ -24,7 +25,7 @@ class TrainingJobs(dg.ConfigurableResource):
         self, context: dg.AssetExecutionContext, job: str, inputs: Path, output: Path
     ) -> dg.MaterializeResult:
         """Run `training.<job>` on an inputs folder, writing an output folder. Raises dagster.Failure."""
-        command = [sys.executable, "-P", "-m", f"training.{job}", "--inputs", inputs, "--output", output]
+        command = [sys.executable, "-P", "-m", f"{self.package}.{job}", "--inputs", inputs, "--output", output]
         output.parent.mkdir(parents=True, exist_ok=True)
         log = output.parent / "stderr.log"
         with dg.open_pipes_session(
@@ -41,13 +42,13 @@ class TrainingJobs(dg.ConfigurableResource):
                     self._terminate(process)
         if code != 0:
             raise dg.Failure(
-                f"training.{job} exited with code {code}; the end of its log is below",
+                f"{self.package}.{job} exited with code {code}; the end of its log is below",
                 metadata={"exit_code": code, "log": dg.MetadataValue.md(f"```\n{_tail(log)}\n```")},
             )
         results = session.get_results(implicit_materializations=False)
         materializations = [result for result in results if isinstance(result, dg.MaterializeResult)]
         if len(materializations) != 1:
-            raise dg.Failure(f"training.{job} exited with code 0 but reported no result")
+            raise dg.Failure(f"{self.package}.{job} exited with code 0 but reported no result")
         return materializations[0]
 
     def _terminate(self, process: subprocess.Popen) -> None:

@@ -64,8 +64,8 @@ def _pairs(frame: pl.DataFrame, tokenizer: Any, max_tokens: int, margin: float) 
     return Pairs(
         tokens=tokens,
         lengths=np.array([len(row) for row in tokens]),
-        summaries=torch.from_numpy(stacked(frame["summary_vector"])),
-        limit=torch.from_numpy(margin * frame["positive_similarity"].cast(pl.Float32).to_numpy()),
+        summaries=torch.tensor(stacked(frame["summary_vector"])),
+        limit=torch.tensor(margin * frame["positive_similarity"].cast(pl.Float32).to_numpy()),
         negatives=_negative_rows(frame),
         users=frame["user_id"].n_unique(),
     )

@@ -161,9 +161,7 @@ class ItemTraining:
     @torch.no_grad()
     def validate(self, pairs: Pairs) -> dict[str, float]:
         """Loss, recall@1 and MRR of validation chunks among all validation summaries (full ranking)."""
-        rows = (
-            np.linspace(0, len(pairs) - 1, min(len(pairs), self.config.valid_pairs)).round().astype(np.int64)
-        )
+        rows = np.linspace(0, len(pairs) - 1, min(len(pairs), self.config.valid_pairs)).round().astype(np.int64)
         over = item_data.all_candidates(pairs, rows)
         losses, ranks = [], []
         for piece in self.pieces(pairs, rows):

@@ -138,9 +138,7 @@ class Job:
         self.log(f"resumed at step {checkpoint.step}, after {self._before['seconds']:.0f} s")
         return checkpoint
 
-    def step(
-        self, step: int, total: int, state: Callable[[], dict[str, Any]] | None = None, **values: float
-    ) -> None:
+    def step(self, step: int, total: int, state: Callable[[], dict[str, Any]] | None = None, **values: float) -> None:
         """Call after each optimizer step (1-based): metrics, progress, checkpoint if due or told to stop.
 
         `state()` gives the nested state that `resume` will return. Raises ValueError on a value that is not
@@ -234,17 +232,13 @@ class Job:
         signal.alarm(STOP_SECONDS)
 
 
-def run(
-    name: str, train: Callable[[Job], None], code_version: str = "1", argv: list[str] | None = None
-) -> int:
+def run(name: str, train: Callable[[Job], None], code_version: str = "1", argv: list[str] | None = None) -> int:
     """Run a job to its end; `train(job)` writes files to `job.result` and calls `job.finish`. Returns 0.
 
     Raises RuntimeError if `train` returns without having finished: silence is not success.
     """
     parser = argparse.ArgumentParser(prog=f"python -P -m training.{name}")
-    parser.add_argument(
-        "--inputs", type=Path, required=True, help="folder with config.json and the job's tables"
-    )
+    parser.add_argument("--inputs", type=Path, required=True, help="folder with config.json and the job's tables")
     parser.add_argument("--output", type=Path, required=True, help="folder of the result, made or replaced")
     arguments = parser.parse_args(argv)
     disable_telemetry()

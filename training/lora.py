@@ -53,9 +53,7 @@ def frozen_hash(model: Any) -> str:
 def save(model: Any, folder: Path, base: str) -> None:
     """adapter_model.safetensors and adapter_config.json as PEFT reads them, with the same bytes every
     time."""
-    tensors = {
-        name: weight.detach().cpu().contiguous() for name, weight in get_peft_model_state_dict(model).items()
-    }
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in get_peft_model_state_dict(model).items()}
     save_file(dict(sorted(tensors.items())), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = model.peft_config["default"].to_dict()
     settings = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}

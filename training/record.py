@@ -21,9 +21,7 @@ def fingerprint(name: str, code_version: str, inputs: Path, config: dict[str, An
         for path in sorted(inputs.rglob("*"))
         if path.is_file() and path != inputs / "config.json"
     }
-    return hashlib.sha256(
-        json.dumps([name, code_version, settings, files], sort_keys=True).encode()
-    ).hexdigest()
+    return hashlib.sha256(json.dumps([name, code_version, settings, files], sort_keys=True).encode()).hexdigest()
 
 
 def append(path: Path, step: int, values: dict[str, Any]) -> None:

@@ -88,9 +88,7 @@ def epoch_batches(pieces: np.ndarray, batch_chunks: int, seed: int, epoch: int) 
 class Sampler:
     """Batch of any step, from the seed and the step alone."""
 
-    def __init__(
-        self, corpus: Corpus, max_length: int, batch_chunks: int, extra_keys: int, seed: int
-    ) -> None:
+    def __init__(self, corpus: Corpus, max_length: int, batch_chunks: int, extra_keys: int, seed: int) -> None:
         self.corpus, self.batch_chunks, self.extra_keys, self.seed = corpus, batch_chunks, extra_keys, seed
         self.pieces = segments(corpus.states, max_length)
         self._epoch, self._first_step = -1, 0

@@ -91,15 +91,13 @@ def histories_from(sequences: pl.DataFrame) -> tuple[Histories, np.ndarray]:
 
 
 def matrix(vectors: pl.Series) -> np.ndarray:
-    """A list or array column as a float32 matrix [n, D]. Raises ValueError if it is none."""
-    lengths = vectors.list.len() if isinstance(vectors.dtype, pl.List) else None
-    if vectors.null_count() or (lengths is not None and lengths.n_unique() > 1):
+    """A list or array column as a float32 matrix [n, D], [0, 0] if empty. Raises ValueError if it is none."""
+    if len(vectors) == 0:
+        return np.zeros((0, 0), dtype=np.float32)
+    is_list = isinstance(vectors.dtype, pl.List)
+    if vectors.null_count() or (is_list and vectors.list.len().n_unique() > 1):
         raise ValueError("vectors are null or of different lengths")
-    flat = (
-        vectors.explode(empty_as_null=False).cast(pl.Float32).to_numpy()
-        if len(vectors)
-        else np.zeros(0, np.float32)
-    )
+    flat = vectors.explode(empty_as_null=False).cast(pl.Float32).to_numpy()
     if not np.isfinite(flat).all():
         raise ValueError("vectors hold NaN or infinite values")
     return np.ascontiguousarray(flat.reshape(len(vectors), -1))
@@ -150,7 +148,7 @@ def states_of(histories: Histories, space: ItemSpace) -> States:
     recent, long = decayed_mean(whitened, space.decay), running_mean(whitened)
     pools = np.concatenate([recent + space.mean_weight * long, MEAN_SCALE * long], axis=1)
     lengths = histories.lengths + 1
-    begins = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
+    begins = np.cumsum(lengths) - lengths
     n_states = int(lengths.sum())
     rows = np.delete(np.arange(n_states), begins)  # states that follow a chunk
     first = np.concatenate([space.prior, np.zeros_like(space.prior)])

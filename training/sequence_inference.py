@@ -50,9 +50,7 @@ class SequenceEncoder:
         if described["format"] != FORMAT:
             raise ValueError(f"{folder}/encoder.json: format {described['format']!r} is not {FORMAT!r}")
         tensors = load_file(folder / "model.safetensors")
-        parts = {
-            name.removeprefix("space."): t.numpy() for name, t in tensors.items() if name.startswith("space.")
-        }
+        parts = {name.removeprefix("space."): t.numpy() for name, t in tensors.items() if name.startswith("space.")}
         space = ItemSpace(**parts, decay=described["decay"], mean_weight=described["mean_weight"])
         model = SequenceModel(SequenceSettings(**described["settings"]), described["item_dimension"])
         model.load_state_dict(

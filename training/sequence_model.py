@@ -66,9 +66,7 @@ class SequenceSettings:
         if settings.same_user_negatives not in SAME_USER:
             raise ValueError(f"config.json: same_user_negatives must be one of {SAME_USER}")
         if settings.inner_width % settings.heads:
-            raise ValueError(
-                f"config.json: width {settings.inner_width} is no multiple of {settings.heads} heads"
-            )
+            raise ValueError(f"config.json: width {settings.inner_width} is no multiple of {settings.heads} heads")
         return settings
 
     @property
@@ -90,11 +88,7 @@ class Block(nn.Module):
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """hidden [B, L, width] → [B, L, width]; position t sees positions up to t."""
         batch, length, width = hidden.shape
-        heads = (
-            self.qkv(self.attention_norm(hidden))
-            .view(batch, length, 3, self.heads, -1)
-            .permute(2, 0, 3, 1, 4)
-        )
+        heads = self.qkv(self.attention_norm(hidden)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(
             heads[0], heads[1], heads[2], dropout_p=self.dropout if self.training else 0.0, is_causal=True
         )
@@ -114,9 +108,7 @@ class SequenceModel(nn.Module):
         self.dimension, self.item_dimension = dimension, item_dimension
         self.input = nn.Linear(2 * item_dimension, width)
         self.gap, self.place = nn.Embedding(GAP_BUCKETS, width), nn.Embedding(PLACE_BUCKETS, width)
-        self.blocks = nn.ModuleList(
-            Block(width, settings.heads, settings.dropout) for _ in range(settings.layers)
-        )
+        self.blocks = nn.ModuleList(Block(width, settings.heads, settings.dropout) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, dimension)
         self.weight = nn.Parameter(torch.tensor(settings.residual_weight))
@@ -144,9 +136,7 @@ class SequenceModel(nn.Module):
         """
         baseline = pools[..., : self.item_dimension]
         scale = self.item_dimension**0.5  # unit vectors have components of 1/√D; layers want about 1
-        hidden = (
-            self.input(torch.cat([items, baseline], dim=-1) * scale) + self.gap(gaps) + self.place(places)
-        )
+        hidden = self.input(torch.cat([items, baseline], dim=-1) * scale) + self.gap(gaps) + self.place(places)
         for block in self.blocks:
             hidden = block(hidden)
         return resized(pools, self.dimension) + self.weight * self.output(self.norm(hidden))

@@ -152,9 +152,7 @@ class Trainer:
             projected = self._queries(batch)
             positives = batch.key_rows[batch.positives]
             allowed = negatives_of(positives, corpus.keys, self.settings.same_user_negatives)
-            losses.append(
-                cpc_losses(projected, corpus.items, positives, allowed, self.settings.temperature).cpu()
-            )
+            losses.append(cpc_losses(projected, corpus.items, positives, allowed, self.settings.temperature).cpu())
             queries[positives.cpu().numpy()] = projected.cpu().numpy()
         items = corpus.items.cpu().numpy()
         ranks = full_ranks(queries[gold], items, gold, excluded=own_past(self.valid, gold))
@@ -223,9 +221,7 @@ def save_encoder(
 ) -> str:
     """Write model.safetensors and encoder.json; returns the version: a hash of weights and settings."""
     tensors = {f"model.{name}": tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    tensors |= {
-        f"space.{name}": torch.from_numpy(getattr(space, name)) for name in ("mean", "whitening", "prior")
-    }
+    tensors |= {f"space.{name}": torch.from_numpy(getattr(space, name)) for name in ("mean", "whitening", "prior")}
     tensors = {name: tensor.contiguous() for name, tensor in sorted(tensors.items())}
     save_file(tensors, folder / "model.safetensors")
     described = {

@@ -43,9 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.data:
         os.environ[f"{PREFIX}DATA"] = str(options.data.absolute())
     layout = Layout(data_root())
-    return {"demo": _demo, "samples": _samples, "real": _real, "scores": _scores, "dev": _dev}[options.command](
-        options, layout
-    )
+    return {"demo": _demo, "samples": _samples, "real": _real, "scores": _scores, "dev": _dev}[
+        options.command
+    ](options, layout)
 
 
 def _samples(options: argparse.Namespace, layout: Layout) -> int:
@@ -92,9 +92,13 @@ def _run(layout: Layout, dimensions, ops) -> int:
         print(f"{'ok  ' if run.success else 'FAIL'} {run.seconds:7.1f} s  {run.job} {run.partition or ''}")
     changed = sum(before.get(name) != stored for name, stored in inventory(layout).items())
     failed = sum(not run.success for run in runs)
-    print(f"{len(runs)} runs in {time.monotonic() - started:.0f} s, {failed} failed; {changed} tables and models changed")
+    print(
+        f"{len(runs)} runs in {time.monotonic() - started:.0f} s, {failed} failed; {changed} tables and models changed"
+    )
     print(f"data: {layout.root}")
-    print("Next: `make dev` opens the Dagster UI on this data (lineage, checks, plots); the README walks the graph.")
+    print(
+        "Next: `make dev` opens the Dagster UI on this data (lineage, checks, plots); the README walks the graph."
+    )
     return 1 if failed or not runs else 0
 
 

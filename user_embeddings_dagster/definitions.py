@@ -2,8 +2,20 @@
 
 import dagster as dg
 
-from assets import chunk_summaries, data_funnel, embeddings, encoders, hard_negatives, jobs, masked_chunks, messages
-from assets import raw_exports, scores, training_snapshot, user_embeddings
+from assets import (
+    chunk_summaries,
+    data_funnel,
+    embeddings,
+    encoders,
+    hard_negatives,
+    jobs,
+    masked_chunks,
+    messages,
+    raw_exports,
+    scores,
+    training_snapshot,
+    user_embeddings,
+)
 from assets.console import console
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource

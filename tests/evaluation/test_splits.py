@@ -96,7 +96,8 @@ def test_the_leakage_check_sees_a_snapshot_that_leaks():
         chunk(test, 1, [("<P1>", "m1"), ("SUBJECT", "m2")]),
     ]
     honest = build(rows).snapshot
-    leaking = pl.concat([honest, honest.with_columns(chunk_id=pl.lit(rows[0]["chunk_id"]), user_id=pl.lit(train), split=pl.lit("train"))])  # fmt: skip
+    trained = honest.with_columns(chunk_id=pl.lit(rows[0]["chunk_id"]), user_id=pl.lit(train), split=pl.lit("train"))
+    leaking = pl.concat([honest, trained])
     report = leakage_check(leaking, [pl.DataFrame(rows)])
     assert not report.clean
     assert report.trained_chunks_with_test_text == 1
@@ -112,7 +113,8 @@ def test_authors_protect_a_test_user_without_a_chunk_of_their_own():
     assert build(rows).counts["leaking_train"] == 0
     assert build(rows, authors=authors).counts["leaking_train"] == 1
     snapshot = build(rows).snapshot
-    with_test = pl.concat([snapshot, snapshot.head(1).with_columns(user_id=pl.lit(test), chunk_id=pl.lit("y"), split=pl.lit("test"))])  # fmt: skip
+    tested = snapshot.head(1).with_columns(user_id=pl.lit(test), chunk_id=pl.lit("y"), split=pl.lit("test"))
+    with_test = pl.concat([snapshot, tested])
     assert leakage_check(with_test, [pl.DataFrame(rows)], authors).trained_chunks_with_test_text == 1
 
 

@@ -20,9 +20,9 @@ HOSTILE = ["x' OR '1'='1", 'a"; DROP TABLE t; --', "' || id || '", "\\'", "%", "
 def rows(ids: list[str], version: str = "v1", seed: int = 0, dimension: int = 8) -> pl.DataFrame:
     vectors = np.random.default_rng(seed).normal(size=(len(ids), dimension)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return pl.DataFrame(
-        {"id": ids, "user_id": ["u"] * len(ids), "version": [version] * len(ids)}
-    ).with_columns(vector=pl.Series(vectors))
+    return pl.DataFrame({"id": ids, "user_id": ["u"] * len(ids), "version": [version] * len(ids)}).with_columns(
+        vector=pl.Series(vectors)
+    )
 
 
 @pytest.fixture
@@ -54,9 +54,7 @@ def test_content_hash_ignores_order_and_fragments(tables: LanceTables) -> None:
         tables.upsert("b", "t", all_rows[start : start + 10].reverse())
     tables.compact("b", "t")
     assert tables.content_hash("a", "t") == tables.content_hash("b", "t")
-    changed = all_rows.with_columns(
-        vector=pl.Series(np.nextafter(all_rows["vector"].to_numpy(), np.float32(2)))
-    )
+    changed = all_rows.with_columns(vector=pl.Series(np.nextafter(all_rows["vector"].to_numpy(), np.float32(2))))
     tables.upsert("a", "t", changed[:1])
     assert tables.content_hash("a", "t") != tables.content_hash("b", "t")
 
@@ -64,9 +62,7 @@ def test_content_hash_ignores_order_and_fragments(tables: LanceTables) -> None:
 def test_vectors_come_back_bit_for_bit(tables: LanceTables) -> None:
     written = rows(numbered(50))
     tables.upsert("dao", "t", written)
-    ids, vectors = tables.vectors(
-        "dao", "t", ids=[numbered(50)[7], "absent", numbered(50)[3], numbered(50)[7]]
-    )
+    ids, vectors = tables.vectors("dao", "t", ids=[numbered(50)[7], "absent", numbered(50)[3], numbered(50)[7]])
     assert ids == [numbered(50)[3], numbered(50)[7]]
     assert np.array_equal(vectors, written["vector"].to_numpy()[[3, 7]])
 
@@ -97,9 +93,32 @@ def test_names_cannot_leave_the_root(tables: LanceTables, name: str) -> None:
         tables.upsert("dao", name, rows(["a"]))
 
 
+def test_half_created_table_is_created_again(tables: LanceTables) -> None:
+    """C70: a process killed before its first commit leaves files but no version."""
+    leftover = tables.folder("dao", "t") / "data"
+    leftover.mkdir(parents=True)
+    (leftover / "torn.lance").write_bytes(b"torn")
+    (tables.folder("dao", "t") / "_versions").mkdir()
+    assert not tables.exists("dao", "t")
+    assert (tables.ids("dao", "t"), tables.count("dao", "t")) == ([], 0)
+    tables.upsert("dao", "t", rows(["a"]))
+    assert tables.ids("dao", "t") == ["a"]
+
+
+def test_drop_leaves_no_file(tables: LanceTables) -> None:
+    tables.upsert("dao", "t", rows(["a"]))
+    tables.drop("dao", "t")
+    tables.drop("dao", "t")
+    assert list((tables.root / "dao").iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="dao/t has not been materialised yet"):
+        tables.open("dao", "t")
+    tables.upsert("dao", "t", rows(["b"], dimension=9))
+    assert tables.dimension("dao", "t") == 9
+
+
 def test_keep_only_deletes_what_is_stale(tables: LanceTables) -> None:
     tables.upsert("dao", "t", rows(numbered(10)))
-    assert tables.keep_only("dao", "t", numbered(6) + ["not there"]) == 4
+    assert tables.keep_only("dao", "t", [*numbered(6), "not there"]) == 4
     assert tables.ids("dao", "t") == numbered(6)
     assert tables.keep_only("dao", "t", numbered(6)) == 0
 
@@ -167,9 +186,7 @@ def rows_after_two_stale_writers(root: Path, written: pl.DataFrame) -> int:
     return LanceTables(root).count("dao", "t")
 
 
-def test_concurrent_writers_of_the_same_ids_make_no_duplicates(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_writers_of_the_same_ids_make_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the same new ids only one writer's rows remain; without the mark on `id` (the twin) all do."""
     assert rows_after_two_stale_writers(tmp_path / "marked", rows(["a", "b", "c"])) == 3
     monkeypatch.setattr(lance_tables, "PRIMARY_KEY", None)
@@ -183,7 +200,8 @@ import numpy as np, polars as pl
 from user_embeddings_dagster.storage.lance_tables import LanceTables
 tables = LanceTables(Path(sys.argv[1]))
 v = np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32)
-f = pl.DataFrame({"id": [f"{i:032x}" for i in range(1000)], "version": ["v"] * 1000}).with_columns(vector=pl.Series(v))
+f = pl.DataFrame({"id": [f"{i:032x}" for i in range(1000)], "version": ["v"] * 1000})
+f = f.with_columns(vector=pl.Series(v))
 print("ready", flush=True)
 for start in range(0, 1000, 25):
     tables.upsert("dao", "t", f[start : start + 25])

@@ -1,5 +1,4 @@
 import json
-import os
 import random
 
 import numpy as np
@@ -127,7 +126,7 @@ def test_what_is_not_a_tensor_or_json_is_refused(tmp_path):
 
 def test_nothing_is_pickled(tmp_path):
     folder = Checkpoints(tmp_path).save(1, _state(1))
-    assert sorted(os.listdir(folder)) == ["manifest.json", "state.json", "tensors.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "state.json", "tensors.safetensors"]
     json.loads((folder / "state.json").read_bytes())
 
 
@@ -148,5 +147,3 @@ def test_a_manifest_names_missing_added_and_changed_files(tmp_path):
     (tmp_path / "a").unlink()
     with pytest.raises(CorruptArtifact, match="missing"):
         verify(tmp_path)
-
-

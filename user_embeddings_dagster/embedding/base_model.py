@@ -33,11 +33,7 @@ def model_folder(base: str) -> Path:
         folder = Path(get_model_path())
     else:
         folder = Path(base)
-    absent = [
-        name
-        for name in ("config.json", "model.safetensors", "tokenizer.json")
-        if not (folder / name).is_file()
-    ]
+    absent = [name for name in ("config.json", "model.safetensors", "tokenizer.json") if not (folder / name).is_file()]
     if absent:
         raise FileNotFoundError(f"{folder}: not an encoder's folder, missing {absent}")
     return folder

@@ -54,9 +54,7 @@ def embed_table(
     shards = missing.with_columns(shard=pl.col("position") // shard_rows)
     done = 0
     for shard in shards.partition_by("shard", maintain_order=True):
-        vectors = encoder.encode(
-            shard["text"].to_list(), progress and _within(progress, done, missing.height)
-        )
+        vectors = encoder.encode(shard["text"].to_list(), progress and _within(progress, done, missing.height))
         rows = shard.select("id", "user_id", "ended_at", "content", version=pl.lit(encoder.version))
         tables.upsert(datadao, table, rows.with_columns(vector=pl.Series(vectors)))
         done += shard.height
@@ -91,9 +89,7 @@ def _wanted(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.sort("id").with_columns(content=text_hash).with_row_index("position")
 
 
-def _missing(
-    wanted: pl.DataFrame, version: str, tables: LanceTables, datadao: str, table: str
-) -> pl.DataFrame:
+def _missing(wanted: pl.DataFrame, version: str, tables: LanceTables, datadao: str, table: str) -> pl.DataFrame:
     """Rows of `wanted` that the table does not hold with this text and this encoder version."""
     if not tables.exists(datadao, table):
         return wanted

@@ -6,6 +6,7 @@ Representations", arXiv:2103.15316), and an encoder that starts from the raw spa
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -94,7 +95,7 @@ def decayed_mean(histories: Histories, decay: float) -> np.ndarray:
     positions = histories.positions
     order = np.argsort(positions, kind="stable")
     bounds = np.searchsorted(positions[order], np.arange(positions.max(initial=-1) + 2))
-    for begin, end in zip(bounds[1:-1], bounds[2:], strict=True):
+    for begin, end in pairwise(bounds[1:]):
         rows = order[begin:end]
         total[rows] += decay * total[rows - 1]
     return unit(total)
@@ -187,9 +188,7 @@ def tune(valid: Histories, statistics: TrainStatistics) -> Tuning:
         return Tuning()
 
     def mrr(predictions: Predictions) -> float:
-        ranks = full_ranks(
-            predictions.queries[gold - 1], predictions.candidates, gold, excluded=own_past(valid, gold)
-        )
+        ranks = full_ranks(predictions.queries[gold - 1], predictions.candidates, gold, excluded=own_past(valid, gold))
         return float(np.mean(1 / ranks.rank))
 
     decay = max(DECAYS, key=lambda d: mrr(decayed(valid, statistics, d)))

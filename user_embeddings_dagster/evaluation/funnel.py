@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import polars as pl
 
@@ -86,7 +87,7 @@ def funnel_violations(funnel: pl.DataFrame) -> list[str]:
         by_stage = {row["stage"]: row for row in rows.iter_rows(named=True)}
         for chain in CHAINS:
             present = [by_stage[stage] for stage in chain if stage in by_stage]
-            for before, after in zip(present, present[1:], strict=False):
+            for before, after in pairwise(present):
                 for count in ("n", "n_users"):
                     if before[count] is not None and after[count] is not None and after[count] > before[count]:
                         place = f"{datadao[0]}: {after['stage']} after {before['stage']}"
@@ -144,7 +145,7 @@ def _chunk_stages(datadao: str, tables: FunnelTables, prices: Prices) -> dict[st
     stages = {"chunks": _of_chunks(chunks)}
     if tables.chunk_summaries is not None:
         summaries = tables.chunk_summaries.lazy().select("user_id", pl.col("text").str.len_chars()).collect()
-        tokens = round(summaries["text"].sum() * TOKENS_PER_CHARACTER)
+        tokens = round(int(summaries["text"].sum()) * TOKENS_PER_CHARACTER)
         usd = _usd(stages["chunks"].n_tokens, prices.summary_input) + _usd(tokens, prices.summary_output)
         stages["summaries"] = Stage(summaries.height, tokens, summaries["user_id"].n_unique(), usd)
     if tables.embedded is not None:

@@ -65,9 +65,7 @@ def histories_of(snapshot: pl.DataFrame, chunk_ids: pl.Series | list[str], vecto
     Ordered by DataDAO, user and position. Raises ValueError with the number of chunks that have no vector.
     """
     place = pl.DataFrame({"chunk_id": chunk_ids, "row": np.arange(len(vectors))})
-    rows = snapshot.sort("datadao", "user_id", "position").join(
-        place, on="chunk_id", how="left", maintain_order="left"
-    )
+    rows = snapshot.sort("datadao", "user_id", "position").join(place, on="chunk_id", how="left", maintain_order="left")
     if missing := rows["row"].null_count():
         raise ValueError(f"{missing} of {rows.height} snapshot chunks have no vector")
     first = rows.select(pl.struct("datadao", "user_id").rle_id().is_first_distinct()).to_series().to_numpy()

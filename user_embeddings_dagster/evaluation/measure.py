@@ -97,7 +97,10 @@ def measure_item_encoder(
 
 
 def measure_sequence_encoders(
-    inputs: EvaluationInputs, models: Mapping[str, SequenceModel], max_queries: int | None, split: str = "test"
+    inputs: EvaluationInputs,
+    models: Mapping[str, SequenceModel],
+    max_queries: int | None,
+    split: str = "test",
 ) -> pl.DataFrame:
     """Next chunk: every baseline and every sequence encoder."""
     histories = inputs.histories(split)

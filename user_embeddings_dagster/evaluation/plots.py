@@ -45,15 +45,13 @@ def score_bars(
     return _png(figure, axes, title, grid="x")
 
 
-def score_lines(
-    scores: pl.DataFrame, *, metric: str, slices: Mapping[str, str], title: str, xlabel: str
-) -> bytes:
-    """One line per model over `slices` ({slice: tick label}, in order); the two best ones with their intervals."""
+def score_lines(scores: pl.DataFrame, *, metric: str, slices: Mapping[str, str], title: str, xlabel: str) -> bytes:
+    """One line per model over `slices` ({slice: tick label}, in order); the two best on average with intervals."""
     figure, axes = _figure(3.4)
     order = list(slices)
     rows = scores.filter(pl.col("metric") == metric, pl.col("slice").is_in(order)).drop_nulls("value")
-    last = rows.filter(pl.col("slice") == order[-1]).sort("value", descending=True)["model"].to_list()
-    models = last + sorted(set(rows["model"]) - set(last))
+    means = rows.group_by("model").agg(pl.col("value").mean()).sort(["value", "model"], descending=[True, False])
+    models = means["model"].to_list()
     for number, model in enumerate(models):
         mine = {row["slice"]: row for row in rows.filter(model=model).iter_rows(named=True)}
         places = [place for place, name in enumerate(order) if name in mine]
@@ -77,14 +75,10 @@ def history_lines(scores: pl.DataFrame, *, metric: str = "recall@10", title: str
     """`metric` by length of history, from the rows of `sparse_user_scores`."""
     found = scores["slice"].unique().str.extract(r"^history=(\d+)$").drop_nulls().cast(pl.Int64).sort()
     slices = {f"history={length}": str(length) for length in found}
-    return score_lines(
-        scores, metric=metric, slices=slices, title=title, xlabel="chunks of history before the target"
-    )
+    return score_lines(scores, metric=metric, slices=slices, title=title, xlabel="chunks of history before the target")
 
 
-def grouped_bars(
-    scores: pl.DataFrame, *, metric: str = "mrr", slice_: str = "next_chunk", title: str
-) -> bytes:
+def grouped_bars(scores: pl.DataFrame, *, metric: str = "mrr", slice_: str = "next_chunk", title: str) -> bytes:
     """One group of bars per DataDAO, one bar per model, with intervals (for `datadao_comparison`)."""
     rows = _rows(scores, metric, slice_).filter(pl.col("datadao") != "all")
     datadaos, models = rows["datadao"].unique().sort().to_list(), rows["model"].unique().sort().to_list()
@@ -203,6 +197,8 @@ def _intervals(axes: "Axes", rows: pl.DataFrame, places: np.ndarray, *, horizont
 
 
 def _legend(axes: "Axes") -> None:
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=INK)
 
 
@@ -213,10 +209,10 @@ def _style(axes: "Axes", grid: str) -> None:
     axes.grid(axis=grid, color=GRID, lw=0.8)  # type: ignore[arg-type]
     axes.set_axisbelow(True)
     for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_size(9)
+        label.set_fontsize(9)
         label.set_color(INK)
     for text in axes.texts:
-        text.set_size(8)
+        text.set_fontsize(8)
         text.set_color(INK)
 
 

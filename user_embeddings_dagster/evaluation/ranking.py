@@ -77,11 +77,16 @@ def full_ranks(
 
 
 def group_ranks(
-    queries: np.ndarray, candidates: np.ndarray, gold: np.ndarray, groups: Sequence[str] | np.ndarray, *, ties: str = "pessimistic"
-) -> Ranks:  # fmt: skip
+    queries: np.ndarray,
+    candidates: np.ndarray,
+    gold: np.ndarray,
+    groups: pl.Series | Sequence[str] | np.ndarray,
+    *,
+    ties: str = "pessimistic",
+) -> Ranks:
     """Rank of candidate `gold[i]` among the candidates of its own group (`groups` [c], such as the window)."""
     queries, candidates = unit(queries), unit(candidates)
-    members = pl.DataFrame({"group": groups, "candidate": np.arange(len(candidates))})
+    members = pl.DataFrame({"group": pl.Series(groups, dtype=pl.String), "candidate": np.arange(len(candidates))})
     asked = pl.DataFrame({"query": np.arange(len(gold)), "gold": gold}, schema={"query": pl.Int64, "gold": pl.Int64})
     pairs = asked.join(members, left_on="gold", right_on="candidate").join(members, on="group").sort("query")
     query, rival = pairs["query"].to_numpy(), pairs["candidate"].to_numpy()

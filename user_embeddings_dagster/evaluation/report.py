@@ -26,9 +26,7 @@ def results_table(scores: pl.DataFrame, full: bool = False) -> str:
     return "\n\n".join([*filter(None, parts), *note])
 
 
-def _section(
-    scores: pl.DataFrame, asset: str, slice_: str, title: str, metrics: tuple[str, ...] | None
-) -> str:
+def _section(scores: pl.DataFrame, asset: str, slice_: str, title: str, metrics: tuple[str, ...] | None) -> str:
     rows = scores.filter(pl.col("asset") == asset, pl.col("slice") == slice_).drop_nulls("value")
     if metrics is not None:
         rows = rows.filter(pl.col("metric").is_in(metrics))

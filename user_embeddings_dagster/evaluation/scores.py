@@ -36,8 +36,16 @@ class ScoreSheet:
     rows: list[dict[str, object]] = field(default_factory=list)
 
     def add(
-        self, model: str, metric: str, estimate: Estimate, *, slice_: str, candidates: str, version: str, datadao: str | None = None
-    ) -> None:  # fmt: skip
+        self,
+        model: str,
+        metric: str,
+        estimate: Estimate,
+        *,
+        slice_: str,
+        candidates: str,
+        version: str,
+        datadao: str | None = None,
+    ) -> None:
         """One row. An estimate without a value is an omission: null value, n 0."""
         self.rows.append(
             {
@@ -72,9 +80,7 @@ class ScoreSheet:
         """One row per metric of `values` ({metric: [n] per query}), with an interval over `users` [n]."""
         estimates = bootstrap_means(_columns(values), users, seed=self.scope.seed)
         for metric, estimate in zip(values, estimates, strict=True):
-            self.add(
-                model, metric, estimate, slice_=slice_, candidates=candidates, version=version, datadao=datadao
-            )
+            self.add(model, metric, estimate, slice_=slice_, candidates=candidates, version=version, datadao=datadao)
 
     def differences(
         self,
@@ -90,9 +96,7 @@ class ScoreSheet:
         """One row per metric, named `<metric>_difference`: `better` minus `base` on the same queries."""
         estimates = paired_difference(_columns(better), _columns(base), users, seed=self.scope.seed)
         for metric, estimate in zip(better, estimates, strict=True):
-            self.add(
-                model, f"{metric}_difference", estimate, slice_=slice_, candidates=candidates, version=version
-            )
+            self.add(model, f"{metric}_difference", estimate, slice_=slice_, candidates=candidates, version=version)
 
     def contrasts(
         self,
@@ -109,9 +113,7 @@ class ScoreSheet:
         """One row per metric, named `<metric>_difference`: mean of `a` minus mean of `b`, two sets of users."""
         estimates = unpaired_difference(_columns(a), users_a, _columns(b), users_b, seed=self.scope.seed)
         for metric, estimate in zip(a, estimates, strict=True):
-            self.add(
-                model, f"{metric}_difference", estimate, slice_=slice_, candidates=candidates, version=version
-            )
+            self.add(model, f"{metric}_difference", estimate, slice_=slice_, candidates=candidates, version=version)
 
     def omit(self, model: str, metric: str, *, slice_: str, version: str, datadao: str | None = None) -> None:
         """An explicit row for what could not be measured: null value, n 0."""

@@ -64,9 +64,7 @@ def split_of(user_id: str, key: bytes, salt: str = "split", shares: Sequence[flo
     return SPLITS[1] if fraction < shares[0] + shares[1] else SPLITS[2]
 
 
-def user_splits(
-    users: pl.Series, key: bytes, salt: str = "split", shares: Sequence[float] = SHARES
-) -> pl.DataFrame:
+def user_splits(users: pl.Series, key: bytes, salt: str = "split", shares: Sequence[float] = SHARES) -> pl.DataFrame:
     """`user_id`, `split`: one row per distinct user, sorted. Hashes each user once, whatever the number of rows."""
     distinct = users.unique().sort().to_list()
     splits = [split_of(user, key, salt, shares) for user in distinct]
@@ -123,7 +121,9 @@ def split_hash(snapshot: pl.DataFrame) -> str:
     return digest.hexdigest()[:32]
 
 
-def leakage_check(snapshot: pl.DataFrame, chunks: Frame | Sequence[Frame], authors: Frame | None = None) -> LeakageReport:
+def leakage_check(
+    snapshot: pl.DataFrame, chunks: Frame | Sequence[Frame], authors: Frame | None = None
+) -> LeakageReport:
     """What crosses the split of `snapshot`, found from the messages of `chunks` (and of `authors`, if given)."""
     splits = snapshot.select("user_id", "split").unique()
     rows = _rows(chunks).unique("chunk_id", keep="first")

@@ -54,15 +54,13 @@ def item_encoder_scores(
     queries = np.flatnonzero(is_query)
     users = items["user_id"].to_numpy()
     shared = (items.select(pl.len().over("window_id")).to_series() > 1).to_numpy()
-    windows = items["window_id"].to_numpy()
+    windows = items["window_id"]
     in_shared = np.flatnonzero(is_query & shared)
     sheet = ScoreSheet(scope)
     measured: dict[str, dict[str, Values]] = {}
     tasks: dict[str, tuple[str, np.ndarray]] = {}
     for name, model in models.items():
-        everyone = full_ranks(
-            model.chunk_vectors[queries], model.summary_vectors[queries], np.arange(len(queries))
-        )
+        everyone = full_ranks(model.chunk_vectors[queries], model.summary_vectors[queries], np.arange(len(queries)))
         rivals = group_ranks(model.chunk_vectors[in_shared], model.summary_vectors, in_shared, windows)
         measured[name] = {
             "all": metrics(everyone, (1, 10)),

@@ -22,7 +22,9 @@ def chunks_of_record(
     ).collect()  # fmt: skip
 
 
-def scores_of_chunks(chunk_ids: Sequence[str] | pl.Series, snapshot: pl.DataFrame, scores: pl.DataFrame) -> pl.DataFrame:
+def scores_of_chunks(
+    chunk_ids: Sequence[str] | pl.Series, snapshot: pl.DataFrame, scores: pl.DataFrame
+) -> pl.DataFrame:
     """Score rows that depend on any of these chunks, with `role`: evaluated on, tuned on or trained on.
 
     A score depends on a chunk if it was measured on this snapshot (equal `split_hash`) and on the chunk's DataDAO,

@@ -75,9 +75,7 @@ def user_baselines(halves: Halves, statistics: TrainStatistics) -> dict[str, Use
 
     return {
         "mean_pool": UserModel(last_rows(halves.first), last_rows(halves.second), "baseline"),
-        "whitened_mean": UserModel(
-            last_rows(whitened(halves.first)), last_rows(whitened(halves.second)), "baseline"
-        ),
+        "whitened_mean": UserModel(last_rows(whitened(halves.first)), last_rows(whitened(halves.second)), "baseline"),
     }
 
 

@@ -96,9 +96,7 @@ def mine(
     elif tables is not None:
         found = _indexed(corpus, tables, summary_table, candidates)
     else:
-        raise ValueError(
-            f"{corpus.pairs.height} training rows need tables to search (exact up to {exact_rows})"
-        )
+        raise ValueError(f"{corpus.pairs.height} training rows need tables to search (exact up to {exact_rows})")
     found = _without_own(found, corpus.pairs)
     own = np.einsum("nd,nd->n", corpus.chunks, corpus.summaries)
     found = found.with_columns(

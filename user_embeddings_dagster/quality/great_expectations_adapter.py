@@ -67,7 +67,8 @@ def _run(suite_name: str, expectations: Sequence[Expectation], pandas: Any) -> d
         kind = getattr(kinds, expectation.kind)
         declared.append(kind(**expectation.kwargs, **only, meta={"name": expectation.name}))
     found = batch.validate(ExpectationSuite(suite_name, expectations=declared), result_format=_RESULT_FORMAT)
-    return {result.expectation_config.meta["name"]: result for result in found.results}
+    results: list[Any] = list(found.results)
+    return {result.expectation_config.meta["name"]: result for result in results}
 
 
 def _raised(result: Any) -> bool:

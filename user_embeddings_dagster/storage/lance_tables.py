@@ -12,6 +12,7 @@ writers that `merge_insert` the same new ids at once both insert them, without a
 
 import hashlib
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -61,9 +62,7 @@ def arrow_rows(frame: pl.DataFrame) -> pa.Table:
         raise ValueError(f"{repeated} of {frame.height} ids are repeated")
     columns = {name: _column(frame[name]) for name in frame.columns}
     fields = [
-        pa.field(
-            name, column.type, nullable=name not in REQUIRED, metadata=PRIMARY_KEY if name == "id" else None
-        )
+        pa.field(name, column.type, nullable=name not in REQUIRED, metadata=PRIMARY_KEY if name == "id" else None)
         for name, column in columns.items()
     ]
     return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields))
@@ -106,11 +105,13 @@ class LanceTables:
 
         return lancedb.connect(self.root / _checked(datadao, "DataDAO slug"))
 
+    def folder(self, datadao: str, table: str) -> Path:
+        """Folder of the table's files. Raises ValueError on a name that is no plain slug."""
+        return self.root / _checked(datadao, "DataDAO slug") / f"{_checked(table, 'table name')}.lance"
+
     def exists(self, datadao: str, table: str) -> bool:
-        """Whether the table has been created."""
-        return (
-            self.root / _checked(datadao, "DataDAO slug") / f"{_checked(table, 'table name')}.lance"
-        ).is_dir()
+        """Whether the table has a committed version: a process killed while creating it leaves none."""
+        return any((self.folder(datadao, table) / "_versions").glob("*.manifest"))
 
     def open(self, datadao: str, table: str) -> Any:
         """The LanceDB table itself. Raises FileNotFoundError if it has not been created."""
@@ -119,17 +120,17 @@ class LanceTables:
         return self._database(datadao).open_table(table)
 
     def drop(self, datadao: str, table: str) -> None:
-        """Remove the table and its files, if it exists."""
-        if self.exists(datadao, table):
-            self._database(datadao).drop_table(table)
+        """Remove the table, if it exists: at once for every reader, then its files."""
+        folder = self.folder(datadao, table)
+        dropped = folder.with_suffix(".dropped")
+        shutil.rmtree(dropped, ignore_errors=True)  # of a process killed while removing
+        if folder.exists():
+            folder.rename(dropped)
+            shutil.rmtree(dropped)
 
     def dimension(self, datadao: str, table: str) -> int | None:
         """Length of the table's vectors, or None if there is no table."""
-        return (
-            self.open(datadao, table).schema.field("vector").type.list_size
-            if self.exists(datadao, table)
-            else None
-        )
+        return self.open(datadao, table).schema.field("vector").type.list_size if self.exists(datadao, table) else None
 
     def count(self, datadao: str, table: str) -> int:
         """Rows in the table; 0 if there is no table."""
@@ -141,23 +142,18 @@ class LanceTables:
         Raises ValueError on columns or vector length other than the table's, repeated ids, nulls, NaN.
         """
         rows = arrow_rows(frame)
-        _checked(table, "table name")
         if not rows.num_rows:
             return 0
         if not self.exists(datadao, table):  # another process may create it at the same time
             self._database(datadao).create_table(table, schema=rows.schema, exist_ok=True)
         target = self.open(datadao, table)
         if not target.schema.equals(rows.schema):
-            raise ValueError(
-                f"{datadao}/{table} has {_described(target.schema)}, the rows {_described(rows.schema)}"
-            )
+            raise ValueError(f"{datadao}/{table} has {_described(target.schema)}, the rows {_described(rows.schema)}")
         merge = target.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         merge.execute(rows)
         return rows.num_rows
 
-    def read(
-        self, datadao: str, table: str, columns: Sequence[str], ids: Sequence[str] | None = None
-    ) -> pl.DataFrame:
+    def read(self, datadao: str, table: str, columns: Sequence[str], ids: Sequence[str] | None = None) -> pl.DataFrame:
         """The named columns, of the given ids (of all rows by default), sorted by id; ids not present are
         absent."""
         from lancedb.expr import col
@@ -183,9 +179,7 @@ class LanceTables:
         frame = self.read(datadao, table, ["id", "version"])
         return (frame if version is None else frame.filter(pl.col("version") == version))["id"].to_list()
 
-    def vectors(
-        self, datadao: str, table: str, ids: Sequence[str] | None = None
-    ) -> tuple[list[str], np.ndarray]:
+    def vectors(self, datadao: str, table: str, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Ids and their vectors [n, d] float32, sorted by id; of all rows by default."""
         frame = self.read(datadao, table, ["id", "vector"], ids)
         return frame["id"].to_list(), stacked(frame["vector"])
@@ -225,9 +219,7 @@ class LanceTables:
         """
         from lancedb.expr import col
 
-        query = self.open(datadao, table).search(
-            np.asarray(queries, dtype=np.float32), vector_column_name="vector"
-        )
+        query = self.open(datadao, table).search(np.asarray(queries, dtype=np.float32), vector_column_name="vector")
         query = query.distance_type("cosine").limit(k).select(["id", "_distance"])
         if ids is not None:
             query = query.where(col("id").isin(list(ids)), prefilter=True).bypass_vector_index()
@@ -257,9 +249,7 @@ class LanceTables:
         if present:
             target.optimize()
         built = {index.columns[0] for index in target.list_indices()}
-        return IndexInfo(
-            rows, "BTREE" if "id" in built else "none", "IVF_FLAT" if "vector" in built else "flat"
-        )
+        return IndexInfo(rows, "BTREE" if "id" in built else "none", "IVF_FLAT" if "vector" in built else "flat")
 
     def compact(self, datadao: str, table: str, keep: timedelta = timedelta(hours=1)) -> int:
         """Merge small files, extend the indices to new rows, remove versions older than `keep`; returns

@@ -113,7 +113,9 @@ def _read(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
 
 
 def _write(connection: duckdb.DuckDBPyConnection, asset: str, frame: pl.DataFrame) -> None:
-    columns = ", ".join(f'"{c.name}" {_TYPES[type(c.dtype)]}{"" if c.nullable else " NOT NULL"}' for c in SCORES.columns)
+    columns = ", ".join(
+        f'"{c.name}" {_TYPES[type(c.dtype)]}{"" if c.nullable else " NOT NULL"}' for c in SCORES.columns
+    )
     connection.execute("BEGIN TRANSACTION")
     connection.execute(f"CREATE TABLE IF NOT EXISTS scores ({columns})")
     connection.execute("DELETE FROM scores WHERE asset = ?", [asset])

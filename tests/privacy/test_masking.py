@@ -1,0 +1,84 @@
+"""C9: known names by dictionary, in linear time; too ordinary ones only where somebody is addressed."""
+
+import random
+import time
+
+import polars as pl
+import pytest
+
+from user_embeddings_dagster.privacy.masking import NAME_MARK, ThreadNames
+from user_embeddings_dagster.privacy.names import is_ambiguous
+from user_embeddings_dagster.privacy.residual import ResidualNameError, check_residual_names, residual_chunks
+
+
+def masked(names: dict[str, str], text: str, kind: str = "handle") -> str:
+    thread = ThreadNames((author, name, kind) for author, name in names.items())
+    text = thread.mask(text)
+    people = thread.people
+    return NAME_MARK.sub(lambda m: "{" + "|".join(sorted(people[m.group()])) + "}", text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the: thank you, I think the apples are for me", "{T}: thank you, I think the apples are for me"),
+        ("me, the: hello to the market", "{M}, {T}: hello to the market"),
+        ("hello @the and u/me and /u/me", "hello {T} and {M} and {M}"),
+        ("Xy is short, xy", "Xy is short, xy"),
+        ("Market day", "{K} day"),
+        ("markets and marketing are other words", "markets and marketing are other words"),
+        ("market_ said `market`", "{K} said {K}"),
+    ],
+)
+def test_ordinary_names(text, expected):
+    """C9: "the", "me" and two-letter names only when addressed; longer ordinary words always."""
+    assert masked({"T": "the", "M": "me", "X": "xy", "K": "market"}, text) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("Zoë O'Neil", "zoe o'neil's and ZOË_O'NEIL", "{A}'s and {A}"),
+        ("王小明", "問王小明吧", "問{A}吧"),
+        ("สมชาย", "ถามสมชายสิ", "ถาม{A}สิ"),
+        ("김민수", "김민수야 안녕", "{A}야 안녕"),
+        ("Ирина", "спроси ИРИНА?", "спроси {A}?"),
+        ("|trey|", "|trey|: ask Trey", "{A}: ask {A}"),
+        ("राहुल", "राहुल को पूछो", "{A} को पूछो"),
+        ("Straße", "STRASSE knows", "{A} knows"),
+        ("[1] bill", "[1] Bill or 1 bill", "[{A} or {A}"),
+    ],
+)
+def test_scripts_and_decorations(name, text, expected):
+    """C9: accents, scripts without word boundaries, nicks with decorations."""
+    assert masked({"A": name}, text) == expected
+
+
+def test_linear_in_names_and_text():
+    """C9: ten thousand names and twenty thousand messages in seconds."""
+    draw = random.Random(0)
+    words = ["".join(draw.choices("abcdefghijklmnop", k=draw.randint(3, 9))) for _ in range(30_000)]
+    thread = ThreadNames((f"p{i}", word, "handle") for i, word in enumerate(words[:10_000]))
+    texts = [" ".join(draw.choices(words, k=12)) for _ in range(20_000)]
+    start = time.perf_counter()
+    marks = sum(len(NAME_MARK.findall(thread.mask(text))) for text in texts)
+    assert time.perf_counter() - start < 10 and marks > 60_000
+
+
+def test_residual_check_is_strict_and_quiet():
+    """C9: the check sees what a masker may miss, ignores labels and placeholders, and names nobody."""
+    names = pl.DataFrame({"thread_id": ["t"] * 4, "name": ["Subject", "Élodie", "me", "小明"]})
+    lines = ["SUBJECT: <P1> told me", "SUBJECT: elodie-x", "<P1>: me: hi", "ASSISTANT: 問小明吧", "<P2>: melodies"]
+    chunks = pl.DataFrame({"chunk_id": list("abcde"), "thread_id": ["t"] * 5, "text": lines})
+    assert residual_chunks(chunks, names) == ["b", "c", "d"]
+    with pytest.raises(ResidualNameError) as caught:
+        check_residual_names(chunks, names)
+    assert "lodie" not in str(caught.value) and caught.value.chunk_ids == ["b", "c", "d"]
+    assert residual_chunks(chunks.with_columns(thread_id=pl.lit("other")), names) == []
+
+
+def test_ambiguity():
+    """C9: at most two letters, one Chinese character, or words of grammar."""
+    assert [name for name in ("ab", "明", "the", "It is", "bob", "小明", "Will", "🔥") if is_ambiguous(name)] == [
+        "ab", "明", "the", "It is", "🔥",
+    ]  # fmt: skip

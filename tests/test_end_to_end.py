@@ -1,0 +1,113 @@
+"""The whole lineage on small sample exports: C67, C70, and that a second run does nothing."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from user_embeddings_dagster.runner import open_instance, run_lineage
+from user_embeddings_dagster.samples import generate
+from user_embeddings_dagster.settings import Layout
+from user_embeddings_dagster.storage.inventory import Stored, inventory
+from user_embeddings_dagster.storage.lake import Lake
+from user_embeddings_dagster.storage.score_table import ScoreTable
+
+DATADAOS = {"chatgpt", "pushshift", "reddit", "telegram"}
+FAST = {
+    "masked_chunks": {"max_chunks_per_user": 6},
+    "item_encoder": {"steps": 4, "batch_size": 16},
+    "sequence_encoder": {"steps": 10},
+}
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory) -> tuple[Layout, list, dict[str, Stored], list, dict[str, Stored]]:
+    """One data root after two runs: its layout, and the runs and inventory of each."""
+    layout = Layout(tmp_path_factory.mktemp("platform"))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("USER_EMBEDDINGS_DATA", str(layout.root))
+    patch.setenv("DAGSTER_HOME", "")
+    generate(layout.landing, seed=3, contributors=24)
+    with open_instance(layout.root / "dagster_home") as instance:
+        first = run_lineage(instance, layout, ["256"], FAST, print)
+        after_first = inventory(layout)
+        second = run_lineage(instance, layout, ["256"], FAST, print)
+    patch.undo()
+    return layout, first, after_first, second, inventory(layout)
+
+
+def test_every_run_succeeds(platform):
+    _, first, _, second, _ = platform
+    assert [run for run in first + second if not run.success] == []
+
+
+def test_every_stage_of_every_datadao_has_rows(platform):
+    """C70."""
+    _, _, stored, _, _ = platform
+    for datadao in DATADAOS:
+        for table in ("lake/messages", "lake/masked_chunks", "lake/chunk_summaries"):
+            assert stored[f"{table}/{datadao}"].rows > 0, (table, datadao)
+        for table in ("chunk_embeddings", "summary_embeddings", "item_embeddings", "user_embeddings"):
+            assert stored[f"lance/{datadao}/{table}"].rows > 0, (table, datadao)
+
+
+def test_a_second_run_changes_nothing(platform):
+    """C67: the same input gives the same hashes: nothing embedded, nothing trained, no new row."""
+    _, _, after_first, _, after_second = platform
+    assert after_second == after_first
+
+
+def test_every_score_says_what_it_is(platform):
+    """Law 6: seed, split hash, candidate set, n."""
+    layout = platform[0]
+    scores = ScoreTable(layout.scores).read()
+    assert set(scores["asset"]) == {
+        "datadao_comparison",
+        "item_encoder_scores",
+        "sequence_encoder_scores",
+        "sparse_user_scores",
+        "user_matching_scores",
+    }
+    assert (scores["split_hash"].str.len_chars() == 32).all()
+    assert (scores["candidate_set"].str.len_chars() > 0).all()
+
+
+def test_no_name_of_a_participant_is_in_any_chunk(platform):
+    """C9, on the sample exports: names of four characters and more, in any case."""
+    layout = platform[0]
+    lake = Lake(layout.root)
+    for datadao in DATADAOS:
+        names = lake.read("participants", datadao).filter(name_kind="handle")["name"].str.to_lowercase().unique()
+        text = "\n".join(lake.read("masked_chunks", datadao)["text"].str.to_lowercase())
+        assert [name for name in names if len(name) > 8 and name in text] == []
+
+
+def test_materialising_one_datadao_leaves_the_others_untouched(platform):
+    """C67."""
+    layout, before = platform[0], platform[4]
+    patch = pytest.MonkeyPatch()
+    patch.setenv("USER_EMBEDDINGS_DATA", str(layout.root))
+    extra = layout.landing / "chatgpt" / "broken.json"
+    extra.write_text('[{"title": "cut off", "mapping": {')
+    from user_embeddings_dagster.definitions import defs
+
+    with open_instance(layout.root / "dagster_home") as instance:
+        job = defs.resolve_job_def("prepare_datadao")
+        config = {"ops": {"masked_chunks": {"config": FAST["masked_chunks"]}}}
+        result = job.execute_in_process(run_config=config, instance=instance, partition_key="chatgpt")
+    patch.undo()
+    extra.unlink()
+    assert result.success
+    after = inventory(layout)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed and all("/chatgpt" in name for name in changed)
+    assert after["lake/rejected_records/chatgpt"].rows == before["lake/rejected_records/chatgpt"].rows + 1
+    assert after["lance/chatgpt/chunk_embeddings"] == before["lance/chatgpt/chunk_embeddings"]
+
+
+def test_check_evaluations_are_recorded(platform):
+    """C72: checks of the last run are in the instance, as the UI shows them."""
+    with dg.DagsterInstance.from_config(str(Path(platform[0].root) / "dagster_home")) as instance:
+        key = dg.AssetCheckKey(dg.AssetKey("masked_chunks"), "exactly_one_subject")
+        records = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    assert records and records[0].status.value == "SUCCEEDED"

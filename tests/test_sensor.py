@@ -1,0 +1,73 @@
+"""The landing sensor: DataDAOs and drops are registered once each (C67)."""
+
+import os
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.raw_exports import SETTLE_SECONDS, landing_sensor
+from resources.store import Store
+from user_embeddings_dagster.exports.landing import scan
+
+
+@pytest.fixture
+def landing(tmp_path: Path) -> Path:
+    folder = tmp_path / "landing"
+    drop(folder / "reddit" / "export.zip")
+    drop(folder / "telegram" / "someone" / "result.json")
+    return folder
+
+
+def drop(path: Path, text: str = "{}", age: float = 60.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    then = time.time() - age
+    os.utime(path, (then, then))
+
+
+def tick(tmp_path: Path, instance: dg.DagsterInstance, cursor: str | None = None):
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"store": Store(data=str(tmp_path))}
+    )
+    return landing_sensor(context)
+
+
+def test_new_datadaos_become_partitions_with_one_event_each(tmp_path, landing):
+    with dg.instance_for_test() as instance:
+        result = tick(tmp_path, instance)
+    assert [event.partition for event in result.asset_events] == ["reddit", "telegram"]
+    assert result.dynamic_partitions_requests[0].partition_keys == ["reddit", "telegram"]
+
+
+def test_nothing_new_means_nothing_happens(tmp_path, landing):
+    with dg.instance_for_test() as instance:
+        cursor = tick(tmp_path, instance).cursor
+        assert isinstance(tick(tmp_path, instance, cursor), dg.SkipReason)
+
+
+def test_a_second_drop_tells_of_its_datadao_alone(tmp_path, landing):
+    with dg.instance_for_test() as instance:
+        cursor = tick(tmp_path, instance).cursor
+        instance.add_dynamic_partitions("datadao", ["reddit", "telegram"])
+        drop(landing / "reddit" / "another.zip")
+        result = tick(tmp_path, instance, cursor)
+    assert [event.partition for event in result.asset_events] == ["reddit"]
+    assert not result.dynamic_partitions_requests
+
+
+def test_a_file_still_being_written_waits(tmp_path, landing):
+    drop(landing / "reddit" / "upload.zip", age=SETTLE_SECONDS / 2)
+    with dg.instance_for_test() as instance:
+        result = tick(tmp_path, instance)
+    assert [event.partition for event in result.asset_events] == ["telegram"]
+
+
+def test_folders_that_are_no_datadao_names_are_passed_over(tmp_path, landing):
+    drop(landing / "Not A Slug" / "x.zip")
+    drop(landing / ".hidden" / "x.zip")
+    (landing / "empty").mkdir()
+    drops, unnamed = scan(landing)
+    assert [found.datadao for found in drops] == ["reddit", "telegram"]
+    assert unnamed == 2

@@ -1,0 +1,38 @@
+import importlib.util
+import signal
+from pathlib import Path
+
+import pytest
+
+from training.job import run
+from training.sequence_encoder import CODE_VERSION, train
+
+
+def _load(name):
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def samples():
+    """The generator of sequences with a learnable rule."""
+    return _load("sequence_samples")
+
+
+@pytest.fixture(scope="session")
+def train_sequence_encoder():
+    """Run the job in this process: (inputs, output) → output; signal handlers are put back."""
+
+    def start(inputs, output):
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
+        before = [signal.getsignal(number) for number in numbers]
+        try:
+            assert run("sequence_encoder", train, CODE_VERSION, ["--inputs", str(inputs), "--output", str(output)]) == 0
+        finally:
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
+        return output
+
+    return start

@@ -1,0 +1,225 @@
+"""The item encoder's job on a tiny encoder: only the adapter moves, resume is bit-exact, the result loads."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from training import item_data, item_encoder, job, lora
+from training.checkpoint import Checkpoints
+from user_embeddings_dagster.embedding import base_model
+from user_embeddings_dagster.embedding.text_encoder import TextEncoder
+from user_embeddings_dagster.keys import content_id
+from user_embeddings_dagster.storage.manifest import CorruptArtifact
+
+WORDS = [f"{a}{b}" for a in ("ba", "ke", "mo", "tu", "ri", "so") for b in ("lan", "dor", "vis", "pek", "nam", "gol")]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random two-layer BERT of width 32 with a word-level tokenizer, saved as a Hugging Face folder."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("base")
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "SUBJECT", ":", *WORDS]
+    tokenizer = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, mask_token="[MASK]", **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = BertConfig(vocab_size=len(names), max_position_embeddings=64, **shape)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return str(folder)
+
+
+def pairs(base: str, n: int = 60) -> pl.DataFrame:
+    """Chunks of random words whose summary is the vector of their last words."""
+    generator = np.random.default_rng(0)
+    words = [generator.choice(WORDS, size=generator.integers(4, 24)).tolist() for _ in range(n)]
+    texts = ["SUBJECT: " + " ".join(row) for row in words]
+    encoder = TextEncoder(base, max_tokens=32, threads=1)
+    summaries = encoder.encode([" ".join(row[-4:]) for row in words])
+    centred = summaries - summaries.mean(0)  # of a random network the vectors lie close together
+    summaries = centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    ids = [content_id(text) for text in texts]
+    split = ["valid" if i % 5 == 0 else "train" for i in range(n)]
+    train = [id_ for id_, part in zip(ids, split, strict=True) if part == "train"]
+    return pl.DataFrame(
+        {
+            "chunk_id": ids,
+            "user_id": [f"user{i % 10}" for i in range(n)],
+            "split": split,
+            "window_id": [f"w{i}" for i in range(n)],
+            "text": texts,
+            "negatives": [train[i : i + 3] if part == "train" else [] for i, part in enumerate(split)],
+        },
+        schema_overrides={"negatives": pl.List(pl.String)},
+    ).with_columns(
+        positive_similarity=pl.lit(0.9),
+        summary_vector=pl.Series(summaries).cast(pl.List(pl.Float32)),
+    )
+
+
+@pytest.fixture
+def inputs(base: str, tmp_path: Path) -> Path:
+    folder = tmp_path / "inputs"
+    folder.mkdir()
+    pairs(base).write_parquet(folder / "pairs.parquet")
+    settings = {"seed": 3, "base": base, "max_tokens": 32, "steps": 24, "batch_size": 16, "validations": 3}
+    settings |= {"learning_rate": 0.01, "threads": 1, "patience": 9, "checkpoint_seconds": 0}
+    (folder / "config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def run(inputs: Path, output: Path) -> None:
+    assert job.run("item_encoder", item_encoder.train, "1", ["--inputs", str(inputs), "--output", str(output)]) == 0
+
+
+def result(output: Path) -> tuple[bytes, list[dict], str]:
+    """Adapter bytes, metrics lines and encoder version of a result."""
+    encoder = json.loads((output / "encoder.json").read_text())
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return (output / "adapter_model.safetensors").read_bytes(), lines, encoder["version"]
+
+
+def test_only_the_adapter_moves_and_the_result_is_the_encoder(base: str, inputs: Path, tmp_path: Path) -> None:
+    """C28: the frozen weights' hash is that of the untouched base; the loss falls; the saved adapter is the model."""
+    untouched = base_model.folder_hash(Path(base))
+    run(inputs, tmp_path / "out")
+    _, lines, version = result(tmp_path / "out")
+    encoder = json.loads((tmp_path / "out" / "encoder.json").read_text())
+    measured = encoder["metrics"]
+    fresh = lora.attach(base_model.load_model(Path(base)), 8, 16, ["dense", "key", "query", "value"], None)
+    assert measured["frozen_hash"] == lora.frozen_hash(fresh)
+    assert base_model.folder_hash(Path(base)) == encoder["base_hash"] == untouched
+    assert len(lines) == 24
+    assert np.mean([line["loss"] for line in lines[-4:]]) < 0.8 * lines[0]["loss"]
+    assert measured["valid_loss"] < lines[0]["start_valid_loss"]
+    assert measured["ln_candidates_start"] == pytest.approx(lines[0]["ln_candidates"])
+    tuned = TextEncoder(base, tmp_path / "out", max_tokens=32, threads=1)
+    assert tuned.version == version != TextEncoder(base, max_tokens=32).version
+    assert valid_recall(tuned, base) == pytest.approx(measured["valid_recall@1"])
+
+
+def valid_recall(encoder: TextEncoder, base: str) -> float:
+    valid = pairs(base).filter(pl.col("split") == "valid").sort("chunk_id")
+    targets = np.stack(valid["summary_vector"].to_list())
+    nearest = (encoder.encode(valid["text"].to_list()) @ targets.T).argmax(1)
+    return float((nearest == np.arange(len(targets))).mean())
+
+
+def test_a_leaked_frozen_weight_is_caught(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C28, broken twin: one bias of the base that an optimizer step nudges fails the job, with no result."""
+    step = item_encoder.ItemTraining.step
+
+    def leaking(self, *arguments):
+        with torch.no_grad():
+            next(p for n, p in self.model.named_parameters() if n.endswith("bias")).add_(1e-6)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(item_encoder.ItemTraining, "step", leaking)
+    with pytest.raises(RuntimeError, match="frozen weight moved"):
+        run(inputs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_that_is_not_frozen_is_refused(base: str) -> None:
+    model = lora.attach(base_model.load_model(Path(base)), 4, 8, ["query"], 1)
+    assert all("layer.1." in name for name in lora.trainable(model))
+    next(model.parameters()).requires_grad_(True)
+    with pytest.raises(ValueError, match="must be frozen"):
+        lora.trainable(model)
+
+
+def killed(inputs: Path, output: Path, after_steps: int) -> None:
+    """Run the job in a process of its own and kill it (SIGKILL) once it has written that many metrics lines."""
+    command = [sys.executable, "-P", "-m", "training.item_encoder", "--inputs", str(inputs), "--output", str(output)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics = output.with_name(f"{output.name}.work") / "result" / "metrics.jsonl"
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < after_steps:
+        assert process.poll() is None, "the job ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not output.exists()
+
+
+def test_resume_after_kill_is_bit_exact(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C70: killed with SIGKILL and run again, the job writes the bytes and metrics of an undisturbed run.
+
+    The broken twin resumes without the optimizer's moments and ends elsewhere.
+    """
+    run(inputs, tmp_path / "whole")
+    killed(inputs, tmp_path / "cut", after_steps=9)
+    saved = Checkpoints(tmp_path / "cut.work" / "checkpoints").paths()
+    assert saved
+    shutil.copytree(tmp_path / "cut.work", tmp_path / "twin.work")
+    run(inputs, tmp_path / "cut")
+    assert result(tmp_path / "cut") == result(tmp_path / "whole")
+
+    def forgetful(self, state):
+        self.load_weights(state["weights"])
+
+    monkeypatch.setattr(item_encoder.ItemTraining, "restore", forgetful)
+    run(inputs, tmp_path / "twin")
+    assert result(tmp_path / "twin")[0] != result(tmp_path / "whole")[0]
+
+
+def test_an_altered_adapter_is_refused(base: str, inputs: Path, tmp_path: Path) -> None:
+    settings = json.loads((inputs / "config.json").read_text()) | {"steps": 2}
+    (inputs / "config.json").write_text(json.dumps(settings))
+    run(inputs, tmp_path / "out")
+    path = tmp_path / "out" / "adapter_model.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(CorruptArtifact, match="adapter_model"):
+        TextEncoder(base, tmp_path / "out", max_tokens=32).encode(["SUBJECT: balan"])
+
+
+def test_a_test_users_text_is_refused(base: str, inputs: Path) -> None:
+    pairs(base).with_columns(split=pl.lit("test")).write_parquet(inputs / "pairs.parquet")
+    with pytest.raises(ValueError, match="splits \\['test'\\] must not be trained on"):
+        item_data.load(inputs / "pairs.parquet", base_model.load_tokenizer(Path(base)), 32, 0.95)
+
+
+def test_batches_depend_on_seed_and_step_alone() -> None:
+    lengths = np.random.default_rng(1).integers(5, 256, size=203)
+    epoch = [item_data.batch_rows(lengths, 16, 7, step) for step in range(12)]
+    rows = np.concatenate(epoch)
+    assert len(set(rows.tolist())) == len(rows) == 192
+    assert np.array_equal(epoch[5], item_data.batch_rows(lengths, 16, 7, 5))
+    assert not np.array_equal(epoch[5], item_data.batch_rows(lengths, 16, 8, 5))
+    padding = sum(16 * lengths[batch].max() - lengths[batch].sum() for batch in epoch)
+    assert padding < 0.25 * lengths.sum()
+    assert set(item_data.batch_rows(lengths[:10], 16, 7, 3).tolist()) == set(range(10))
+
+
+def test_false_negatives_do_not_compete(base: str, inputs: Path) -> None:
+    """C30: in a batch too, a summary more similar to the own than the limit is no negative."""
+    data = item_data.load(inputs / "pairs.parquet", base_model.load_tokenizer(Path(base)), 32, 0.95)["train"]
+    data.summaries[1] = data.summaries[0]
+    over = item_data.candidates(data, np.array([0, 1, 2]), 2, 0, 0)
+    assert not over.allowed[0, over.positives[1]] and not over.allowed[1, over.positives[0]]
+    assert over.allowed[torch.arange(3), over.positives].all()
+    assert over.allowed[2, over.positives[0]] or data.summaries[2] @ data.summaries[0] > data.limit[2]
+
+
+def test_unknown_setting_is_refused() -> None:
+    with pytest.raises(ValueError, match="learning_rte"):
+        item_encoder.Config.of({"seed": 0, "learning_rte": 1.0})

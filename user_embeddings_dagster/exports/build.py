@@ -1,0 +1,143 @@
+"""The messages table of a DataDAO, from its landing folder: the one call behind the `messages` asset.
+
+Contributors' exports are read first, public dumps after them: where somebody contributed, a dump only hydrates
+the threads they wrote in (its other rows are counted and never hashed or stored); where nobody did, every
+author of the dump is a subject. Memory is bounded at any size of input.
+"""
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from user_embeddings_dagster.exports.landing import LINKS, raw_paths
+from user_embeddings_dagster.exports.merge import Merge
+from user_embeddings_dagster.exports.normalise import Normaliser
+from user_embeddings_dagster.exports.reader import RawFile
+from user_embeddings_dagster.exports.reading import Progress, Reading
+from user_embeddings_dagster.exports.staging import staging_folder
+from user_embeddings_dagster.keys import file_sha256, keyed_id
+from user_embeddings_dagster.schema import (
+    DROPPED_MESSAGES,
+    MESSAGES,
+    PARTICIPANTS,
+    RAW_FILES,
+    REJECTED_RECORDS,
+)
+from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
+
+VERSION = "messages-1"
+TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
+MEMORY = "400MB"  # DuckDB's share; the rest of the process stays under as much again
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What is current of the five tables. `stats`: n_files, n_read, n_messages, n_rejected, dropped_<reason>."""
+
+    commits: dict[str, Commit]
+    reused: bool
+    stats: dict[str, float | int | str] = field(default_factory=dict)
+
+
+def build_messages(
+    datadao: str,
+    landing: Path,
+    lake: Lake,
+    key: bytes,
+    *,
+    progress: Progress = lambda stage, figures: None,
+    memory: str = MEMORY,
+    threads: int | None = None,
+) -> BuildResult:
+    """Read landing/<datadao>, commit raw_files, messages, participants, rejected_records and dropped_messages.
+
+    Nothing is read if all five are up to date with the files, contributors.csv, the key and this version.
+    `progress` is called with a stage (hash, read, merge) and figures: file, files, rows, bytes, bytes_total,
+    seconds, seconds_left. Raises FileNotFoundError without a landing folder.
+    """
+    folder = landing / datadao
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{datadao}: no landing folder")
+    files = list(_raw_files(folder, progress))
+    links_file = folder / LINKS
+    links_hash = file_sha256(links_file) if links_file.is_file() else ""
+    wanted = fingerprint(
+        VERSION, datadao, [(file.name, file.sha256) for file in files], links_hash, keyed_id(key, "key")
+    )
+    current = {table.name: lake.up_to_date(table.name, datadao, wanted) for table in TABLES}
+    commits = {name: commit for name, commit in current.items() if commit}
+    if len(commits) == len(TABLES):
+        return BuildResult(commits, True, dict(commits["messages"].stats))
+    threads = threads or len(os.sched_getaffinity(0))
+    stage = staging_folder(lake.root, datadao)
+    normaliser = Normaliser(datadao, key, contributor_links(links_file), threads)
+    try:
+        reading = Reading(datadao, stage, normaliser, progress)
+        reading.read(files)
+        return _commit(reading, lake, wanted, memory, threads)
+    finally:
+        normaliser.close()
+        shutil.rmtree(stage)
+
+
+def contributor_links(path: Path) -> dict[str, str]:
+    """Account (casefolded) to contributor, from a CSV with the columns contributor and account.
+
+    No file means no links. Raises ValueError naming the line that has no contributor or account.
+    """
+    if not path.is_file():
+        return {}
+    links: dict[str, str] = {}
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        if not {"contributor", "account"} <= set(reader.fieldnames or ()):
+            raise ValueError(f"{path.name}: expected the columns contributor and account")
+        for row in reader:
+            contributor, account = (row["contributor"] or "").strip(), (row["account"] or "").strip()
+            if not contributor or not account:
+                raise ValueError(f"{path.name}, line {reader.line_num}: no contributor or no account")
+            if links.setdefault(account.casefold(), contributor) != contributor:
+                raise ValueError(f"{path.name}, line {reader.line_num}: account of another contributor")
+    return links
+
+
+def _raw_files(folder: Path, progress: Progress) -> Iterator[RawFile]:
+    paths = [path for path in raw_paths(folder) if path != folder / LINKS]
+    for number, path in enumerate(paths, 1):
+        yield RawFile(path, path.relative_to(folder).as_posix(), file_sha256(path))
+        progress("hash", {"file": number, "files": len(paths)})
+
+
+def _commit(reading: Reading, lake: Lake, wanted: str, memory: str, threads: int) -> BuildResult:
+    """Merge what was staged and commit the five tables; `messages` last, so that it vouches for the others."""
+    datadao, stats = reading.datadao, reading.stats()
+    reading.progress("merge", {"rows": reading.n_staged})
+    owners = pl.Series("author_id", sorted(reading.owners), dtype=pl.String)
+    merge = Merge(reading.stage, owners, memory, threads)
+    try:
+        dropped = reading.dropped(merge.decide())
+        staged = {t.name: lake.stage(t.name, datadao) for t in (MESSAGES, PARTICIPANTS, REJECTED_RECORDS)}
+        rows = {
+            "messages": merge.write_messages(staged["messages"]),
+            "participants": merge.write_participants(staged["participants"], staged["messages"]),
+            "rejected_records": merge.write_rejected(staged["rejected_records"]),
+        }
+    finally:
+        merge.close()
+    n_dropped = int(dropped["n"].sum())
+    if rows["messages"] + n_dropped != reading.n_read:
+        raise RuntimeError(
+            f"{datadao}: {reading.n_read} messages read, but {rows['messages']} kept and {n_dropped} dropped"
+        )
+    reasons = dropped.group_by("reason").agg(pl.col("n").sum()).sort("reason")
+    stats |= {"n_messages": rows["messages"]} | {f"dropped_{reason}": n for reason, n in reasons.iter_rows()}
+    frames = {"raw_files": (RAW_FILES, reading.raw_files()), "dropped_messages": (DROPPED_MESSAGES, dropped)}
+    commits = {n: lake.commit(t, frame, datadao, wanted, stats) for n, (t, frame) in frames.items()}
+    for name in ("participants", "rejected_records", "messages"):
+        commits[name] = lake.commit_file(name, staged[name], rows[name], datadao, wanted, stats)
+    return BuildResult(commits, False, stats)

@@ -1,0 +1,159 @@
+"""The reading half of a build: every raw file through its reader, hashed, filtered, staged and counted."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from user_embeddings_dagster.exports.normalise import STAGED, Normaliser
+from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
+from user_embeddings_dagster.exports.registry import detect
+from user_embeddings_dagster.exports.staging import Part
+from user_embeddings_dagster.schema import DROPPED_MESSAGES, PARTICIPANTS, RAW_FILES, REJECTED_RECORDS
+
+Progress = Callable[[str, dict[str, Any]], None]
+# `seq` numbers the staged rows of a build; `part` is the index of the raw file in reading order.
+PARTS = {
+    "messages": pl.Schema({**STAGED, "seq": pl.Int64(), "part": pl.Int32()}),
+    "names": PARTICIPANTS.schema,
+    "rejected": REJECTED_RECORDS.schema,
+}
+
+
+class Reading:
+    """Reads the raw files of one DataDAO into staged parts.
+
+    After `read`: `owners` are the author ids of contributors, `n_read` counts messages as the readers gave
+    them, `n_staged` those that went on.
+    """
+
+    def __init__(self, datadao: str, stage: Path, normaliser: Normaliser, progress: Progress) -> None:
+        self.datadao, self.stage, self.progress = datadao, stage, progress
+        self._normaliser = normaliser
+        self.owners: set[str] = set()
+        self.n_read = self.n_staged = self.n_rejected = 0
+        self._threads: dict[str, set[str]] = {}  # platform → native threads in which an owner wrote
+        self._dropped: Counter[tuple[int, str]] = Counter()
+        self._files: list[tuple[RawFile, str, int, int]] = []
+        self._parts: dict[str, Part] = {}
+
+    def read(self, files: list[RawFile]) -> None:
+        """Read all files, contributors' own exports before public dumps; the same bytes are read once."""
+        formats = [(file, self._detect(file)) for file in files]
+        formats.sort(key=lambda pair: (pair[1] is not None and pair[1].is_public, pair[0].name))
+        clock = _Clock(self.progress, formats)
+        seen: set[str] = set()
+        for index, (file, format) in enumerate(formats):
+            self._parts = {
+                kind: Part(self.stage / f"{kind}-{index:06}.parquet", schema) for kind, schema in PARTS.items()
+            }
+            before = self.n_read, self.n_rejected
+            try:
+                if format is None:
+                    self._reject(file, (Rejected("", 0, "unknown_format", "no reader knows this file"),))
+                elif file.sha256 not in seen:
+                    for batch in format.read(file):
+                        self._take(index, file, format, batch)
+                        clock.tick(index, self.n_read, batch.bytes_read)
+            finally:
+                for part in self._parts.values():
+                    part.close()
+            seen.add(file.sha256)
+            name = format.name if format else "unknown"
+            self._files.append((file, name, self.n_read - before[0], self.n_rejected - before[1]))
+            clock.end(index, self.n_read)
+
+    def _detect(self, file: RawFile) -> Format | None:
+        return detect(file)
+
+    def _take(self, index: int, file: RawFile, format: Format, batch: Batch) -> None:
+        self._reject(file, batch.rejected)
+        messages, names = batch.messages, batch.names
+        self.n_read += messages.height
+        owned = messages.filter("is_owner")
+        if owned.height:
+            self._threads.setdefault(format.platform, set()).update(owned["native_thread"].unique())
+            accounts = owned["native_author"].drop_nulls().unique()
+            self.owners.update(self._normaliser.author(format.platform, account) for account in accounts)
+        if format.is_public and self.owners:
+            wanted = self._threads.get(format.platform, set())
+            inside = pl.col("native_thread").is_in(list(wanted))
+            n_before = messages.height
+            messages, names = messages.filter(inside), names.filter(inside)
+            self._drop(index, "not_in_contributor_thread", n_before - messages.height)
+        staged = self._normaliser.messages(messages, format.platform)
+        n_before = staged.height
+        staged = staged.filter(pl.col("role") != "bot")
+        self._drop(index, "bot", n_before - staged.height)
+        seq = pl.int_range(self.n_staged, self.n_staged + staged.height, dtype=pl.Int64)
+        self._parts["messages"].append(staged.with_columns(seq=seq, part=pl.lit(index, pl.Int32)))
+        self._parts["names"].append(self._normaliser.participants(names, format.platform))
+        self.n_staged += staged.height
+
+    def _drop(self, index: int, reason: str, n: int) -> None:
+        if n:
+            self._dropped[index, reason] += n
+
+    def _reject(self, file: RawFile, rejected: tuple[Rejected, ...]) -> None:
+        self.n_rejected += len(rejected)
+        rows = [(self.datadao, file.name, file.sha256, r.member, r.location, r.reason, r.detail) for r in rejected]
+        self._parts["rejected"].append(pl.DataFrame(rows, schema=REJECTED_RECORDS.schema, orient="row"))
+
+    def dropped(self, merged: pl.DataFrame) -> pl.DataFrame:
+        """DROPPED_MESSAGES: what was dropped while reading, and `merged` (part, reason, n) after it."""
+        early = [(part, reason, n) for (part, reason), n in self._dropped.items()]
+        schema = pl.Schema({"part": pl.Int64(), "reason": pl.String(), "n": pl.Int64()})
+        counts = pl.concat([pl.DataFrame(early, schema=schema, orient="row"), merged.cast(schema)])
+        hashes = pl.Series([file.sha256 for file, *_ in self._files], dtype=pl.String)
+        counts = counts.with_columns(raw_sha256=hashes.gather(counts["part"]), datadao=pl.lit(self.datadao))
+        return DROPPED_MESSAGES.conform(counts.group_by("datadao", "raw_sha256", "reason").agg(pl.col("n").sum())).sort(
+            "raw_sha256", "reason"
+        )
+
+    def raw_files(self) -> pl.DataFrame:
+        """RAW_FILES of this reading."""
+        rows = [
+            (self.datadao, file.sha256, file.name, file.path.stat().st_size, name, n_read, n_rejected)
+            for file, name, n_read, n_rejected in self._files
+        ]
+        return pl.DataFrame(rows, schema=RAW_FILES.schema, orient="row")
+
+    def stats(self) -> dict[str, float | int | str]:
+        """n_files, n_read and n_rejected."""
+        return {"n_files": len(self._files), "n_read": self.n_read, "n_rejected": self.n_rejected}
+
+
+class _Clock:
+    """Turns bytes read into progress with the seconds left."""
+
+    def __init__(self, progress: Progress, formats: list[tuple[RawFile, Format | None]]) -> None:
+        self._progress = progress
+        sizes = [file.path.stat().st_size for file, _ in formats]
+        self._ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
+        self._done = 0
+        self._start = time.monotonic()
+
+    def tick(self, index: int, rows: int, n_bytes: int) -> None:
+        """A batch was read."""
+        self._done = min(self._done + n_bytes, self._ends[index])
+        self._report(index, rows)
+
+    def end(self, index: int, rows: int) -> None:
+        """A file was read to its end."""
+        self._done = self._ends[index]
+        self._report(index, rows)
+
+    def _report(self, index: int, rows: int) -> None:
+        seconds, total = time.monotonic() - self._start, self._ends[-1]
+        left = seconds * (total - self._done) / self._done if self._done else None
+        self._progress(
+            "read",
+            {
+                "file": index + 1, "files": len(self._ends), "rows": rows, "bytes": self._done,
+                "bytes_total": total, "seconds": round(seconds, 1),
+                "seconds_left": None if left is None else round(left, 1),
+            },
+        )  # fmt: skip

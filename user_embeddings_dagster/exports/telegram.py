@@ -1,0 +1,277 @@
+"""Telegram Desktop's machine-readable export, `result.json`: one chat, or a full account; also inside a zip.
+
+The owner is the account of `personal_information`; without it, the account of the "Saved messages" chat, or else
+the one author who is in every personal chat without being its partner. A group alone has no known owner. In
+public groups and channels every author may be a subject.
+
+Message ids are the account's own in personal chats and basic groups, so that two people's exports use the same
+pair of chat and message id for different messages: there the thread is named `chat@owner`, elsewhere by the chat id.
+`raw_location` is the 0-based index of the message in the file, over all its chats.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from user_embeddings_dagster.exports import json_source
+from user_embeddings_dagster.exports import telegram_messages as tm
+from user_embeddings_dagster.exports.json_array import ArrayReader, Part
+from user_embeddings_dagster.exports.json_source import Document
+from user_embeddings_dagster.exports.json_window import Malformed, Window
+from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
+from user_embeddings_dagster.exports.telegram_columns import Chat, Columns
+
+FLUSH = 40_000  # rows of a batch
+MEMBER = re.compile(r"result\.json")
+# An object's scalar members before its messages: where a chat begins, seen from inside a broken one.
+_CHAT = re.compile(rb'\{(?:\s*"[^"\\]{0,40}"\s*:\s*(?:"(?:[^"\\]|\\.)*+"|[-+.\w]+)\s*,){0,8}\s*"messages"\s*:\s*(?=\[)')
+_OF_ONE_ACCOUNT = ("personal_chat", "bot_chat", "saved_messages", "private_group")
+_WITH_PARTNER = ("personal_chat", "bot_chat")
+_TELLING = (*_WITH_PARTNER, "saved_messages", "")
+_FEW = 100  # authors of a chat beyond which it is no personal chat
+_OLD_USER = 1 << 32  # added to the user's number in chat ids of exports before 2021
+
+
+class _Person(msgspec.Struct):
+    user_id: int | None = None
+    first_name: str = ""
+    last_name: str = ""
+    username: str = ""
+
+
+class _Header(msgspec.Struct):
+    name: str | None = None
+    type: str = ""
+    id: int | None = None
+
+
+class _Lost(Exception):
+    """The skeleton around the messages cannot be followed any further."""
+
+
+@dataclass
+class _Survey:
+    """What a document says of its owner and chats, wherever it says so. Chats by the place of their messages."""
+
+    owner: str | None = None
+    person: _Person | None = None
+    headers: dict[int, _Header] = field(default_factory=dict)
+
+
+class _Walk:
+    """One pass over a document, chat by chat; `read` gives the messages of the chat at hand."""
+
+    def __init__(self, document: Document, item: type) -> None:
+        self.window = Window(document)
+        self.person: _Person | None = None
+        self.location = 0  # messages so far
+        self.single = True  # the messages at hand are those of the document's one chat
+        self.rejected: list[Rejected] = []
+        self._member = document.member
+        self._reader = ArrayReader(self.window, item, _CHAT)
+
+    def read(self) -> Iterator[Part]:
+        """Parts of the messages at the position."""
+        for part in self._reader.read(self.location):
+            self.location += len(part.indices) + len(part.rejected)
+            self.rejected += [Rejected(self._member, *rejected) for rejected in part.rejected]
+            yield part
+
+    def chats(self) -> Iterator[tuple[_Header, int]]:
+        """Header so far and offset of each chat; the position is then at its messages, which the caller reads."""
+        try:
+            yield from self._root()
+            if self.window.peek() < 0:
+                return
+            raise Malformed("malformed_json")
+        except Malformed as error:
+            self.rejected.append(Rejected(self._member, self.location, error.reason, "outside of the messages"))
+        except _Lost:
+            pass
+        yield from self._remaining()
+
+    def _root(self) -> Iterator[tuple[_Header, int]]:
+        header, window = _Header(), self.window
+        if window.peek() != 0x7B:
+            raise Malformed("truncated" if window.peek() < 0 else "malformed_json")
+        for key in window.members():
+            if key in ("chats", "left_chats"):
+                for inner in window.members():
+                    if inner != "list":
+                        window.skip()
+                        continue
+                    for _ in window.elements():
+                        self.single = False
+                        yield from self._chat(_Header())
+            elif key == "personal_information":
+                self.person = _decoded(window.value(), _Person)
+            else:
+                yield from self._value(header, key)
+
+    def _chat(self, header: _Header) -> Iterator[tuple[_Header, int]]:
+        for key in self.window.members():
+            yield from self._value(header, key)
+
+    def _value(self, header: _Header, key: str) -> Iterator[tuple[_Header, int]]:
+        if key == "messages":
+            self.window.peek()
+            yield header, self.window.offset
+            if self._reader.lost:
+                raise _Lost
+        elif key in ("name", "type", "id"):
+            value = _decoded(b'{"%s":%s}' % (key.encode(), self.window.value()), _Header)
+            setattr(header, key, getattr(value, key) if value else getattr(header, key))
+        else:
+            self.window.skip()
+
+    def _remaining(self) -> Iterator[tuple[_Header, int]]:
+        """Chats found by what they begin with, once the skeleton is lost."""
+        window = self.window
+        while True:
+            match = _CHAT.search(window.data, window.at)
+            if match:
+                window.at = match.end()
+                header = _decoded(match[0][: match[0].rindex(b'"messages"')].rstrip(b", \t\r\n") + b"}", _Header)
+                yield header or _Header(), window.offset
+            else:
+                window.at = max(window.at, len(window.data) - 4096)
+                if not window.more():
+                    return
+
+
+def _decoded(raw: bytes, kind: type) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind, strict=False)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _partner(header: _Header, author: str | None, name: str | None) -> bool:
+    """Whether an author is the person (or bot) whom a chat is with."""
+    if header.id is None:
+        return name == header.name
+    return author in (f"user{header.id}", f"user{header.id - _OLD_USER}") or name == header.name
+
+
+def _survey(file: RawFile, member: str) -> _Survey:
+    """Read a whole document once for the headers of its chats and its owner."""
+    for document in json_source.documents(file, MEMBER):
+        if isinstance(document, Document) and document.member == member:
+            return _surveyed(_Walk(document, tm.Author))
+    return _Survey()
+
+
+def _surveyed(walk: _Walk) -> _Survey:
+    survey, others = _Survey(), Counter[str]()
+    chats: list[tuple[_Header, set[tuple[str | None, str | None]]]] = []
+    for header, offset in walk.chats():
+        survey.headers[offset] = header
+        seen: set[tuple[str | None, str | None]] = set()
+        for part in walk.read():
+            if len(seen) < _FEW:
+                seen |= {(tm.account(item.from_id), item.name) for item in part.items}
+        chats.append((header, seen))
+    survey.person = walk.person
+    if walk.person and walk.person.user_id:
+        survey.owner = f"user{walk.person.user_id}"
+        return survey
+    saved = next((h.id for h, _ in chats if h.type == "saved_messages" and h.id is not None), None)
+    if saved is not None:
+        survey.owner = f"user{saved}"
+        return survey
+    for header, seen in chats:
+        if header.type in _WITH_PARTNER:
+            mine = {a for a, name in seen if a and a.startswith("user") and not _partner(header, a, name)}
+            others.update(mine if len(mine) == 1 else ())
+    best = others.most_common(2)
+    if best and (len(best) == 1 or best[0][1] > best[1][1]):
+        survey.owner = best[0][0]
+    return survey
+
+
+class _Reading:
+    """One document on its way to batches."""
+
+    def __init__(self, file: RawFile, document: Document) -> None:
+        self._file, self._document = file, document
+        self._walk = _Walk(document, tm.Message)
+        self._columns = Columns(file.sha256, document.member)
+        self._surveyed: _Survey | None = None
+
+    def _survey(self) -> _Survey:
+        if self._surveyed is None:
+            self._surveyed = _survey(self._file, self._document.member)
+        return self._surveyed
+
+    def _owner(self, header: _Header) -> str | None:
+        """The owner's account; asked of the whole document only where the document can know it."""
+        if self._walk.person and self._walk.person.user_id:
+            return f"user{self._walk.person.user_id}"
+        # A group or channel alone does not tell.
+        return None if self._walk.single and header.type not in _TELLING else self._survey().owner
+
+    def batches(self) -> Iterator[Batch]:
+        """The document's batches, in order."""
+        owner = None
+        for header, offset in self._walk.chats():
+            if not header.type or header.id is None:
+                header = self._survey().headers.get(offset, header)
+            owner = self._owner(header)
+            chat = self._chat(header, owner, offset)
+            for part in self._walk.read():
+                self._columns.add(chat, part.items, part.indices)
+                if self._columns.rows >= FLUSH:
+                    yield self._batch(owner)
+            self._columns.finish(chat)
+        self._walk.rejected += self._document.damage(self._walk.location)
+        yield self._batch(owner)
+
+    def _batch(self, owner: str | None) -> Batch:
+        messages, names = self._columns.frame(owner)
+        rejected = tuple(self._walk.rejected)
+        self._walk.rejected.clear()
+        return Batch(messages, names, rejected, self._document.progress())
+
+    def _chat(self, header: _Header, owner: str | None, offset: int) -> Chat:
+        number = f"{self._file.sha256}:{offset}" if header.id is None else str(header.id)
+        own = owner and header.type in _OF_ONE_ACCOUNT
+        chat = Chat(
+            thread=f"{number}@{owner}" if own else number,
+            is_public=header.type.startswith("public_"),
+            bot=f"user{header.id}" if header.type == "bot_chat" else None,
+        )
+        if header.type in _WITH_PARTNER and header.id is not None and header.name:
+            self._columns.add_name(chat, f"user{header.id}", header.name)
+        person = self._walk.person or (self._surveyed.person if self._surveyed else None)
+        if person and owner and not chat.is_public:
+            self._columns.add_name(chat, owner, f"{person.first_name} {person.last_name}".strip())
+            self._columns.add_name(chat, owner, person.username.lstrip("@"), "handle")
+        return chat
+
+
+def read(file: RawFile) -> Iterator[Batch]:
+    """Batches of a result.json, or of every result.json in a zip."""
+    for document in json_source.documents(file, MEMBER):
+        if isinstance(document, Document):
+            yield from _Reading(file, document).batches()
+        else:
+            yield Batch(rejected=document.rejected)
+
+
+_SHAPE = re.compile(
+    rb'"personal_information"\s*:\s*\{|"(?:left_)?chats"\s*:\s*\{\s*"(?:about|list)"'
+    rb'|"type"\s*:\s*"(?:personal_chat|bot_chat|saved_messages|(?:private|public)_(?:group|supergroup|channel))"'
+)
+
+
+def matches(file: RawFile) -> bool:
+    """Whether a document of the file begins as a Telegram Desktop export does."""
+    head = json_source.head(file, MEMBER)
+    return _SHAPE.search(head) is not None or (MEMBER.fullmatch(file.path.name) is not None and head[:1] == b"{")
+
+
+FORMATS = (Format("telegram_desktop", "telegram", matches, read),)

@@ -1,0 +1,229 @@
+"""Known people: every name of a thread's participants becomes a mark that chunks render (C9).
+
+A message is masked once per thread. A mark is one private-use character that stands for the people who bear
+the name; `conversations.rendering` writes it as SUBJECT, `<P1>`, `<P2>`, … for one chunk. Matching is by
+folded tokens in a dictionary, so that its time is linear in the text whatever the number of names.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from user_embeddings_dagster.privacy.names import TOKEN, Name, variants
+from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold_with_offsets
+from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES, NUMBERS, SECRETS
+from user_embeddings_dagster.privacy.pii import mark_kinds
+
+_FIRST_MARK = 0xF0000
+_LAST_MARK = 0x10FFFD
+NAME_MARK = re.compile("[\U000f0000-\U0010fffd]")
+ANY_MARK = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")
+_LOOSE_GAP = re.compile(r"[ _.\-]{1,2}")
+_ADDRESSED_AFTER = re.compile(r"\s?[:,]")
+_MENTIONED_BEFORE = re.compile(r"(?:@|(?:^|[^a-z0-9])u/|t\.me/)$")
+_DECORATION = "_`^|"
+_PREFIX_CHARACTERS = 12  # enough to see "@", "u/" or "t.me/" in front of a name
+
+
+@dataclass
+class _Entry:
+    people: set[str] = field(default_factory=set)
+    gaps: set[tuple[str, ...]] = field(default_factory=set)
+    ambiguous: bool = True
+
+
+@dataclass(frozen=True)
+class _Span:
+    start: int
+    end: int
+    people: frozenset[str]
+
+
+class ThreadNames:
+    """Dictionary of one thread's names and the marks given to the people found in its texts."""
+
+    def __init__(self, participants: Iterable[tuple[str, str, str]]) -> None:
+        """`participants`: (author id, canonical name, kind of name)."""
+        self._entries: dict[tuple[str, ...], _Entry] = defaultdict(_Entry)
+        self._unspaced: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._marks: dict[frozenset[str], str] = {}
+        for author, name, kind in participants:
+            for variant in variants(name, kind):
+                self._add(author, variant)
+        lengths: dict[str, set[int]] = defaultdict(set)
+        for tokens in self._entries:
+            lengths[tokens[0]].add(len(tokens))
+        self._lengths = {head: sorted(sizes, reverse=True) for head, sizes in lengths.items()}
+        self.ambiguous = sum(entry.ambiguous for entry in self._entries.values())
+
+    def _add(self, author: str, name: Name) -> None:
+        if name.unspaced and not name.ambiguous:
+            self._unspaced[name.unspaced[:2]][name.unspaced].add(author)
+            return
+        entry = self._entries[name.tokens]
+        entry.people.add(author)
+        entry.gaps.add(name.separators)
+        entry.ambiguous &= name.ambiguous
+
+    @property
+    def people(self) -> dict[str, frozenset[str]]:
+        """Who each mark given so far may stand for."""
+        return {mark: people for people, mark in self._marks.items()}
+
+    def mask(self, text: str) -> str:
+        """Canonical `text` with every known name replaced by a mark.
+
+        Repeated until nothing changes: a mark inside an unspaced run makes a word of what is left of it.
+        """
+        while (masked := self._masked_once(text)) != text:
+            text = masked
+        return text
+
+    def _masked_once(self, text: str) -> str:
+        folded, offsets = fold_with_offsets(text)
+        spans: list[_Span] = []
+        if not self._lengths.keys().isdisjoint(TOKEN.findall(folded)):
+            spans.extend(self._spaced_spans(folded))
+        if self._unspaced and UNSPACED.search(folded):
+            spans.extend(self._unspaced_spans(folded))
+        return self._replace(text, folded, offsets, spans) if spans else text
+
+    def _spaced_spans(self, folded: str) -> Iterator[_Span]:
+        tokens = list(TOKEN.finditer(folded))
+        words = [token.group() for token in tokens]
+        place = lead = 0  # `lead`: the token that would still be an addressee at the start
+        while place < len(words):
+            found = self._longest(folded, tokens, words, place, place == lead)
+            if found is None:
+                place += 1
+                continue
+            size, people = found
+            yield _Span(tokens[place].start(), tokens[place + size - 1].end(), people)
+            lead = place + size if place == lead else lead
+            place += size
+
+    def _longest(
+        self, folded: str, tokens: list[re.Match[str]], words: list[str], place: int, leads: bool
+    ) -> tuple[int, frozenset[str]] | None:
+        for size in self._lengths.get(words[place], ()):
+            entry = self._entries.get(tuple(words[place : place + size]))
+            if entry is None or place + size > len(words):
+                continue
+            ends = range(place, place + size - 1)
+            gaps = tuple(folded[tokens[i].end() : tokens[i + 1].start()] for i in ends)
+            if gaps not in entry.gaps and not all(map(_LOOSE_GAP.fullmatch, gaps)):
+                continue
+            start, end = tokens[place].start(), tokens[place + size - 1].end()
+            if entry.ambiguous and not _is_addressed(folded, start, end, leads):
+                continue
+            return size, frozenset(entry.people)
+        return None
+
+    def _unspaced_spans(self, folded: str) -> Iterator[_Span]:
+        for start in range(len(folded) - 1):
+            names = self._unspaced.get(folded[start : start + 2])
+            if names:
+                found = [name for name in names if folded.startswith(name, start)]
+                if found:
+                    longest = max(found, key=len)
+                    yield _Span(start, start + len(longest), frozenset(names[longest]))
+
+    def _replace(self, text: str, folded: str, offsets: list[int] | None, spans: list[_Span]) -> str:
+        pieces: list[str] = []
+        done = 0
+        for span in sorted(spans, key=lambda s: (s.start, -s.end)):
+            start, end = _decorated(folded, span.start, span.end)
+            if offsets is not None:
+                start = offsets[start]
+                end = offsets[end] if end < len(offsets) else len(text)
+            if start < done:
+                start = done
+            if end <= done:
+                continue
+            pieces += text[done:start], self._mark(span.people)
+            done = end
+        return "".join((*pieces, text[done:]))
+
+    def _mark(self, people: frozenset[str]) -> str:
+        mark = self._marks.get(people)
+        if mark is None:
+            code = _FIRST_MARK + len(self._marks)
+            code += 2 * (code >= 0xFFFFE)  # U+FFFFE and U+FFFFF are no characters
+            if code > _LAST_MARK:
+                raise ValueError("a thread names more than 131,068 people: split it before masking")
+            mark = self._marks[people] = chr(code)
+        return mark
+
+
+def _is_addressed(folded: str, start: int, end: int, leads: bool) -> bool:
+    if _MENTIONED_BEFORE.search(folded[max(0, start - _PREFIX_CHARACTERS) : start]):
+        return True
+    return leads and bool(_ADDRESSED_AFTER.match(folded, end))
+
+
+def _decorated(folded: str, start: int, end: int) -> tuple[int, int]:
+    """The span with the "@", "u/" or "/u/" before it, or the "_" that grow on IRC nicks."""
+    before = folded[max(0, start - 3) : start]
+    if before.endswith("@"):
+        start -= 1
+    elif before == "/u/":
+        start -= 3
+    elif before.endswith("u/") and not before[:-2].isalnum():
+        start -= 2
+    else:
+        while start and folded[start - 1] in _DECORATION:
+            start -= 1
+    while end < len(folded) and folded[end] in _DECORATION:
+        end += 1
+    return start, end
+
+
+@dataclass(frozen=True)
+class MaskedTexts:
+    """Marked texts in the order given, the people behind each thread's marks, and counts by kind."""
+
+    texts: pl.Series
+    people: dict[str, dict[str, frozenset[str]]]
+    counts: dict[str, int]
+
+
+def thread_names(participants: pl.DataFrame) -> pl.DataFrame:
+    """PARTICIPANTS with, for each person of a thread, every name they bear anywhere in the DataDAO.
+
+    Columns thread_id, author_id, name (canonical), name_kind; sorted.
+    """
+    names = participants.select("author_id", canonical(participants["name"]).alias("name"), "name_kind").unique()
+    people = participants.select("thread_id", "author_id").unique()
+    return people.join(names, on="author_id").sort("thread_id", "author_id", "name", "name_kind")
+
+
+def mask_messages(
+    messages: pl.DataFrame, participants: pl.DataFrame, progress: Callable[[int, int], None] | None = None
+) -> MaskedTexts:
+    """Mask `messages` (columns thread_id, text; one thread's rows adjacent) once per thread.
+
+    `participants` as `thread_names` gives them. `progress(messages masked, messages)` after each thread.
+    """
+    marked, counts = mark_kinds(canonical(messages["text"]), (*SECRETS, *ADDRESSES, *NUMBERS))
+    by_thread = {str(key[0]): frame for key, frame in participants.partition_by("thread_id", as_dict=True).items()}
+    runs = messages["thread_id"].rle().struct.unnest()
+    texts: list[str] = marked.to_list()
+    people: dict[str, dict[str, frozenset[str]]] = {}
+    start = ambiguous = 0
+    for length, thread in runs.select("len", "value").iter_rows():
+        frame = by_thread.get(thread)
+        if frame is not None:
+            names = ThreadNames(frame.select("author_id", "name", "name_kind").iter_rows())
+            texts[start : start + length] = map(names.mask, texts[start : start + length])
+            people[thread] = names.people
+            ambiguous += names.ambiguous
+        start += length
+        if progress:
+            progress(start, len(texts))
+    with_handles, handles = mark_kinds(pl.Series(texts, dtype=pl.String), HANDLES)
+    n_names = int(with_handles.str.count_matches(NAME_MARK.pattern).sum() or 0)
+    counts = {f"masked_{name.lower()}": n for name, n in (counts | handles).items()}
+    return MaskedTexts(with_handles, people, counts | {"masked_name": n_names, "ambiguous_names": ambiguous})

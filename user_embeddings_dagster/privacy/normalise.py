@@ -1,0 +1,58 @@
+"""Canonical form of text before anything is masked, and the fold under which names are compared.
+
+Masking works on the canonical form (Unicode NFKC, UAX #15) and writes it: full-width letters, ligatures and
+zero-width characters otherwise hide an identifier from every pattern.
+"""
+
+import re
+import unicodedata
+
+import polars as pl
+
+# Format and control characters (zero width, bidi, soft hyphen), private use, unassigned, variation selectors,
+# invisible fillers. Line breaks and tabs stay. Stripping U+200D splits joined emoji: accepted.
+INVISIBLE = (
+    r"[\p{Cf}\p{Co}\p{Cn}\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x84\x86-\x9F"
+    r"\u034F\u115F\u1160\u17B4\u17B5\u3164\uFFA0\uFE00-\uFE0F\U000E0100-\U000E01EF]"
+)
+# A message that spells a placeholder or a speaker would forge one.
+_FORGED = {r"\bSUBJECT\b": "Subject", r"<(P\d+)>": "($1)"}
+
+# Scripts written without spaces between words: a name there has no boundary to look for.
+UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3005-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003134f]"
+)
+
+
+def canonical(texts: pl.Series) -> pl.Series:
+    """NFKC without invisible characters; user-typed speaker labels are defused."""
+    texts = texts.str.replace_all(INVISIBLE, "").str.normalize("NFKC").str.replace_all(INVISIBLE, "")
+    for pattern, replacement in _FORGED.items():
+        texts = texts.str.replace_all(pattern, replacement)
+    return texts
+
+
+class _Folds(dict[str, str]):
+    def __missing__(self, character: str) -> str:
+        decomposed = unicodedata.normalize("NFKD", character.casefold())
+        kept = "".join(c for c in decomposed if not unicodedata.category(c).startswith("M"))
+        folded = self[character] = unicodedata.normalize("NFC", kept)
+        return folded
+
+
+_FOLDS = _Folds()
+
+
+def fold(text: str) -> str:
+    """Case-folded text without diacritics; may differ in length from `text`."""
+    return text.lower() if text.isascii() else "".join(map(_FOLDS.__getitem__, text))
+
+
+def fold_with_offsets(text: str) -> tuple[str, list[int] | None]:
+    """`fold(text)` and, per folded character, its index in `text`; None when they are the same."""
+    if text.isascii():
+        return text.lower(), None
+    pieces = [_FOLDS[character] for character in text]
+    offsets = [place for place, piece in enumerate(pieces) for _ in piece]
+    return "".join(pieces), offsets

@@ -1,0 +1,79 @@
+"""The last look before anything is written: does any participant's name survive in a rendered chunk? (C9)
+
+Independent of the masker: it never tokenises and knows nothing of marks. Boundaries are written into the text
+and the names, and an Aho-Corasick automaton (Polars, Rust) searches the finished text for plain substrings.
+"""
+
+from collections.abc import Callable
+
+import polars as pl
+
+from user_embeddings_dagster.privacy.names import is_ambiguous
+from user_embeddings_dagster.privacy.normalise import UNSPACED
+
+_EDGE = "\x00"
+_TURN = "\x02"
+_SPEAKER = r"(?m)^(?:SUBJECT|ASSISTANT|<P\d+>): "
+_PLACEHOLDER = r"\bSUBJECT\b|<[A-Z][A-Z0-9_]*>"
+
+
+class ResidualNameError(Exception):
+    """Names of participants survived masking. Holds chunk ids and counts, never a name."""
+
+    def __init__(self, chunk_ids: list[str]) -> None:
+        shown = ", ".join(chunk_ids[:5])
+        super().__init__(f"{len(chunk_ids)} chunks still hold a participant's name: {shown}")
+        self.chunk_ids = chunk_ids
+
+
+def _folded(texts: pl.Series) -> pl.Series:
+    bare = texts.str.normalize("NFKC").str.to_lowercase().str.normalize("NFKD").str.replace_all(r"\p{M}", "")
+    return bare.str.normalize("NFC")
+
+
+def _edged(texts: pl.Series) -> pl.Series:
+    return texts.str.replace_all(r"([\p{L}\p{N}]+)", f"{_EDGE}$1{_EDGE}")
+
+
+def _patterns(names: pl.Series) -> list[str]:
+    """What must not occur: the name between its edges; an ambiguous one only where somebody is addressed."""
+    ambiguous = pl.Series([is_ambiguous(name) for name in names], dtype=pl.Boolean)
+    folded = _folded(names).str.replace_all(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$", "")
+    unspaced = pl.Series([bool(UNSPACED.search(name)) for name in folded], dtype=pl.Boolean)
+    plain = folded.filter(unspaced & ~ambiguous)
+    edged = _edged(folded.filter(~unspaced & ~ambiguous))
+    short = _edged(folded.filter(ambiguous))
+    addressed = [pattern for name in short if name for pattern in _addressed(name)]
+    return [pattern for pattern in (*plain, *edged, *addressed) if pattern]
+
+
+def _addressed(name: str) -> list[str]:
+    return [f"{_TURN}{name}:", f"{_TURN}{name},", f"@{name}", f"{_EDGE}u{_EDGE}/{name}"]
+
+
+def residual_chunks(
+    chunks: pl.DataFrame, names: pl.DataFrame, progress: Callable[[int, int], None] | None = None
+) -> list[str]:
+    """Ids of `chunks` (chunk_id, thread_id, text) that hold one of their thread's `names` (same, name)."""
+    bare = chunks["text"].str.replace_all(_SPEAKER, _TURN).str.replace_all(_PLACEHOLDER, " \x01 ")
+    texts = chunks.select("chunk_id", "thread_id", _edged(_folded(bare)).alias("text"))
+    by_thread = {key[0]: frame["name"] for key, frame in names.partition_by("thread_id", as_dict=True).items()}
+    found: list[str] = []
+    done = 0
+    for (thread,), frame in texts.partition_by("thread_id", as_dict=True, maintain_order=True).items():
+        patterns = _patterns(by_thread[thread].unique(maintain_order=True)) if thread in by_thread else []
+        if patterns:
+            found += frame.filter(pl.col("text").str.contains_any(patterns))["chunk_id"].to_list()
+        done += frame.height
+        if progress:
+            progress(done, chunks.height)
+    return found
+
+
+def check_residual_names(
+    chunks: pl.DataFrame, names: pl.DataFrame, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Raise ResidualNameError if any chunk still holds a name; see `residual_chunks`."""
+    found = residual_chunks(chunks, names, progress)
+    if found:
+        raise ResidualNameError(found)
