@@ -16,16 +16,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-WORDS = (
+from user_embeddings_dagster.exports import chatgpt, telegram
+from user_embeddings_dagster.exports.reader import RawFile
+from user_embeddings_dagster.schema import NATIVE_MESSAGES
+
+SHA256 = "0" * 64
+
+ENGLISH = (
     "the compiler keeps a table of every symbol and so we moved to an arena allocator which was faster than malloc in "
-    "our case but the tests on windows still hang at the second join I would try printf first — naïve, перевод, 日本語 🙂"
-).split()
-COMPARED = ("native_thread", "native_id", "native_parent", "native_author", "role", "created_at", "text", "media_kind")
+    "our case but the tests on windows still hang at the second join I would try printf first"
+)
+WORDS = ENGLISH.split()
+OTHERS = ("naïve", "— well", "перевод на русский", "日本語", "🙂")
 LAYOUTS: dict[str, dict[str, Any]] = {
     "pretty": {"indent": 1},
     "compact": {"separators": (",", ":")},
@@ -34,8 +42,10 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 
 def sentence(rng: random.Random) -> str:
-    """3 to 40 words, now and then with quotes, braces and line breaks."""
+    """3 to 40 words, now and then another script or an emoji, quotes, braces and line breaks."""
     text = " ".join(rng.choices(WORDS, k=rng.randint(3, 40)))
+    if rng.random() < 0.2:
+        text = f"{text} {rng.choice(OTHERS)}"
     return f'{text}\n"{{not: json}},{{" \\ end' if rng.random() < 0.05 else text
 
 
@@ -52,6 +62,10 @@ def telegram_chat(rng: random.Random, messages: int) -> dict[str, Any]:
         }  # fmt: skip
         if rng.random() < 0.25:
             message["reply_to_message_id"] = max(1, number - rng.randint(1, 9))
+        if rng.random() < 0.03:
+            message |= {"edited": message["date"], "edited_unixtime": str(at + 60)}
+        if rng.random() < 0.03:
+            message["forwarded_from"] = "A channel"
         if rng.random() < 0.05:
             message |= {"photo": "photos/photo.jpg", "width": 800, "height": 600}
         entities = [{"type": "plain", "text": text}]
@@ -71,8 +85,8 @@ def chatgpt_conversations(rng: random.Random, messages: int) -> list[dict[str, A
             node = f"{rng.getrandbits(128):032x}"
             role = "system" if parent is None else ("user", "assistant")[turn % 2]
             text = "" if role == "system" else "\n\n".join(sentence(rng) for _ in range(1 if role == "user" else 8))
-            metadata = {"message_type": "next", "model_slug": "gpt", "request_id": node, "citations": [],
-                        "content_references": [{"matched_text": " ", "start_idx": 0, "items": [{"title": "t", "url": "u"}]}]}  # fmt: skip
+            citation = {"matched_text": " ", "start_idx": 0, "items": [{"title": "t", "url": "u"}]}
+            metadata = {"message_type": "next", "request_id": node, "content_references": [citation]}
             message = {
                 "id": node, "author": {"role": role, "name": None, "metadata": {}}, "create_time": at + turn,
                 "update_time": None, "content": {"content_type": "text", "parts": [text]}, "status": "ok",
@@ -98,26 +112,48 @@ def generate(kind: str, layout: str, megabytes: int, path: Path) -> None:
     path.write_text(json.dumps(document, ensure_ascii=False, **LAYOUTS[layout]))
 
 
-def usual_telegram(path: Path) -> Iterator[tuple]:
+MEDIA = {"voice_message": "voice", "video_message": "video_note", "video_file": "video", "audio_file": "audio",
+         "animation": "animation", "sticker": "sticker"}  # fmt: skip
+
+
+def usual_telegram(path: Path) -> Iterator[dict[str, Any]]:
     """The rows by json.load and a loop."""
     with path.open() as stream:
         chat = json.load(stream)
-    for message in chat["messages"]:
+    for index, message in enumerate(chat["messages"]):
         text = message["text"]
         if isinstance(text, list):
             text = "".join(part if isinstance(part, str) else part["text"] for part in text)
-        kind = "photo" if "photo" in message else None
-        reply = message.get("reply_to_message_id")
-        yield (
-            str(chat["id"]), str(message["id"]), None if reply is None else str(reply), message["from_id"], "user",
-            int(message["date_unixtime"]) * 1_000_000, f"[{kind}] {text}" if kind else text, kind,
-        )  # fmt: skip
+        kind = MEDIA.get(message["media_type"], "file") if "media_type" in message else None
+        for key in ("photo", "poll", "contact_information", "location_information", "file"):
+            if kind is None and key in message:
+                kind = key.removesuffix("_information")
+        forwarded = "[forwarded]" if "forwarded_from" in message else ""
+        text = " ".join(part for part in (forwarded, f"[{kind}]" if kind else "", text) if part)
+        service, reply, edited = (
+            message["type"] == "service",
+            message.get("reply_to_message_id"),
+            message.get("edited_unixtime"),
+        )
+        yield {
+            "native_thread": str(chat["id"]), "native_id": str(message["id"]),
+            "native_parent": None if reply is None else str(reply),
+            "native_author": message.get("actor_id") if service else message.get("from_id"),
+            "author_name": message.get("actor") if service else message.get("from"),
+            "role": "service" if service else "user",
+            "created_at": datetime.fromtimestamp(int(message["date_unixtime"]), UTC),
+            "edited_at": datetime.fromtimestamp(int(edited), UTC) if edited else None,
+            "text": f"[{message['action']}]" if service else text, "media_kind": kind, "community": None,
+            "thread_shape": "linear", "is_owner": False, "is_public": chat["type"].startswith("public_"),
+            "raw_sha256": SHA256, "raw_member": "", "raw_location": index,
+        }  # fmt: skip
 
 
-def usual_chatgpt(path: Path) -> Iterator[tuple]:
+def usual_chatgpt(path: Path) -> Iterator[dict[str, Any]]:
     """The rows by json.load and a loop."""
     with path.open() as stream:
         conversations = json.load(stream)
+    index = 0
     for conversation in conversations:
         mapping, at, names = conversation["mapping"], conversation["current_node"], []
         while at:
@@ -127,49 +163,48 @@ def usual_chatgpt(path: Path) -> Iterator[tuple]:
         for name in reversed(names):
             message = mapping[name]["message"]
             role = message["author"]["role"]
-            text = "\n".join(part for part in message["content"]["parts"] if part)
-            yield (
-                conversation["conversation_id"], name, parent, path.name if role == "user" else None, role,
-                round(message["create_time"] * 1e6), text, None,
-            )  # fmt: skip
-            parent = name
+            yield {
+                "native_thread": conversation["conversation_id"], "native_id": name, "native_parent": parent,
+                "native_author": path.name if role == "user" else None, "author_name": None, "role": role,
+                "created_at": datetime.fromtimestamp(message["create_time"], UTC), "edited_at": None,
+                "text": "\n".join(part for part in message["content"]["parts"] if isinstance(part, str)),
+                "media_kind": None, "community": None, "thread_shape": "tree", "is_owner": role == "user",
+                "is_public": False, "raw_sha256": SHA256, "raw_member": "", "raw_location": index,
+            }  # fmt: skip
+            parent, index = name, index + 1
+
+
+def usual_batches(kind: str, path: Path) -> Iterator[pl.DataFrame]:
+    """Everything the usual way: a list of records, then a frame."""
+    rows = list((usual_telegram if kind == "telegram" else usual_chatgpt)(path))
+    yield pl.DataFrame(rows, schema=NATIVE_MESSAGES.schema)
+
+
+def reader_batches(kind: str, path: Path) -> Iterator[pl.DataFrame]:
+    """The reader's frames."""
+    for batch in (telegram if kind == "telegram" else chatgpt).read(RawFile(path, path.name, SHA256)):
+        if batch.rejected:
+            raise AssertionError(f"{len(batch.rejected)} records rejected, the first: {batch.rejected[0]}")
+        yield batch.messages
 
 
 def measure(side: str, kind: str, path: Path) -> None:
     """Read the file one way; print seconds, rows, peak memory in MB and a hash of the rows, as JSON."""
-    start, cpu = time.perf_counter(), time.process_time()
-    if side == "usual":
-        rows = list((usual_telegram if kind == "telegram" else usual_chatgpt)(path))
-        frames = [pl.DataFrame(rows, schema=[(name, pl.Int64 if name == "created_at" else pl.String) for name in COMPARED],
-                               orient="row")]  # fmt: skip
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        height, hashes = frames[0].height, frames
-    else:
-        from user_embeddings_dagster.exports import chatgpt, telegram
-        from user_embeddings_dagster.exports.reader import RawFile
-
-        reader = telegram if kind == "telegram" else chatgpt
-        height, seconds, cpu, digest = 0, 0.0, 0.0, hashlib.sha256()
-        start, cpu_start = time.perf_counter(), time.process_time()
-        for batch in reader.read(RawFile(path, path.name, "0" * 64)):
-            seconds += time.perf_counter() - start
-            cpu += time.process_time() - cpu_start
-            assert not batch.rejected, batch.rejected[:3]
-            height += batch.messages.height
-            digest.update(digest_of(batch.messages.select(pl.col(COMPARED)).with_columns(pl.col("created_at").to_physical())))
-            start, cpu_start = time.perf_counter(), time.process_time()
-        hashes = digest
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-    if isinstance(hashes, list):
-        digest = hashlib.sha256()
-        for batch in hashes[0].iter_slices(10_000):
-            digest.update(digest_of(batch))
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "rows": height, "peak_mb": peak, "hash": digest.hexdigest()}))
-
-
-def digest_of(frame: pl.DataFrame) -> bytes:
-    """Row by row, so that the size of batches does not matter."""
-    return b"".join(hashlib.md5(repr(row).encode(), usedforsecurity=False).digest() for row in frame.iter_rows())
+    run: dict[str, Any] = {"seconds": 0.0, "cpu": 0.0, "rows": 0}
+    digest = hashlib.sha256()
+    batches = (usual_batches if side == "usual" else reader_batches)(kind, path)
+    while True:
+        start, cpu = time.perf_counter(), time.process_time()
+        batch = next(batches, None)
+        run["seconds"] += time.perf_counter() - start
+        run["cpu"] += time.process_time() - cpu
+        if batch is None:
+            break
+        run["rows"] += batch.height
+        run["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+        for part in batch.iter_slices(10_000):  # row by row, so that the size of batches does not matter
+            digest.update(b"".join(hashlib.md5(repr(row).encode()).digest() for row in part.iter_rows()))
+    print(json.dumps(run | {"hash": digest.hexdigest()}))
 
 
 def side(name: str, kind: str, path: Path) -> dict[str, Any]:
@@ -186,8 +221,10 @@ def compare(kind: str, layout: str, path: Path, repeat: int) -> None:
     print(f"{kind} {layout}, {path.stat().st_size / 1e6:.0f} MB, {ours['rows']:,} rows, best of {repeat}")
     for name, run in (("json.load + loop", usual), ("reader", ours)):
         speed = run["rows"] / run["seconds"]
-        print(f"  {name:<17} {run['seconds']:7.2f} s  {run['cpu']:6.2f} s CPU  {speed:10,.0f} rows/s  peak {run['peak_mb']:6.0f} MB")
-    print(f"  ratio {ratio:.1f} (CPU {usual['cpu'] / ours['cpu']:.1f}), rows equal: {usual['hash'] == ours['hash'] and usual['rows'] == ours['rows']}", flush=True)
+        times = f"{run['seconds']:7.2f} s  {run['cpu']:6.2f} s CPU  {speed:10,.0f} rows/s"
+        print(f"  {name:<17} {times}  peak {run['peak_mb']:6.0f} MB")
+    equal = usual["hash"] == ours["hash"] and usual["rows"] == ours["rows"]
+    print(f"  ratio {ratio:.1f} (CPU {usual['cpu'] / ours['cpu']:.1f}), rows equal: {equal}", flush=True)
 
 
 def main() -> None:

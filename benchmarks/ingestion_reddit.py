@@ -138,7 +138,8 @@ def main() -> None:
                 rows = result.height if isinstance(result, pl.DataFrame) else result
                 if rows != arguments.rows:
                     raise SystemExit(f"{name} read {rows} rows, not {arguments.rows}")
-                best[name] = tuple(map(min, zip(best.get(name, (wall, cpu)), (wall, cpu), strict=True)))
+                before = best.get(name, (wall, cpu))
+                best[name] = min(before[0], wall), min(before[1], cpu)
                 print(f"  round {number + 1} {name:<7} {wall:6.2f} s wall {cpu:6.2f} s CPU", flush=True)
         theirs = customary_frame(path)
         batches = pushshift.read(RawFile(path, path.name, "0" * 64))

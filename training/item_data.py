@@ -12,8 +12,6 @@ import torch
 from user_embeddings_dagster.embedding.base_model import tokenize
 from user_embeddings_dagster.storage.lance_tables import stacked
 
-BUCKET_BATCHES = 8  # batches among which rows are sorted by length: little padding, still mixed
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -79,23 +77,16 @@ def _negative_rows(frame: pl.DataFrame) -> list[np.ndarray]:
         raise ValueError("a mined negative is not among the pairs of its split") from None
 
 
-def batch_rows(lengths: np.ndarray, batch_size: int, seed: int, step: int) -> np.ndarray:
+def batch_rows(n: int, batch_size: int, seed: int, step: int) -> np.ndarray:
     """Rows of the batch of 0-based `step`: a function of the seed and the step alone, so nothing needs
     resuming.
 
-    Every epoch is a new permutation, cut into buckets that are sorted by length and then into batches,
-    which come in random order. A last incomplete batch is left out.
+    Every epoch is a new permutation cut into batches; a last incomplete one is left out. Lengths are mixed in
+    a batch, so that its loss says something about all: the pieces it is encoded in are sorted by length.
     """
-    n = len(lengths)
     size = min(batch_size, n)
-    per_epoch = n // size
-    epoch, index = divmod(step, per_epoch)
-    generator = np.random.default_rng([seed, epoch])
-    rows = generator.permutation(n)[: per_epoch * size]
-    bucket = BUCKET_BATCHES * size
-    parts = [rows[start : start + bucket] for start in range(0, len(rows), bucket)]
-    ordered = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
-    return ordered.reshape(per_epoch, size)[generator.permutation(per_epoch)[index]]
+    epoch, index = divmod(step, n // size)
+    return np.random.default_rng([seed, epoch]).permutation(n)[index * size : (index + 1) * size]
 
 
 def candidates(pairs: Pairs, rows: np.ndarray, negatives: int, seed: int, step: int) -> Candidates:

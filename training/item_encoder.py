@@ -50,7 +50,7 @@ class Config:
     validations: int = 4
     valid_pairs: int = 128
     patience: int = 2
-    tokens_per_batch: int = 2048
+    tokens_per_batch: int = 1024
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Config":
@@ -134,7 +134,7 @@ class ItemTraining:
         """One optimizer step (1-based); its mean loss, gradient norm, learning rate and candidates per
         query."""
         config = self.config
-        rows = item_data.batch_rows(pairs.lengths, config.batch_size, config.seed, step - 1)
+        rows = item_data.batch_rows(len(pairs), config.batch_size, config.seed, step - 1)
         over = item_data.candidates(pairs, rows, config.negatives, config.seed, step - 1)
         rate = config.learning_rate * lora.warmup_cosine(
             step, config.steps, max(1, round(config.warmup_share * config.steps))

@@ -82,3 +82,11 @@ def test_same_messages_in_any_order_give_the_same_bytes(tables):
     first = build_chunks(messages, participants).chunks
     second = build_chunks(messages.sample(fraction=1, shuffle=True, seed=1), participants.reverse()).chunks
     assert first.equals(second) and first["chunk_id"].is_unique().all()
+
+
+def test_threads_without_names_or_messages(tables):
+    """C5: no participant known by name, a name of emoji only, no message at all: no error."""
+    messages, participants = tables([{"id": "1", "by": "alice", "text": TALK}], {"alice": ["🔥"]}, "linear")
+    assert build_chunks(messages, participants).chunks.height == 1
+    assert build_chunks(messages, participants.clear()).chunks.height == 1
+    assert build_chunks(messages.clear(), participants).chunks.height == 0

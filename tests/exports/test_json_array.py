@@ -19,9 +19,9 @@ class Item(msgspec.Struct):
     t: str = ""
 
 
-_TEXTS = st.sampled_from(["a", '},{"id":1', '}, {"id": 1, "t":', 'x"\\', "é" * 50, "\n", '[{"id":2}]', "{", "\\"]) | st.text(
-    st.characters(exclude_categories=["Cs"])
-)
+_TEXTS = st.sampled_from(
+    ["a", '},{"id":1', '}, {"id": 1, "t":', 'x"\\', "é" * 50, "\n", '[{"id":2}]', "{", "\\"]
+) | st.text(st.characters(exclude_categories=["Cs"]))
 _ITEMS = st.lists(
     st.fixed_dictionaries(
         {"id": st.integers(0, 99), "t": _TEXTS, "n": st.just([{"id": 9, "t": "q"}, {"id": 8, "t": "z"}]) | st.none()}
@@ -93,7 +93,10 @@ def test_a_broken_element_costs_only_itself(junk: bytes, width: int, lost: int) 
     rejected = [r for part in parts for r in part.rejected]
     assert len(ids) >= 40 - lost and set(range(20)) <= set(ids) and set(range(20 + lost, 40)) <= set(ids)
     assert len(rejected) == min(lost, 1)
-    assert all(index in (20, 21) and reason == "malformed_json" and "message" not in detail for index, reason, detail in rejected)
+    assert all(
+        index in (20, 21) and reason == "malformed_json" and "message" not in detail
+        for index, reason, detail in rejected
+    )
 
 
 def test_a_wrong_type_costs_only_its_element() -> None:

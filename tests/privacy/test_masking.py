@@ -22,7 +22,7 @@ def masked(names: dict[str, str], text: str, kind: str = "handle") -> str:
     ("text", "expected"),
     [
         ("the: thank you, I think the apples are for me", "{T}: thank you, I think the apples are for me"),
-        ("me, the: hello to the market", "{M}, {T}: hello to the market"),
+        ("me, the: hello to the market", "{M}, {T}: hello to the {K}"),
         ("hello @the and u/me and /u/me", "hello {T} and {M} and {M}"),
         ("Xy is short, xy", "Xy is short, xy"),
         ("Market day", "{K} day"),

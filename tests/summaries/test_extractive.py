@@ -35,7 +35,7 @@ def test_only_subject_verbatim_and_in_order():
                 ("SUBJECT", "<P1>: mail <EMAIL> about apples! Then wait"),
                 ("<P2>", "No."),
                 ("SUBJECT", "Pears are ripe."),
-            )  # fmt: skip
+            )
         )
     )
     assert rows.schema == CHUNK_SUMMARIES.schema

@@ -199,15 +199,38 @@ def test_a_test_users_text_is_refused(base: str, inputs: Path) -> None:
 
 
 def test_batches_depend_on_seed_and_step_alone() -> None:
-    lengths = np.random.default_rng(1).integers(5, 256, size=203)
-    epoch = [item_data.batch_rows(lengths, 16, 7, step) for step in range(12)]
+    epoch = [item_data.batch_rows(203, 16, 7, step) for step in range(12)]
     rows = np.concatenate(epoch)
     assert len(set(rows.tolist())) == len(rows) == 192
-    assert np.array_equal(epoch[5], item_data.batch_rows(lengths, 16, 7, 5))
-    assert not np.array_equal(epoch[5], item_data.batch_rows(lengths, 16, 8, 5))
-    padding = sum(16 * lengths[batch].max() - lengths[batch].sum() for batch in epoch)
-    assert padding < 0.25 * lengths.sum()
-    assert set(item_data.batch_rows(lengths[:10], 16, 7, 3).tolist()) == set(range(10))
+    assert np.array_equal(epoch[5], item_data.batch_rows(203, 16, 7, 5))
+    assert not np.array_equal(epoch[5], item_data.batch_rows(203, 16, 8, 5))
+    assert not np.array_equal(epoch[0], item_data.batch_rows(203, 16, 7, 12))
+    assert set(item_data.batch_rows(10, 16, 7, 3).tolist()) == set(range(10))
+
+
+def test_a_batch_in_pieces_has_little_padding() -> None:
+    lengths = np.random.default_rng(1).integers(5, 256, size=64)
+    pieces = list(base_model.token_budget_batches(lengths, item_encoder.Config(seed=0).tokens_per_batch))
+    padded = sum(len(piece) * lengths[piece].max() for piece in pieces)
+    assert padded < 1.15 * lengths.sum()
+
+
+def test_pieces_have_the_gradient_of_the_whole_batch(base: str, inputs: Path) -> None:
+    """The targets are frozen, so a batch of 16 in pieces of a few rows has the gradient of the batch at once."""
+    settings = json.loads((inputs / "config.json").read_text())
+
+    def gradients(tokens_per_batch: int) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        config = item_encoder.Config.of({**settings, "tokens_per_batch": tokens_per_batch, "clip_norm": 1e9})
+        training = item_encoder.ItemTraining(config, "cpu")
+        data = item_data.load(inputs / "pairs.parquet", training.tokenizer, 32, 0.95)["train"]
+        training.step(data, 1)
+        return [weight.grad for weight in training.weights.values() if weight.grad is not None]
+
+    small, whole = gradients(64), gradients(100_000)
+    assert len(small) == len(whole) > 0
+    for a, b in zip(small, whole, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
 
 
 def test_false_negatives_do_not_compete(base: str, inputs: Path) -> None:

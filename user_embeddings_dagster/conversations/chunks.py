@@ -54,9 +54,7 @@ def build_chunks(
     prepared = _prepared(messages, counts)
     if not prepared.height:
         return ChunkResult(MASKED_CHUNKS.empty(), dict(counts))
-    names = thread_names(
-        participants.filter(pl.col("thread_id").is_in(prepared["thread_id"].unique().implode()))
-    )
+    names = thread_names(participants.filter(pl.col("thread_id").is_in(prepared["thread_id"].unique().implode())))
     steps = 2 * prepared.height
     masked = mask_messages(prepared, names, progress and (lambda done, _: progress(done, steps)))
     counts.update(masked.counts)
@@ -158,9 +156,7 @@ def _table(rows: list[tuple], datadao: str) -> pl.DataFrame:
 def _selected(chunks: pl.DataFrame, config: ChunkConfig, counts: Counter[str]) -> pl.DataFrame:
     """Without chunks where SUBJECT said next to nothing, a user's repeated texts, and those over the cap."""
     turns = chunks.select("chunk_id", "speakers", "turns").explode("speakers", "turns")
-    said = (
-        pl.col("turns").str.replace_all(r"<[A-Z][A-Z0-9_]*>|^\[[^\]]*\]$|[^\p{L}\p{N}]", "").str.len_bytes()
-    )
+    said = pl.col("turns").str.replace_all(r"<[A-Z][A-Z0-9_]*>|^\[[^\]]*\]$|[^\p{L}\p{N}]", "").str.len_bytes()
     enough = (
         turns.filter(pl.col("speakers") == SUBJECT)
         .group_by("chunk_id").agg(said.sum().alias("said"))

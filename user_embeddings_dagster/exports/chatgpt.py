@@ -120,31 +120,31 @@ class _Reading:
         messages = cm.path(conversation)
         every = sum(node.message is not None for node in (conversation.mapping or {}).values())
         self._skipped += max(0, every - len(messages))
-        at, parent = cm.instant(conversation.create_time), None
-        columns = self._columns
+        at, parent = cm.microseconds(conversation.create_time), None
+        rows = []
         for name, message in messages:
             text, kind = cm.rendered(message)
             role = cm.role(message)
-            at = cm.instant(message.create_time) or at
-            columns["native_thread"].append(thread)
-            columns["native_id"].append(name)
-            columns["native_parent"].append(parent)
-            columns["role"].append(role)
-            columns["created_at"].append(at)
-            columns["text"].append(text)
-            columns["media_kind"].append(kind)
+            at = cm.microseconds(message.create_time) or at
+            rows.append((thread, name, parent, role, at, text, kind))
             parent = name
             if role == "system" and (match := _PREFERRED_NAME.search(text)):
                 self._names.append((thread, self._owner, match[1].strip(), "display_name"))
+        for column, values in zip(self._columns.values(), zip(*rows, strict=True), strict=False):
+            column += values
 
     def _batch(self) -> Batch:
         n = len(self._columns["text"])
         dtypes = NATIVE_MESSAGES.schema
         is_owner = pl.col("role") == "user"
         frame = pl.DataFrame(
-            {name: pl.Series(values, dtype=dtypes[name]) for name, values in self._columns.items()}
+            {
+                name: pl.Series(values, dtype=pl.Int64 if name == "created_at" else pl.String)
+                for name, values in self._columns.items()
+            }
         ).select(
-            *_ROW,
+            *(name for name in _ROW if name != "created_at"),
+            pl.col("created_at").cast(TIMESTAMP),
             native_author=pl.when(is_owner).then(pl.lit(self._owner)),
             author_name=pl.lit(None, pl.String),
             edited_at=pl.lit(None, TIMESTAMP),  # an edit starts a branch of its own

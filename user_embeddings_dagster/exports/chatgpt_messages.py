@@ -5,9 +5,8 @@ message is kept. Citation marks (private-use characters around `cite…turn0sear
 anybody and are removed.
 """
 
-import math
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -15,7 +14,9 @@ import msgspec
 Time = float | str | None
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MARK = re.compile("\ue200([^\ue200\ue201]*)\ue201|【[^】\n]{0,80}†[^】\n]{0,80}】|[\ue000-\uf8ff]")
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
+_MARK = re.compile("\ue200([^\ue200\ue201]*)\ue201|【[^】\n]{0,80}†[^】\n]{0,80}】|[\ue200-\ue2ff]")
+_MARKS = "\ue200\ue201\ue202\ue203\ue204\ue205\ue206【"
 _POINTERS = (("image", "image"), ("audio_video", "voice"), ("audio", "voice"), ("video", "video"), ("file", "file"))
 _HIDDEN = ("thoughts", "reasoning_recap")  # the model's own working, which the user is not answered with
 _ROLES = ("user", "assistant", "system", "tool")
@@ -76,8 +77,8 @@ class Conversation(msgspec.Struct, gc=False):
     messages: list[Message] | None = None
 
 
-def instant(time: Time) -> datetime | None:
-    """A time as UTC: seconds since the epoch (also as text), or ISO 8601; None if it is neither or not positive."""
+def microseconds(time: Time) -> int | None:
+    """A time as microseconds since the epoch, from seconds (also as text) or ISO 8601; None if neither or not positive."""
     if isinstance(time, str):
         try:
             time = float(time)
@@ -86,13 +87,9 @@ def instant(time: Time) -> datetime | None:
                 parsed = datetime.fromisoformat(time)
             except ValueError:
                 return None
-            try:
-                return parsed.replace(tzinfo=parsed.tzinfo or UTC).astimezone(UTC)
-            except OverflowError:
-                return None
-    if time is None or not math.isfinite(time) or not 0 < time < 253_402_300_799:
-        return None
-    return _EPOCH + timedelta(microseconds=round(time * 1e6))
+            time = (parsed.replace(tzinfo=parsed.tzinfo or UTC) - _EPOCH).total_seconds()
+    # A float that is not a number fails both comparisons.
+    return round(time * 1e6) if time is not None and 0 < time < _LAST_SECOND else None
 
 
 def path(conversation: Conversation) -> list[tuple[str, Message]]:
@@ -123,10 +120,10 @@ def _newest_leaf(mapping: dict[str, Node]) -> str | None:
     leaves = [name for name, node in mapping.items() if name not in parents and node.message is not None]
     # In a pure cycle there is no leaf; of equally old ones the last in the file is the newest.
     candidates = leaves or [name for name, node in mapping.items() if node.message is not None]
-    best, newest = None, _EPOCH
+    best, newest = None, 0
     for name in candidates:
         message = mapping[name].message
-        time = instant(message.create_time if message else None) or _EPOCH
+        time = microseconds(message.create_time if message else None) or 0
         if best is None or time >= newest:
             best, newest = name, time
     return best
@@ -148,6 +145,10 @@ def rendered(message: Message) -> tuple[str, str | None]:
     content = message.content
     if content is None or isinstance(content, str):
         return _unmarked(content or ""), None
+    parts = content.parts
+    if content.content_type == "text" and type(parts) is list and len(parts) == 1 and type(parts[0]) is str:
+        if message.metadata is None or not message.metadata.attachments:
+            return _unmarked(parts[0]), None
     pieces, kinds = [], []
     for part in content.parts if isinstance(content.parts, list) else ():
         piece, kind = _part(part)
@@ -184,7 +185,7 @@ def _fields(content: Content) -> list[str]:
 
 
 def _unmarked(text: str) -> str:
-    if text.isascii():
+    if text.isascii() or not any(mark in text for mark in _MARKS):
         return text
     return _MARK.sub(_visible, text)
 

@@ -20,7 +20,7 @@ from user_embeddings_dagster.exports.json_array import ArrayReader
 from user_embeddings_dagster.exports.json_source import Document
 from user_embeddings_dagster.exports.json_window import Malformed, Window
 from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
-from user_embeddings_dagster.exports.telegram_columns import seconds
+from user_embeddings_dagster.exports.telegram_columns import integers, seconds
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
 FLUSH = 20_000  # rows of a batch
@@ -120,11 +120,11 @@ class _Reading:
                 "native_parent": pl.Series(reply, dtype=pl.String),
                 "native_author": authors,
                 "role": pl.Series(role, dtype=pl.String),
-                "created_at": seconds(at, 1),
-                "edited_at": seconds(edited, 1),
+                "created_at": seconds(integers(at), 1),
+                "edited_at": seconds(integers(edited), 1),
                 "text": pl.Series(text, dtype=pl.String),
                 "media_kind": pl.Series(kind, dtype=pl.String),
-                "is_owner": (authors == self._owner).fill_null(False),
+                "is_owner": (authors == (self._owner or "")).fill_null(False),
                 "raw_location": pl.Series(location, dtype=pl.Int64),
             }
         ).with_columns(

@@ -22,8 +22,9 @@ class Document:
     The stream ends where its archive is damaged, and `damaged` says so.
     """
 
-    def __init__(self, member: str, stream: IO[bytes], share: float) -> None:
+    def __init__(self, member: str, stream: IO[bytes], share: float = 1.0) -> None:
         self.member = member
+        self._step = _STEP if member else 1 << 30
         self.damaged = False
         self._stream = stream
         self._share = share  # bytes of the raw file per byte of the stream
@@ -35,7 +36,7 @@ class Document:
         left = size
         while left and not self.damaged:
             try:
-                step = self._stream.read(min(left, _STEP) if left > 0 else _STEP)
+                step = self._stream.read(min(left, self._step) if left > 0 else self._step)
             except BROKEN:
                 self.damaged = True
                 break
@@ -71,7 +72,7 @@ def documents(file: RawFile, wanted: re.Pattern[str]) -> Iterator[Document | Unr
     """The file, or its members whose base name matches `wanted`, in the order of their names."""
     if not is_zip(file.path):
         with file.path.open("rb") as stream:
-            yield Document("", stream, 1.0)
+            yield Document("", stream)
         return
     try:
         archive = Archive(file.path)

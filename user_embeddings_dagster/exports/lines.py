@@ -13,7 +13,7 @@ import mmap
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,7 +203,7 @@ class _Source:
             self._skipping = False
 
 
-def chunks(path: Path) -> Iterator[Chunk]:
+def chunks(path: Path) -> Generator[Chunk, None, None]:
     """Chunks of whole lines of a (compressed) NDJSON file; what cannot be decompressed is a rejected record.
 
     A chunk is valid until the next is asked for.

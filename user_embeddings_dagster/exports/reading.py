@@ -42,14 +42,15 @@ class Reading:
 
     def read(self, files: list[RawFile]) -> None:
         """Read all files, contributors' own exports before public dumps; the same bytes are read once."""
-        formats = [(file, self._detect(file)) for file in files]
+        formats = [(file, detect(file)) for file in files]
         formats.sort(key=lambda pair: (pair[1] is not None and pair[1].is_public, pair[0].name))
         clock = _Clock(self.progress, formats)
         seen: set[str] = set()
+        if not formats:  # the merge expects a part of each kind
+            self._open_parts(0)
+            self._close_parts()
         for index, (file, format) in enumerate(formats):
-            self._parts = {
-                kind: Part(self.stage / f"{kind}-{index:06}.parquet", schema) for kind, schema in PARTS.items()
-            }
+            self._open_parts(index)
             before = self.n_read, self.n_rejected
             try:
                 if format is None:
@@ -59,15 +60,18 @@ class Reading:
                         self._take(index, file, format, batch)
                         clock.tick(index, self.n_read, batch.bytes_read)
             finally:
-                for part in self._parts.values():
-                    part.close()
+                self._close_parts()
             seen.add(file.sha256)
             name = format.name if format else "unknown"
             self._files.append((file, name, self.n_read - before[0], self.n_rejected - before[1]))
             clock.end(index, self.n_read)
 
-    def _detect(self, file: RawFile) -> Format | None:
-        return detect(file)
+    def _open_parts(self, index: int) -> None:
+        self._parts = {kind: Part(self.stage / f"{kind}-{index:06}.parquet", schema) for kind, schema in PARTS.items()}
+
+    def _close_parts(self) -> None:
+        for part in self._parts.values():
+            part.close()
 
     def _take(self, index: int, file: RawFile, format: Format, batch: Batch) -> None:
         self._reject(file, batch.rejected)

@@ -38,7 +38,6 @@ UNREAD_FILES = (
 BATCH_ROWS = 20_000
 _MAX_FIELD = 16 << 20  # characters; Reddit allows 40,000 in a post
 
-_UTC = {"time_unit": "us", "time_zone": "UTC"}
 _COLUMNS = ("id", "permalink", "date", "subreddit", "link", "parent", "title", "body")
 
 
@@ -70,6 +69,11 @@ def _full_id(prefix: str, column: str) -> pl.Expr:
     return pl.when(bare.str.contains("^t[0-9]_")).then(bare).otherwise(pl.lit(prefix) + bare)
 
 
+def _written() -> pl.Expr:
+    stripped = pl.col("date").str.strip_suffix(" UTC")
+    return stripped.str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, time_unit="us", time_zone="UTC")
+
+
 def _native(frame: pl.DataFrame, kind: str, account: str, file: RawFile, member: str) -> pl.DataFrame:
     """NATIVE_MESSAGES of CSV rows."""
     link = pl.coalesce(pl.col("link", "permalink").str.extract(r"/comments/([0-9a-z]+)"))
@@ -89,7 +93,7 @@ def _native(frame: pl.DataFrame, kind: str, account: str, file: RawFile, member:
         native_author=pl.lit(account),
         author_name=pl.lit(account),
         role=pl.lit("user"),
-        created_at=pl.col("date").str.strip_suffix(" UTC").str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False, **_UTC),
+        created_at=_written(),
         edited_at=pl.lit(None, pl.Datetime("us", "UTC")),
         text=text,
         media_kind=pl.lit(None, pl.String),

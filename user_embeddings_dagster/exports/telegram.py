@@ -25,7 +25,7 @@ from user_embeddings_dagster.exports.json_window import Malformed, Window
 from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
 from user_embeddings_dagster.exports.telegram_columns import Chat, Columns
 
-FLUSH = 40_000  # rows of a batch
+FLUSH = 100_000  # rows of a batch
 MEMBER = re.compile(r"result\.json")
 # An object's scalar members before its messages: where a chat begins, seen from inside a broken one.
 _CHAT = re.compile(rb'\{(?:\s*"[^"\\]{0,40}"\s*:\s*(?:"(?:[^"\\]|\\.)*+"|[-+.\w]+)\s*,){0,8}\s*"messages"\s*:\s*(?=\[)')

@@ -13,7 +13,8 @@ from user_embeddings_dagster.exports.reader import NAMES_SCHEMA
 from user_embeddings_dagster.schema import NATIVE_MESSAGES, TIMESTAMP
 
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59Z
-_FIRST_SECOND = 86_400 * 2  # "edited" of 1970-01-01 in any time zone means never
+_FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00Z
+_NEVER = 86_400 * 2  # "edited" of 1970-01-01 in any time zone means never
 
 _id, _unixtime, _date = attrgetter("id"), attrgetter("date_unixtime"), attrgetter("date")
 _name, _from_id, _text = attrgetter("name"), attrgetter("from_id"), attrgetter("text")
@@ -31,6 +32,11 @@ class Chat:
     members: set[str] = field(default_factory=set)
 
 
+def strings(values: list[str] | list[str | None]) -> pl.Series:
+    """Text as String."""
+    return pl.Series(values, dtype=pl.String)
+
+
 def integers(values: list) -> pl.Series:
     """Whole numbers as Int64; null where a number does not fit."""
     try:
@@ -39,18 +45,16 @@ def integers(values: list) -> pl.Series:
         return pl.Series([v if v is not None and -(2**63) <= v < 2**63 else None for v in values], dtype=pl.Int64)
 
 
-def seconds(values: list, first: int = -62_135_596_800) -> pl.Series:
-    """Seconds since the epoch as UTC; null outside of years 1 to 9999 (or before `first`)."""
-    series = integers(values)
-    kept = series.is_between(first, _LAST_SECOND)
-    return (series.set(~kept.fill_null(False), None) * 1_000_000).cast(TIMESTAMP)
+def seconds(series: pl.Series, first: int = _FIRST_SECOND) -> pl.Series:
+    """Seconds since the epoch (Int64) as UTC; null outside of years 1 to 9999, or before `first`."""
+    kept = series.is_between(first, _LAST_SECOND).fill_null(False)
+    return (series.set(~kept, None) * 1_000_000).cast(TIMESTAMP)
 
 
-def times(values: list[str | None], first: int = -62_135_596_800) -> pl.Series:
+def times(series: pl.Series, first: int = _FIRST_SECOND) -> pl.Series:
     """Local times as exported (ISO 8601 without zone), taken as UTC; null where they are none."""
-    parsed = pl.Series(values, dtype=pl.String).str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False)
-    epoch = parsed.dt.epoch("s")
-    return parsed.set((epoch < first).fill_null(False), None).dt.replace_time_zone("UTC")
+    parsed = series.str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False)
+    return parsed.set((parsed.dt.epoch("s") < first).fill_null(False), None).dt.replace_time_zone("UTC")
 
 
 class Columns:
@@ -62,23 +66,16 @@ class Columns:
 
     def _clear(self) -> None:
         self._chats: list[tuple[Chat, int]] = []
-        self._ids: list[int] = []
-        self._unixtimes: list[int | None] = []
-        self._dates: list[str | None] = []
-        self._edited: list[str | None] = []
-        self._edited_at: list[int | None] = []
-        self._authors: list[str | None] = []
-        self._author_names: list[str | None] = []
-        self._texts: list[str] = []
-        self._replies: list[int | None] = []
-        self._roles: list[str] = []
-        self._media: list[str | None] = []
-        self._locations: list[int] = []
+        self._parts: list[dict[str, pl.Series]] = []
         self._new_names: list[tuple[str, str, str, str]] = []
+        self._finished: list[Chat] = []
         self.rows = 0
 
     def add(self, chat: Chat, messages: list[tm.Message], locations: Sequence[int]) -> None:
-        """Append the messages of one chat."""
+        """Append the messages of one chat.
+
+        They become Arrow columns at once, while they are still in the processor's cache.
+        """
         n = len(messages)
         texts, names = list(map(_text, messages)), list(map(_name, messages))
         authors = list(map(_from_id, messages))
@@ -88,15 +85,11 @@ class Columns:
         edited_at: list[int | None] = [None] * n
         media: list[str | None] = [None] * n
         roles = ["user"] * n if chat.bot is None else ["bot" if a == chat.bot else "user" for a in authors]
-        for row, fields in enumerate(map(tm.rare, messages)):
-            if fields == tm.NOTHING_RARE:
-                if type(texts[row]) is not str:
-                    texts[row] = self._flat(chat, texts[row])
-                continue
+        for row in [row for row, text in enumerate(texts) if type(text) is not str]:
+            texts[row] = self._flat(chat, texts[row])
+        for row in tm.special(messages):
             message = messages[row]
             media[row] = kind = tm.media_kind(message)
-            if type(texts[row]) is not str:
-                self._flat(chat, texts[row])
             texts[row] = tm.rendered(message, kind)
             edited[row], edited_at[row] = message.edited, message.edited_unixtime
             if message.action is not None:
@@ -104,24 +97,21 @@ class Columns:
                 authors[row] = tm.account(message.actor_id) or authors[row]
                 names[row] = message.actor or names[row]
                 chat.members.update(name for name in message.members or () if name)
-        self._chats.append((chat, n))
-        self._ids += map(_id, messages)
         unixtimes = list(map(_unixtime, messages))
-        self._unixtimes += unixtimes
-        self._dates += map(_date, messages) if None in unixtimes else repeat(None, n)
-        self._edited += edited
-        self._edited_at += edited_at
-        self._authors += authors
-        self._author_names += names
-        self._texts += texts
-        self._replies += map(_reply, messages)
-        self._roles += roles
-        self._media += media
-        self._locations += locations
+        dates = list(map(_date, messages)) if None in unixtimes else [None] * n
+        part = {
+            "native_author": strings(authors), "author_name": strings(names), "role": strings(roles),
+            "text": strings(texts), "media_kind": strings(media), "date": strings(dates), "edited": strings(edited),
+            "native_id": integers(list(map(_id, messages))), "native_parent": integers(list(map(_reply, messages))),
+            "date_unixtime": integers(unixtimes), "edited_unixtime": integers(edited_at),
+            "raw_location": pl.Series(np.asarray(locations, dtype=np.int64)),
+        }  # fmt: skip
+        self._parts.append({name: values.alias(name) for name, values in part.items()})
+        if self._chats and self._chats[-1][0] is chat:
+            self._chats[-1] = (chat, self._chats[-1][1] + n)
+        else:
+            self._chats.append((chat, n))
         self.rows += n
-        new = set(zip(authors, names, strict=True)) - chat.names
-        for author, name in sorted((author, name) for author, name in new if author and name):
-            self.add_name(chat, author, name)
 
     def _flat(self, chat: Chat, text: tm.Text) -> str:
         """The text; people mentioned by their account, not their handle, are names of the chat."""
@@ -141,43 +131,53 @@ class Columns:
             self.add_name(chat, author, first, "first_name")
 
     def finish(self, chat: Chat) -> None:
-        """Add the members of the chat that are known by name only, under that name."""
-        known = {name for _, name in chat.names}
-        for name in sorted(chat.members - known):
-            self.add_name(chat, name, name)
+        """Note that the chat is complete: members known by name only can then be told."""
+        self._finished.append(chat)
+
+    def _name_everyone(self, authors: pl.Series, names: pl.Series, chat_of_row: np.ndarray) -> None:
+        """Add the authors' names; of finished chats also the members without an account, under their name."""
+        pairs = (
+            pl.DataFrame({"chat": chat_of_row, "author": authors, "name": names}).drop_nulls().unique().sort(pl.all())
+        )
+        for index, author, name in pairs.iter_rows():
+            self.add_name(self._chats[index][0], author, name)
+        for chat in self._finished:
+            for name in sorted(chat.members - {name for _, name in chat.names}):
+                self.add_name(chat, name, name)
 
     def frame(self, owner: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The gathered rows and names, which are then forgotten. `owner` is the account that exported."""
+        if not self._parts:
+            self.add(Chat(""), [], ())
+        column = {name: pl.concat([part[name] for part in self._parts]) for name in self._parts[0]}
         chat_of_row = np.repeat(np.arange(len(self._chats)), [n for _, n in self._chats])
-        chats = pl.DataFrame(
-            {
-                "native_thread": pl.Series([chat.thread for chat, _ in self._chats], dtype=pl.String),
-                "is_public": pl.Series([chat.is_public for chat, _ in self._chats], dtype=pl.Boolean),
-            }
-        )[chat_of_row]
-        authors = pl.Series("native_author", self._authors, dtype=pl.String)
-        frame = chats.with_columns(
-            pl.Series("native_id", integers(self._ids)).cast(pl.String).fill_null("?"),
-            pl.Series("native_parent", integers(self._replies)).cast(pl.String),
-            authors,
-            pl.Series("author_name", self._author_names, dtype=pl.String),
-            pl.Series("role", self._roles, dtype=pl.String),
-            _either(seconds(self._unixtimes), self._dates).alias("created_at"),
-            _either(seconds(self._edited_at, _FIRST_SECOND), self._edited, _FIRST_SECOND).alias("edited_at"),
-            pl.Series("text", self._texts, dtype=pl.String).fill_null(""),
-            pl.Series("media_kind", self._media, dtype=pl.String),
-            pl.Series("raw_location", self._locations, dtype=pl.Int64),
+        threads = pl.Series("native_thread", [chat.thread for chat, _ in self._chats], dtype=pl.String)
+        public = pl.Series("is_public", [chat.is_public for chat, _ in self._chats], dtype=pl.Boolean)
+        authors = column["native_author"]
+        frame = pl.DataFrame(
+            [
+                threads.gather(chat_of_row),
+                public.gather(chat_of_row),
+                column["native_id"].cast(pl.String).fill_null("?"),
+                column["native_parent"].cast(pl.String),
+                *(column[name] for name in ("native_author", "author_name", "role", "media_kind", "raw_location")),
+                _either(seconds(column["date_unixtime"]), column["date"]).alias("created_at"),
+                _either(seconds(column["edited_unixtime"], _NEVER), column["edited"], _NEVER).alias("edited_at"),
+                column["text"].fill_null(""),
+                (authors == (owner or "")).fill_null(False).alias("is_owner"),
+            ]
+        ).with_columns(
             community=pl.lit(None, pl.String),
             thread_shape=pl.lit("linear"),
-            is_owner=(authors == owner).fill_null(False) if owner else pl.lit(False),
             **{name: pl.lit(value) for name, value in self._constants.items()},
         )
+        self._name_everyone(authors, column["author_name"], chat_of_row)
         names = pl.DataFrame(self._new_names, schema=NAMES_SCHEMA, orient="row")
         self._clear()
         return frame.select(NATIVE_MESSAGES.schema.names()), names
 
 
-def _either(at: pl.Series, local: list[str | None], first: int = -62_135_596_800) -> pl.Series:
-    if not any(local):
+def _either(at: pl.Series, local: pl.Series, first: int = _FIRST_SECOND) -> pl.Series:
+    if local.null_count() == len(local):
         return at
     return at.zip_with(at.is_not_null(), times(local, first))

@@ -114,7 +114,7 @@ class ThreadNames:
                 continue
             ends = range(place, place + size - 1)
             gaps = tuple(folded[tokens[i].end() : tokens[i + 1].start()] for i in ends)
-            if gaps not in entry.gaps and not all(map(_LOOSE_GAP.fullmatch, gaps)):
+            if not any(_same_gaps(gaps, own) for own in entry.gaps):
                 continue
             start, end = tokens[place].start(), tokens[place + size - 1].end()
             if entry.ambiguous and not _is_addressed(folded, start, end, leads):
@@ -156,6 +156,11 @@ class ThreadNames:
                 raise ValueError("a thread names more than 131,068 people: split it before masking")
             mark = self._marks[people] = chr(code)
         return mark
+
+
+def _same_gaps(gaps: tuple[str, ...], own: tuple[str, ...]) -> bool:
+    """Between a name's words stands what the name has there, or a space, dot, dash or underscore."""
+    return all(gap == of_name or _LOOSE_GAP.fullmatch(gap) for gap, of_name in zip(gaps, own, strict=True))
 
 
 def _is_addressed(folded: str, start: int, end: int, leads: bool) -> bool:

@@ -35,16 +35,23 @@ def _edged(texts: pl.Series) -> pl.Series:
     return texts.str.replace_all(r"([\p{L}\p{N}]+)", f"{_EDGE}$1{_EDGE}")
 
 
-def _patterns(names: pl.Series) -> list[str]:
-    """What must not occur: the name between its edges; an ambiguous one only where somebody is addressed."""
-    ambiguous = pl.Series([is_ambiguous(name) for name in names], dtype=pl.Boolean)
-    folded = _folded(names).str.replace_all(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$", "")
-    unspaced = pl.Series([bool(UNSPACED.search(name)) for name in folded], dtype=pl.Boolean)
-    plain = folded.filter(unspaced & ~ambiguous)
-    edged = _edged(folded.filter(~unspaced & ~ambiguous))
-    short = _edged(folded.filter(ambiguous))
-    addressed = [pattern for name in short if name for pattern in _addressed(name)]
-    return [pattern for pattern in (*plain, *edged, *addressed) if pattern]
+def _patterns(names: pl.DataFrame) -> dict[str, list[str]]:
+    """By thread, what must not occur: a name between edges; an ambiguous one only where somebody is addressed."""
+    distinct = names["name"].unique(maintain_order=True)
+    folded = _folded(distinct).str.replace_all(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$", "")
+    patterns = [
+        _addressed(edged) if is_ambiguous(name) else [plain if UNSPACED.search(plain) else edged]
+        for name, plain, edged in zip(distinct, folded, _edged(folded), strict=True)
+    ]
+    schema = {"name": pl.String, "pattern": pl.List(pl.String)}
+    table = pl.DataFrame({"name": distinct, "pattern": patterns}, schema=schema).filter(folded != "")
+    by_thread = (
+        names.select("thread_id", "name")
+        .join(table.explode("pattern"), on="name")
+        .group_by("thread_id")
+        .agg(pl.col("pattern").unique(maintain_order=True))
+    )
+    return dict(by_thread.iter_rows())
 
 
 def _addressed(name: str) -> list[str]:
@@ -57,13 +64,13 @@ def residual_chunks(
     """Ids of `chunks` (chunk_id, thread_id, text) that hold one of their thread's `names` (same, name)."""
     bare = chunks["text"].str.replace_all(_SPEAKER, _TURN).str.replace_all(_PLACEHOLDER, " \x01 ")
     texts = chunks.select("chunk_id", "thread_id", _edged(_folded(bare)).alias("text"))
-    by_thread = {key[0]: frame["name"] for key, frame in names.partition_by("thread_id", as_dict=True).items()}
+    patterns = _patterns(names)
     found: list[str] = []
     done = 0
     for (thread,), frame in texts.partition_by("thread_id", as_dict=True, maintain_order=True).items():
-        patterns = _patterns(by_thread[thread].unique(maintain_order=True)) if thread in by_thread else []
-        if patterns:
-            found += frame.filter(pl.col("text").str.contains_any(patterns))["chunk_id"].to_list()
+        if thread in patterns:
+            held = frame["text"].str.contains_any(patterns[thread])
+            found += frame["chunk_id"].filter(held).to_list()
         done += frame.height
         if progress:
             progress(done, chunks.height)

@@ -2,7 +2,7 @@
 
 A topic file is line-based. Header lines: `topic`, `sub` (subreddits), `group` (chat names), `next` (topic that often
 follows), `slot name = a | b | c`. `dispute name` opens a matter people disagree on, with `+` and `-` lines.
-`stage key: label` opens a stage of the topic's arc; its lines start with a kind:
+`stage key: label` opens a stage of the topic's arc, `stage key` adds to it; its lines start with a kind:
 
     t title   q question or opener   d detail given by the asker   u further question
     a advice  s story of one who has been there   f what the asker reports back   c code
@@ -49,6 +49,7 @@ def parse_topic(text: str, source: str) -> Topic:
     """The topic written in `text`. Raises ValueError naming `source` and the line that is not understood."""
     topic = Topic(text.split(maxsplit=2)[1])
     side: tuple[list[str], list[str]] = ([], [])
+    stage: Stage | None = None
     for number, line in enumerate(text.splitlines(), 1):
         head, _, rest = line.partition(" ")
         rest = rest.replace("\\n", "\n").strip()
@@ -70,9 +71,11 @@ def parse_topic(text: str, source: str) -> Topic:
                 side[head == "-"].append(rest)
             case "stage":
                 key, _, label = rest.partition(":")
-                topic.stages.append(Stage(key.strip(), label.strip()))
-            case kind if kind in KINDS and topic.stages:
-                topic.stages[-1].lines.setdefault(kind, []).append(rest)
+                known = [s for s in topic.stages if s.key == key.strip()]
+                stage = known[0] if known else Stage(key.strip(), label.strip())
+                topic.stages.extend([] if known else [stage])
+            case kind if kind in KINDS and stage:
+                stage.lines.setdefault(kind, []).append(rest)
             case _:
                 raise ValueError(f"{source}:{number}: not a line of a content bank")
     return topic
@@ -81,7 +84,7 @@ def parse_topic(text: str, source: str) -> Topic:
 @cache
 def topics() -> dict[str, Topic]:
     """Every shipped topic by name, in the order of the names."""
-    folder = files(__package__) / "content" / "topics"
+    folder = files("user_embeddings_dagster.samples") / "content" / "topics"
     paths = sorted((p for p in folder.iterdir() if p.name.endswith(".txt")), key=lambda p: p.name)
     found = [parse_topic(path.read_text("utf-8"), path.name) for path in paths]
     return {topic.name: topic for topic in found}
@@ -90,7 +93,7 @@ def topics() -> dict[str, Topic]:
 @cache
 def foreign(language: str) -> dict[str, Topic]:
     """The topics that the bank of `language` covers, in that language."""
-    path = files(__package__) / "content" / "languages" / f"{language}.txt"
+    path = files("user_embeddings_dagster.samples") / "content" / "languages" / f"{language}.txt"
     parts = ("\n" + path.read_text("utf-8")).split("\ntopic ")[1:]
     found = [parse_topic("topic " + part, path.name) for part in parts]
     return {topic.name: topic for topic in found}
@@ -99,7 +102,7 @@ def foreign(language: str) -> dict[str, Topic]:
 @cache
 def phrases() -> dict[str, list[str]]:
     """Turns of phrase that fit any topic, by section: hedges, greetings, thanks, agreement, life, pii, …"""
-    text = (files(__package__) / "content" / "phrases.txt").read_text("utf-8")
+    text = (files("user_embeddings_dagster.samples") / "content" / "phrases.txt").read_text("utf-8")
     sections: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():

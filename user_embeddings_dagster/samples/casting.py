@@ -68,9 +68,7 @@ def scenes(
     return found
 
 
-def play(
-    rng: Random, dialogue: Dialogue, scene: Scene, manners: Manners, bystanders: Sequence[Person]
-) -> Thread:
+def play(rng: Random, dialogue: Dialogue, scene: Scene, manners: Manners, bystanders: Sequence[Person]) -> Thread:
     """The thread of `scene`: opening, the participants' turns, bystanders' turns and the asker's returns."""
     first = scene.sessions[0]
     asker = rng.choice(bystanders) if first.mentor else first.person

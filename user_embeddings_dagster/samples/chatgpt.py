@@ -16,10 +16,15 @@ from user_embeddings_dagster.samples.people import Person
 from user_embeddings_dagster.samples.storyline import Session
 
 _FOREIGN_OPEN = {
-    "de": "Gerne! Hier sind die wichtigsten Punkte:", "es": "¡Claro! Estos son los puntos principales:",
-    "fr": "Bien sûr ! Voici les points essentiels :", "pt": "Claro! Aqui estão os pontos principais:",
-    "ru": "Конечно! Вот основные моменты:", "zh": "当然可以！以下是几个要点：", "ar": "بالتأكيد! إليك أهم النقاط:", "hi": "ज़रूर! मुख्य बातें ये हैं:",
-}  # fmt: skip
+    "de": "Gerne! Hier sind die wichtigsten Punkte:",
+    "es": "¡Claro! Estos son los puntos principales:",
+    "fr": "Bien sûr ! Voici les points essentiels :",
+    "pt": "Claro! Aqui estão os pontos principais:",
+    "ru": "Конечно! Вот основные моменты:",
+    "zh": "当然可以！以下是几个要点：",
+    "ar": "بالتأكيد! إليك أهم النقاط:",
+    "hi": "ज़रूर! मुख्य बातें ये हैं:",
+}
 
 
 class Tree:
@@ -47,9 +52,18 @@ class Tree:
         """A new node under `parent`; without `timed` its time is null, as in system messages and some old exports."""
         self.at += self.rng.uniform(2, 9) if role != "user" else self.rng.uniform(20, 400)
         hidden = role == "system"
-        metadata: dict[str, Any] = {"is_visually_hidden_from_conversation": True} if hidden else {"timestamp_": "absolute", "message_type": None}
+        metadata: dict[str, Any] = (
+            {"is_visually_hidden_from_conversation": True}
+            if hidden
+            else {"timestamp_": "absolute", "message_type": None}
+        )
         if role == "assistant":
-            metadata |= {"model_slug": "gpt-4o", "default_model_slug": "auto", "parent_id": parent, "finish_details": {"type": "stop", "stop_tokens": [200002]}}
+            metadata |= {
+                "model_slug": "gpt-4o",
+                "default_model_slug": "auto",
+                "parent_id": parent,
+                "finish_details": {"type": "stop", "stop_tokens": [200002]},
+            }
         message = {
             "id": self._uuid(),
             "author": {"role": role, "name": name, "metadata": {}},
@@ -82,7 +96,7 @@ class Assistant:
         rng, say = self.rng, self.dialogue.grammar.say
         bound = thread.bound | asker.life | {"other": "you", "weekday": rng.choice(phrases()["weekdays"])}
         wanted = rng.choice((2, 2, 3, 3, 4)) if opening else 2
-        points = [p for p in (self.dialogue.line(thread, asker, "a") for _ in range(wanted)) if p]
+        points = [p for p in (self.dialogue.line(thread, asker, "a", length=4.0) for _ in range(wanted)) if p]
         if not thread.language:
             points = [f"{p} {say(phrases()['assistant_why'], bound)}" if rng.random() < 0.3 else p for p in points]
         thread.turns.append(Turn(None, "", 0))  # so that the next answer starts afresh
@@ -167,17 +181,36 @@ def _ask(rng: Random, tree: Tree, text: str, timed: bool, tally: Counter[str]) -
     asset = f"file-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
     if draw < 0.035:
         tally["image_parts"] += 1
-        pointer = {"content_type": "image_asset_pointer", "asset_pointer": f"file-service://{asset}", "size_bytes": 88_213, "width": 1024, "height": 768, "fovea": None, "metadata": None}
+        pointer = {
+            "content_type": "image_asset_pointer",
+            "asset_pointer": f"file-service://{asset}",
+            "size_bytes": 88_213,
+            "width": 1024,
+            "height": 768,
+            "fovea": None,
+            "metadata": None,
+        }
         return tree.add(tree.leaf, "user", {"content_type": "multimodal_text", "parts": [pointer, text]})
     tally["voice_parts"] += 1
     spoken = {"content_type": "audio_transcription", "text": text, "direction": "in", "decoding_id": None}
-    sound = {"content_type": "audio_asset_pointer", "asset_pointer": f"sediment://{asset}", "size_bytes": 53_760, "format": "wav", "metadata": {"start": 0.0, "end": 4.2}}
+    sound = {
+        "content_type": "audio_asset_pointer",
+        "asset_pointer": f"sediment://{asset}",
+        "size_bytes": 53_760,
+        "format": "wav",
+        "metadata": {"start": 0.0, "end": 4.2},
+    }
     return tree.add(tree.leaf, "user", {"content_type": "multimodal_text", "parts": [spoken, sound]})
 
 
 def _tool(rng: Random, tree: Tree, tally: Counter[str]) -> None:
     first, second = rng.randrange(3, 90), rng.randrange(3, 90)
-    code = {"content_type": "code", "language": "unknown", "response_format_name": None, "text": f"total = {first} * {second}\ntotal"}
+    code = {
+        "content_type": "code",
+        "language": "unknown",
+        "response_format_name": None,
+        "text": f"total = {first} * {second}\ntotal",
+    }
     tree.add(tree.leaf, "assistant", code)
     tree.mapping[tree.leaf]["message"]["recipient"] = "python"
     tree.add(tree.leaf, "tool", {"content_type": "execution_output", "text": str(first * second)}, name="python")
@@ -185,7 +218,14 @@ def _tool(rng: Random, tree: Tree, tally: Counter[str]) -> None:
 
 
 def _branch(
-    rng: Random, tree: Tree, asked: str, assistant: Assistant, dialogue: Dialogue, thread: Thread, person: Person, tally: Counter[str]
+    rng: Random,
+    tree: Tree,
+    asked: str,
+    assistant: Assistant,
+    dialogue: Dialogue,
+    thread: Thread,
+    person: Person,
+    tally: Counter[str],
 ) -> None:
     draw = rng.random()
     if draw < 0.07:  # regenerated: the first answer stays as a dead branch
@@ -211,7 +251,16 @@ def write_export(rng: Random, folder: Path, person: Person, conversations: Seque
     page = "<html>\n  <head>\n    <title>ChatGPT Data Export</title>\n    <script>\n      var jsonData = "
     feedback = []
     if rng.random() < 0.2 and listed:
-        feedback = [{"id": listed[0]["current_node"], "conversation_id": listed[0]["id"], "user_id": person.chatgpt_id, "rating": "thumbs_up", "create_time": "2024-08-20T10:00:00.000000Z", "content": "{}"}]
+        feedback = [
+            {
+                "id": listed[0]["current_node"],
+                "conversation_id": listed[0]["id"],
+                "user_id": person.chatgpt_id,
+                "rating": "thumbs_up",
+                "create_time": "2024-08-20T10:00:00.000000Z",
+                "content": "{}",
+            }
+        ]
     members = {
         "user.json": json.dumps(user),
         "conversations.json": text,

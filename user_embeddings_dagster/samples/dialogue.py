@@ -10,6 +10,8 @@ from user_embeddings_dagster.samples.people import Person
 from user_embeddings_dagster.samples.storyline import Session
 from user_embeddings_dagster.samples.voice import Voice, lower_start
 
+_ASKING = ("What about", "And what about", "Any thoughts on", "Do you have an opinion on", "Is there a rule for")
+
 
 @dataclass
 class Turn:
@@ -47,6 +49,7 @@ class Dialogue:
         self.rng = rng
         self.grammar = grammar
         self.voice = Voice(rng, grammar)
+        self._halves: dict[int, list[str]] = {}
 
     def bank_of(self, session: Session, foreign_share: float) -> tuple[Topic, Stage, str | None]:
         """Topic and stage to draw from: the person's own language where its bank covers the stage."""
@@ -100,20 +103,34 @@ class Dialogue:
     def _phrase(self, section: str, person: Person, bound: dict[str, str], **names: str) -> str:
         return self.grammar.say(phrases()[section], self._bound(person, bound, **names))
 
-    def line(self, thread: Thread, person: Person, *kinds: str) -> str:
+    def line(self, thread: Thread, person: Person, *kinds: str, length: float = 0.0) -> str:
         """A sentence of the first of `kinds` that the stage has, from a pattern new to the thread if there is one.
 
         "" if this message has used every pattern already.
         """
-        lines = next((thread.stage.lines[k] for k in kinds if k in thread.stage.lines), thread.stage.lines["q"])
+        every = next((thread.stage.lines[k] for k in kinds if k in thread.stage.lines), thread.stage.lines["q"])
+        lines = self._suited(every, length or person.style.length)
         bound = self._bound(person, thread.bound)
         now = len(thread.turns)
-        text = self.grammar.say(lines, bound, thread.used) or self.grammar.say(
-            lines, bound, {pattern for pattern, turn in thread.used.items() if turn == now}
-        )
+        mine = {pattern for pattern, turn in thread.used.items() if turn == now}
+        text, joints = "", thread.language is None and kinds[0] in "asdf"
+        for patterns, avoid in ((lines, thread.used), (every, thread.used), (every, mine)):
+            text = text or self.grammar.say(patterns, bound, avoid, joints)
+        if 0 < len(text.split()) < 3 and text.endswith("?") and not thread.language:
+            text = f"{self.rng.choice(_ASKING)} {lower_start(text)}"
         if text:
             thread.used[self.grammar.last] = now
         return text
+
+    def _suited(self, lines: list[str], length: float) -> list[str]:
+        """Mostly the longer half of `lines` for people of many words; any of them for people of few."""
+        if len(lines) < 3 or length < 1.5 or self.rng.random() < 0.25:
+            return lines
+        if id(lines) not in self._halves:
+            ranked = sorted(lines, key=len)
+            middle = len(ranked) // 2
+            self._halves[id(lines)] = ranked[middle:]
+        return self._halves[id(lines)]
 
     def _say(self, thread: Thread, person: Person, sentences: list[str], hedged: bool = False) -> str:
         return self.voice.message(person, [s for s in sentences if s], thread.language is not None, hedged)
@@ -189,7 +206,14 @@ class Dialogue:
         return lines
 
     def _dress(
-        self, thread: Thread, person: Person, parent: Turn, act: str, lines: list[str], chat: bool, cast: Sequence[Person]
+        self,
+        thread: Thread,
+        person: Person,
+        parent: Turn,
+        act: str,
+        lines: list[str],
+        chat: bool,
+        cast: Sequence[Person],
     ) -> list[str]:
         rng, bound, called = self.rng, thread.bound, self._call(parent)
         if act == "f" and rng.random() < 0.35:
@@ -203,7 +227,9 @@ class Dialogue:
         if act in "asdf" and act != "side" and rng.random() < share * (0.6 if chat else 1.0):
             lines.insert(0, self._phrase(f"frame_{act}", person, bound))
         if parent.person and rng.random() < (0.16 if chat else 0.05):
-            lead = self._phrase("address", person, bound, other=called).replace("@" + called, "@" + parent.person.handle)
+            lead = self._phrase("address", person, bound, other=called).replace(
+                "@" + called, "@" + parent.person.handle
+            )
             lines[0] = f"{lead} {lower_start(lines[0])}"
         third = [p for p in cast if p is not person and p is not parent.person]
         if chat and third and rng.random() < 0.07:

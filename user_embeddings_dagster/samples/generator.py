@@ -19,7 +19,7 @@ from user_embeddings_dagster.samples.storyline import Session, storyline
 
 DATADAOS = ("reddit", "telegram", "chatgpt", "pushshift")
 Progress = Callable[[str, int, int], None]
-_PUBLIC_SHARE = 0.25  # pushshift's regular authors per contributor
+_PUBLIC_SHARE = 0.22  # pushshift's regular authors per contributor
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _sessions(seed: int, people: Sequence[Person], platform: str) -> list[Sessio
     for one in people:
         rng = Random(f"{seed}:story:{one.number}")
         both = len(one.platforms) == 2
-        length = int(rng.triangular(9, 27, 13)) + 8 * both
+        length = int(rng.triangular(9, 24, 12)) + 8 * both
         whole = storyline(rng, one, length)
         sides = [rng.choice(one.platforms) if both else platform for _ in whole]
         found += [s for s, side in zip(whole, sides, strict=True) if side == platform]
@@ -62,7 +62,9 @@ def _accounts(folder: Path, rows: list[tuple[str, str]]) -> Path:
     return path
 
 
-def _forum(seed: int, name: str, people: Sequence[Person], others: Sequence[Person], tally: Counter[str]) -> tuple[Random, Dialogue, list[Thread]]:
+def _forum(
+    seed: int, name: str, people: Sequence[Person], others: Sequence[Person], tally: Counter[str]
+) -> tuple[Random, Dialogue, list[Thread]]:
     rng = Random(f"{seed}:{name}")
     dialogue = Dialogue(rng, Grammar(rng))
     sessions = _sessions(seed, people, name)
@@ -76,7 +78,9 @@ def _forum(seed: int, name: str, people: Sequence[Person], others: Sequence[Pers
     return rng, dialogue, threads
 
 
-def _reddit(seed: int, folder: Path, people: Sequence[Person], others: Sequence[Person], tally: Counter[str]) -> tuple[int, list[Path]]:
+def _reddit(
+    seed: int, folder: Path, people: Sequence[Person], others: Sequence[Person], tally: Counter[str]
+) -> tuple[int, list[Path]]:
     rng, dialogue, threads = _forum(seed, "reddit", people, others, tally)
     items = reddit.items_of(rng, dialogue, threads, 40_000_000)
     reddit.disturb(rng, items, {p.number for p in people}, tally)
@@ -88,7 +92,9 @@ def _reddit(seed: int, folder: Path, people: Sequence[Person], others: Sequence[
     return sum(i.in_dump or (i.person is not None and i.person.number in owners) for i in items), paths
 
 
-def _pushshift(seed: int, folder: Path, others: Sequence[Person], count: int, tally: Counter[str]) -> tuple[int, list[Path]]:
+def _pushshift(
+    seed: int, folder: Path, others: Sequence[Person], count: int, tally: Counter[str]
+) -> tuple[int, list[Path]]:
     authors = [person(Random(f"{seed}:public:{n}"), 10_000 + n) for n in range(count)]
     rng, dialogue, threads = _forum(seed, "pushshift", authors, others, tally)
     items = reddit.items_of(rng, dialogue, threads, 55_000_000)
@@ -98,7 +104,9 @@ def _pushshift(seed: int, folder: Path, others: Sequence[Person], count: int, ta
     return sum(i.in_dump for i in items), paths
 
 
-def _telegram(seed: int, folder: Path, people: Sequence[Person], others: Sequence[Person], tally: Counter[str]) -> tuple[int, list[Path]]:
+def _telegram(
+    seed: int, folder: Path, people: Sequence[Person], others: Sequence[Person], tally: Counter[str]
+) -> tuple[int, list[Path]]:
     rng = Random(f"{seed}:telegram")
     world = telegram.World(rng, Dialogue(rng, Grammar(rng)), people, others, tally)
     world.live(_sessions(seed, people, "telegram"))
@@ -121,9 +129,7 @@ def _chatgpt(seed: int, folder: Path, people: Sequence[Person], tally: Counter[s
     return tally["records"], paths
 
 
-def generate(
-    landing: Path, seed: int = 7, contributors: int = 128, progress: Progress | None = None
-) -> SampleManifest:
+def generate(landing: Path, seed: int = 7, contributors: int = 128, progress: Progress | None = None) -> SampleManifest:
     """Write the sample exports below `landing`/<datadao>/. The same seed and count give the same bytes.
 
     `progress(datadao, done, total)` is called as each DataDAO is finished. Raises ValueError for fewer than 20

@@ -9,6 +9,11 @@ _SLOT = re.compile(r"(\b[Aa] )?<([^<>\s]+)>")
 _RANGE = re.compile(r"(\d+)-(\d+)\Z")
 _STRAY = re.compile(r",? +(?=[?,])|,(?=\?)| +(?=\.(?:\s|$))")
 _AFTER_STOP = re.compile(r"\.~ (.)")
+# Words that do not open a sentence of their own: what comes before them keeps its comma.
+_TIED = re.compile(
+    r"(?:\.~|;| -) (?=(?:so|since|as|because|when|but|and|or|then|which|until|like|with|without|in|on|at|by|for|from|"
+    r"under|over|to|nor|before|after|while|where|though|yet|if|of|not|no|even|only|too|plus|all)\b)"
+)
 _JOINT = re.compile(r"\}, \{")
 _JOINTS = (", ", ", ", ", ", ".~ ", ".~ ", ".~ ", "; ", " - ", ", ")
 _ATTEMPTS = 12
@@ -46,6 +51,7 @@ class Grammar:
             pattern = pattern[: match.start()] + choice + pattern[match.end() :]
         text = _SLOT.sub(lambda match: self._fill(match, bound), pattern)
         text = _STRAY.sub("", re.sub(r"(?<=\S)[ \t]{2,}", " ", text)).strip()
+        text = _TIED.sub(", ", text)
         text = _AFTER_STOP.sub(lambda match: ". " + match[1].upper(), text)
         return text if text.startswith(("http", "`")) else text[:1].upper() + text[1:]
 
@@ -62,10 +68,10 @@ class Grammar:
             article = article[:1] + "n "
         return article + value
 
-    def say(self, patterns: list[str], bound: dict[str, str], avoid: Collection[str] = ()) -> str:
+    def say(self, patterns: list[str], bound: dict[str, str], avoid: Collection[str] = (), joints: bool = False) -> str:
         """A sentence from `patterns` that was not given out before, as far as the patterns allow.
 
-        Patterns in `avoid` are passed over; "" if there is no other.
+        Patterns in `avoid` are passed over; "" if there is no other. `joints`: vary how its halves are joined.
         """
         if avoid and all(pattern in avoid for pattern in patterns):
             return ""
@@ -75,7 +81,7 @@ class Grammar:
             if pattern in avoid:
                 continue
             self.last = pattern
-            text = self.expand(self.vary(pattern), bound)
+            text = self.expand(self.vary(pattern) if joints else pattern, bound)
             if text not in self._given:
                 break
         self._given.add(text)

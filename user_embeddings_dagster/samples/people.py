@@ -7,14 +7,53 @@ from user_embeddings_dagster.samples.bank import LANGUAGES, foreign, phrases, to
 
 # Display names that break naive masking: regex characters, no word boundaries, common words.
 HOSTILE_NAMES = (
-    ("R.J. (the *real* one) [$]+", ""), ("王小明", ""), ("Will", ""), ("May", "Day"), ("Sunny", ""), ("Анна", "Ким"),
-    ("ليلى", ""), ("\\d{3}^x|y", ""), ("José-María", "O'Neill"), ("Ⓜark", ""), ("Hope", ""), ("A", ""),
-)  # fmt: skip
+    ("R.J. (the *real* one) [$]+", ""),
+    ("王小明", ""),
+    ("Will", ""),
+    ("May", "Day"),
+    ("Sunny", ""),
+    ("Анна", "Ким"),
+    ("ليلى", ""),
+    ("\\d{3}^x|y", ""),
+    ("José-María", "O'Neill"),
+    ("Ⓜark", ""),
+    ("Hope", ""),
+    ("A", ""),
+)
 _HANDLE_WORDS = (
-    "moss", "ember", "quartz", "falcon", "biscuit", "harbor", "velvet", "cobalt", "pickle", "lantern", "otter", "tundra",
-    "maple", "static", "comet", "gravel", "noodle", "willow", "copper", "drizzle", "badger", "juniper", "pixel", "anchor",
-    "thimble", "saffron", "walrus", "cinder", "marble", "rustle", "kettle", "sprocket",
-)  # fmt: skip
+    "moss",
+    "ember",
+    "quartz",
+    "falcon",
+    "biscuit",
+    "harbor",
+    "velvet",
+    "cobalt",
+    "pickle",
+    "lantern",
+    "otter",
+    "tundra",
+    "maple",
+    "static",
+    "comet",
+    "gravel",
+    "noodle",
+    "willow",
+    "copper",
+    "drizzle",
+    "badger",
+    "juniper",
+    "pixel",
+    "anchor",
+    "thimble",
+    "saffron",
+    "walrus",
+    "cinder",
+    "marble",
+    "rustle",
+    "kettle",
+    "sprocket",
+)
 _EMOJI = ("🙂", "😂", "🎉", "👍", "😅", "🙏", "🔥", "❤️", "🤔", "👀", "💪", "🤷‍♀️", "😭", "✨", "🫠", "👨‍👩‍👧")
 
 
@@ -75,7 +114,7 @@ def _style(rng: Random) -> Style:
         hedge=rng.choice((0, 0.05, 0.12, 0.22)),
         filler=rng.choice((0, 0.05, 0.12, 0.2)),
         greet=rng.choice((0, 0.1, 0.5)),
-        length=rng.choice((1.2, 1.6, 2.2, 2.8, 3.5)),
+        length=rng.choice((1.2, 1.6, 2.0, 2.2, 2.8, 3.2)),
         gap=rng.choice((" ",) * 8 + ("  ", "\n\n", "... ", "\n")),
         exclaims=rng.random() < 0.2,
         splits=rng.random() < 0.35,
@@ -86,9 +125,16 @@ def _handle(rng: Random, first: str, number: int) -> str:
     one, two = rng.sample(_HANDLE_WORDS, 2)
     plain = first.lower() if first.isascii() and first.isalpha() else one
     shapes = (
-        f"{one}_{two}", f"{one.title()}{two.title()}{rng.randint(1, 99)}", f"{plain}{rng.randint(70, 2009)}", f"{plain}_{two}",
-        f"the{one}{two}", f"{two}-{one}", f"{one}{rng.randint(100, 9999)}", f"not_{plain}_again", f"{two.title()}Of{one.title()}",
-    )  # fmt: skip
+        f"{one}_{two}",
+        f"{one.title()}{two.title()}{rng.randint(1, 99)}",
+        f"{plain}{rng.randint(70, 2009)}",
+        f"{plain}_{two}",
+        f"the{one}{two}",
+        f"{two}-{one}",
+        f"{one}{rng.randint(100, 9999)}",
+        f"not_{plain}_again",
+        f"{two.title()}Of{one.title()}",
+    )
     return f"{rng.choice(shapes)}{number % 97}"[:20]
 
 
@@ -110,12 +156,16 @@ def person(rng: Random, number: int, platforms: tuple[str, ...] = (), hostile: b
     first = bank["first_names"][number % len(bank["first_names"])]
     last = rng.choice(bank["last_names"]) if rng.random() < 0.75 else ""
     if hostile:
-        first, last = HOSTILE_NAMES[number % len(HOSTILE_NAMES)]
+        first, last = HOSTILE_NAMES[number // 4 % len(HOSTILE_NAMES)]
     interests = rng.sample(covered, min(1, len(covered)))
     interests += rng.sample([n for n in names if n not in interests], 2 - len(interests))
     return Person(
-        number, first, last,
-        handle=_handle(rng, first, number),
+        number,
+        first,
+        last,
+        handle=first.lower()
+        if hostile and first.isascii() and first.isalpha() and last == "" and len(first) > 2 and platforms
+        else _handle(rng, first, number),
         wallet="0x" + f"{rng.getrandbits(160):040x}",
         telegram_id=rng.randrange(10**8, 7 * 10**9),
         chatgpt_id="user-" + "".join(rng.choices("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789", k=24)),
@@ -126,7 +176,7 @@ def person(rng: Random, number: int, platforms: tuple[str, ...] = (), hostile: b
         life=_life(rng),
         evening=rng.choice((7.5, 12.5, 18.5, 20.0, 21.0, 22.5)) + rng.uniform(-1, 1),
         platforms=platforms,
-    )  # fmt: skip
+    )
 
 
 _PAIRS = {3: ("reddit", "chatgpt"), 9: ("telegram", "chatgpt"), 16: ("reddit", "telegram")}

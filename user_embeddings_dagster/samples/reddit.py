@@ -1,6 +1,5 @@
 """Reddit: data-request zips of contributors, and the monthly public dumps that hydrate them."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from random import Random
 from typing import Any
 
 from user_embeddings_dagster.samples import archives
+from user_embeddings_dagster.samples.bank import phrases
 from user_embeddings_dagster.samples.dialogue import Dialogue, Thread, Turn
 from user_embeddings_dagster.samples.people import Person
 
@@ -82,9 +82,20 @@ def _item(rng: Random, thread: Thread, turn: Turn, index: int, ids: list[str], p
     post = ids[0]
     parent = None if not index else f"t3_{post}" if not turn.parent else f"t1_{ids[turn.parent]}"
     item = Item(
-        ids[-1], account(turn.person) if turn.person else "[deleted]", turn.person, turn.text, turn.at, thread.place,
-        thread.title, post, parent, turn.edited, path=path, in_dump=not hidden, marks=turn.marks,
-    )  # fmt: skip
+        ids[-1],
+        account(turn.person) if turn.person else "[deleted]",
+        turn.person,
+        turn.text,
+        turn.at,
+        thread.place,
+        thread.title,
+        post,
+        parent,
+        turn.edited,
+        path=path,
+        in_dump=not hidden,
+        marks=turn.marks,
+    )
     if not index and rng.random() < 0.1:
         item.text, item.url = "", f"https://{rng.choice(('blog', 'news', 'video'))}.example.org/{_slug(thread.title)}"
     return item
@@ -94,22 +105,18 @@ def _bot(rng: Random, dialogue: Dialogue, thread: Thread, like: Item, ids: list[
     auto = rng.random() < 0.7
     pattern = "bot" if auto else "helper_bot"
     bound = thread.bound | {"label": thread.stage.label}
-    text = dialogue.grammar.say(dialogue_bank(pattern), bound)
+    text = dialogue.grammar.say(phrases()[pattern], bound)
     parent = f"t3_{ids[0]}" if auto else f"t1_{ids[-1]}" if len(ids) > 1 else f"t3_{ids[0]}"
     at = (thread.turns[0].at if auto else like.at) + rng.randrange(1, 9)
     name = "AutoModerator" if auto else "metric_units_bot"
     return Item(new_id, name, None, text, at, thread.place, thread.title, ids[0], parent, path=path, marks={"bot"})
 
 
-def dialogue_bank(section: str) -> list[str]:
-    """Patterns of a section of the phrases bank."""
-    from user_embeddings_dagster.samples.bank import phrases
-
-    return phrases()[section]
-
-
 def disturb(rng: Random, items: list[Item], owners: set[int], tally: Counter[str]) -> None:
     """Deleted authors, missing parents, reply cycles and repeated records among bystanders' comments, in place."""
+    tally["unhydrated_records"] = sum(
+        not i.in_dump and i.person is not None and i.person.number in owners for i in items
+    )
     loose = [i for i in items if i.parent and i.person and i.person.number not in owners and i.in_dump]
     rng.shuffle(loose)
     share = max(2, len(loose) // 30)
@@ -163,7 +170,13 @@ def _comment(item: Item, common: dict[str, Any]) -> dict[str, Any]:
     if item.era == 2:  # 2017 to 2019: permalinks, floats for `edited`
         return common | extra | {"permalink": f"{item.path}{item.id}/", "is_submitter": False, "author_fullname": None}
     head = {"all_awardings": [], "archived": False, "associated_award": None, "awarders": [], "collapsed": False}
-    tail = {"locked": False, "no_follow": True, "permalink": f"{item.path}{item.id}/", "send_replies": True, "gildings": {}}
+    tail = {
+        "locked": False,
+        "no_follow": True,
+        "permalink": f"{item.path}{item.id}/",
+        "send_replies": True,
+        "gildings": {},
+    }
     return head | common | extra | tail | {"treatment_tags": [], "unrepliable_reason": None, "updated_on": item.at + 9}
 
 
@@ -179,7 +192,9 @@ def _post(item: Item, common: dict[str, Any]) -> dict[str, Any]:
         "url": item.url or _WEB + item.path,
     }
     if item.era == 1:
-        return {"media_embed": {}, "from": None, "downs": 0, "hide_score": False, "name": f"t3_{item.id}"} | common | extra
+        return (
+            {"media_embed": {}, "from": None, "downs": 0, "hide_score": False, "name": f"t3_{item.id}"} | common | extra
+        )
     if item.era == 2:
         return common | extra | {"is_crosspostable": False, "is_video": False, "pinned": False, "spoiler": False}
     return {"all_awardings": [], "allow_live_comments": False} | common | extra | {"upvote_ratio": 1.0, "wls": 6}
@@ -206,7 +221,9 @@ def write_dumps(
             lines += [archives.compact(record(item, rng))] * item.records
             tally["records"] += item.records
         if broken and name.endswith("03") and name.startswith("RC"):
-            lines.insert(len(lines) // 2, '{"id":"kq0brok","author":"nobody","body":"cut \\u00 in the middle,"created_utc":17\n')
+            lines.insert(
+                len(lines) // 2, '{"id":"kq0brok","author":"nobody","body":"cut \\u00 in the middle,"created_utc":17\n'
+            )
             tally["broken_records"] += 1
         if broken and name.endswith("05") and name.startswith("RC"):
             lines.append(lines[0][: len(lines[0]) * 2 // 3])
@@ -219,8 +236,3 @@ def write_dumps(
 def stamp(at: int) -> str:
     """A time as data requests write it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def dumps_json(value: Any) -> str:
-    """Compact JSON text."""
-    return json.dumps(value, ensure_ascii=False)

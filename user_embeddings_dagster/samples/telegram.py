@@ -17,8 +17,15 @@ from user_embeddings_dagster.samples.people import Person
 from user_embeddings_dagster.samples.storyline import Session
 from user_embeddings_dagster.samples.telegram_chats import Chat, Scribe
 
-_ABOUT = "Here is the data you requested. Remember: Telegram is ad free, it doesn't use your data for ad targeting and doesn't sell it to others. Telegram only keeps the information it needs to function as a secure and feature-rich cloud service.\n\nCheck out Settings > Privacy & Security on Telegram's mobile apps for the relevant settings."
-_CONTACTS = "If you allow access, your contacts are continuously synced with Telegram. Thanks to this, you can easily switch to Telegram and immediately connect with friends across all your devices."
+_ABOUT = (
+    "Here is the data you requested. Remember: Telegram is ad free, it doesn't use your data for ad targeting and doesn't "
+    "sell it to others. Telegram only keeps the information it needs to function as a secure and feature-rich cloud "
+    "service.\n\nCheck out Settings > Privacy & Security on Telegram's mobile apps for the relevant settings."
+)
+_CONTACTS = (
+    "If you allow access, your contacts are continuously synced with Telegram. Thanks to this, you can easily switch to "
+    "Telegram and immediately connect with friends across all your devices."
+)
 _FREQUENT = "This rating shows which people you are likelier to message frequently."
 _PUBLIC = 2  # groups that are exported on their own too
 _FULL_COPIES = 2  # owners whose export holds a whole group; the others' hold their own messages only
@@ -56,7 +63,9 @@ def dated(message: Mapping[str, Any], shift: int, legacy: bool) -> dict[str, Any
 class World:
     """All chats of the telegram DataDAO."""
 
-    def __init__(self, rng: Random, dialogue: Dialogue, owners: Sequence[Person], others: Sequence[Person], tally: Counter[str]) -> None:
+    def __init__(
+        self, rng: Random, dialogue: Dialogue, owners: Sequence[Person], others: Sequence[Person], tally: Counter[str]
+    ) -> None:
         self.rng, self.dialogue, self.tally = rng, dialogue, tally
         self.owners, self.others = owners, others
         self.groups: list[Chat] = []
@@ -77,7 +86,9 @@ class World:
             self._personal(owner, [s for s in personal if s.person is owner], [s for s in saved if s.person is owner])
 
     def _threads(self, sessions: Sequence[Session], manners: Manners, people: Sequence[Person]) -> list[Thread]:
-        found = [play(self.rng, self.dialogue, s, manners, people) for s in scenes(self.rng, sessions, manners, lambda _: "")]
+        found = [
+            play(self.rng, self.dialogue, s, manners, people) for s in scenes(self.rng, sessions, manners, lambda _: "")
+        ]
         if len(found) > 8:
             plant(self.rng, self.dialogue, found, self.tally)
         self.threads += found
@@ -140,21 +151,30 @@ class World:
     def _account(self, folder: Path, owner: Person, listed: list[dict[str, Any]], zipped: bool) -> Path:
         rng = self.rng
         contacts = [
-            {"user_id": 0, "first_name": p.first, "last_name": p.last, "phone_number": pii_value(rng, "phone", p.first, p.last), "date": _iso(1_600_000_000 + p.number * 7_777, 0)}
+            {
+                "user_id": 0,
+                "first_name": p.first,
+                "last_name": p.last,
+                "phone_number": pii_value(rng, "phone", p.first, p.last),
+                "date": _iso(1_600_000_000 + p.number * 7_777, 0),
+            }
             for p in rng.sample(list(self.others), min(4, len(self.others)))
         ]
         export = {
             "about": _ABOUT,
             "personal_information": {
-                "user_id": owner.telegram_id, "first_name": owner.first, "last_name": owner.last,
-                "phone_number": pii_value(rng, "phone", owner.first, owner.last), "username": f"@{owner.handle.replace('-', '_')}",
+                "user_id": owner.telegram_id,
+                "first_name": owner.first,
+                "last_name": owner.last,
+                "phone_number": pii_value(rng, "phone", owner.first, owner.last),
+                "username": f"@{owner.handle.replace('-', '_')}",
                 "bio": f"{owner.life['job']}, {owner.life['city']}",
             },
             "profile_pictures": [],
             "contacts": {"about": _CONTACTS, "list": contacts},
             "frequent_contacts": {"about": _FREQUENT, "list": []},
             "chats": {"about": "This page lists all chats from this export.", "list": listed},
-        }  # fmt: skip
+        }
         text = json.dumps(export, ensure_ascii=False, indent=1)
         name = f"{owner.wallet[2:10]}/DataExport_2024-09-{1 + owner.number % 28:02d}"
         if zipped:

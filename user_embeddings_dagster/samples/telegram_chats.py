@@ -11,7 +11,10 @@ from user_embeddings_dagster.samples.bank import phrases
 from user_embeddings_dagster.samples.dialogue import Dialogue, Thread, Turn
 from user_embeddings_dagster.samples.people import Person
 
-_ENTITY = re.compile(r"```(?P<pre>.*?)```|`(?P<code>[^`\n]+)`|(?P<link>https?://\S+)|(?P<mention>@\w{4,})|(?P<email>[\w.]+@[\w.]+\w)", re.S)
+_ENTITY = re.compile(
+    r"```(?P<pre>.*?)```|`(?P<code>[^`\n]+)`|(?P<link>https?://\S+)|(?P<mention>@\w{4,})|(?P<email>[\w.]+@[\w.]+\w)",
+    re.S,
+)
 NOT_INCLUDED = "(File not included. Change data exporting settings to download.)"
 
 
@@ -63,11 +66,31 @@ def _media(rng: Random, kind: str, number: int) -> dict[str, Any]:
             return {"photo": f"photos/photo_{number}.jpg", "width": 1280, "height": rng.choice((720, 960))}
         case "sticker":
             emoji = rng.choice(("😆", "👍", "🐸", "❤️", "🙈"))
-            return {"file": f"stickers/sticker ({number % 90}).webp", "thumbnail": f"stickers/sticker ({number % 90}).webp_thumb.jpg", "media_type": "sticker", "sticker_emoji": emoji, "width": 512, "height": 512}
+            return {
+                "file": f"stickers/sticker ({number % 90}).webp",
+                "thumbnail": f"stickers/sticker ({number % 90}).webp_thumb.jpg",
+                "media_type": "sticker",
+                "sticker_emoji": emoji,
+                "width": 512,
+                "height": 512,
+            }
         case "voice_message":
-            return {"file": f"voice_messages/audio_{number}.ogg", "media_type": kind, "mime_type": "audio/ogg", "duration_seconds": seconds}
+            return {
+                "file": f"voice_messages/audio_{number}.ogg",
+                "media_type": kind,
+                "mime_type": "audio/ogg",
+                "duration_seconds": seconds,
+            }
         case "video_file":
-            return {"file": NOT_INCLUDED, "thumbnail": NOT_INCLUDED, "media_type": kind, "mime_type": "video/mp4", "duration_seconds": seconds, "width": 720, "height": 1280}
+            return {
+                "file": NOT_INCLUDED,
+                "thumbnail": NOT_INCLUDED,
+                "media_type": kind,
+                "mime_type": "video/mp4",
+                "duration_seconds": seconds,
+                "width": 720,
+                "height": 1280,
+            }
         case _:
             return {"file": f"files/notes_{number}.pdf", "mime_type": "application/pdf"}
 
@@ -90,7 +113,13 @@ class Scribe:
         if title is not None and placed:
             opener = chat.members[0]
             names = [member.name for member in chat.members]
-            self._service(chat, number, placed[0][0] - 90_000, opener, {"action": "create_group", "title": title, "members": names})
+            self._service(
+                chat,
+                number,
+                placed[0][0] - 90_000,
+                opener,
+                {"action": "create_group", "title": title, "members": names},
+            )
         ids: dict[int, int] = {}
         for at, _, thread, turn in placed:
             number += self.rng.choice((1, 1, 1, 2, 5))
@@ -106,7 +135,13 @@ class Scribe:
         for turn in thread.turns:
             rows.append(turn)
             sentences = re.split(r"(?<=[.?!]) (?=[A-Z])", turn.text)
-            if turn.person and turn.person.style.splits and len(sentences) > 1 and "```" not in turn.text and not turn.marks:
+            if (
+                turn.person
+                and turn.person.style.splits
+                and len(sentences) > 1
+                and "```" not in turn.text
+                and not turn.marks
+            ):
                 turn.text = sentences[0]
                 for gap, sentence in enumerate(sentences[1:], 1):
                     rows.append(Turn(turn.person, sentence, turn.at + 6 * gap, None, turn.act))
@@ -117,7 +152,9 @@ class Scribe:
         message: dict[str, Any] = {"id": number, "type": "message", "at": at}
         if turn.edited:
             message["edited_at"] = turn.edited
-        name = person.name if person and person.number % 17 != 5 else None  # an account deleted since
+        name = (
+            None if not person or (not person.platforms and person.number % 17 == 5) else person.name
+        )  # None: deleted
         message |= {"from": name, "from_id": f"user{person.telegram_id}" if person else None}
         if reply and rng.random() < 0.8:
             message["reply_to_message_id"] = reply
@@ -132,11 +169,19 @@ class Scribe:
             if kind in ("voice_message", "sticker"):
                 text = ""
             elif rng.random() < 0.5 and person:
-                text = self.dialogue.voice.message(person, [self.dialogue.grammar.say(phrases()["sticker_caption"], {})])
+                text = self.dialogue.voice.message(
+                    person, [self.dialogue.grammar.say(phrases()["sticker_caption"], {})]
+                )
         return message | _text(text)
 
     def _service(self, chat: Chat, number: int, at: int, actor: Person, extra: dict[str, Any]) -> None:
-        message = {"id": number, "type": "service", "at": at, "actor": actor.name, "actor_id": f"user{actor.telegram_id}"}
+        message = {
+            "id": number,
+            "type": "service",
+            "at": at,
+            "actor": actor.name,
+            "actor_id": f"user{actor.telegram_id}",
+        }
         chat.messages.append(message | extra | {"text": "", "text_entities": []})
         chat.authors.append(actor)
         self.tally["service_messages"] += 1
@@ -147,7 +192,13 @@ class Scribe:
         if chat.name is None or draw > 0.035:
             return number
         if draw < 0.015:
-            extra = rng.choice(({"action": "pin_message", "message_id": number}, {"action": "invite_members", "members": [member.name]}, {"action": "phone_call", "duration_seconds": 77, "discard_reason": "hangup"}))
+            extra = rng.choice(
+                (
+                    {"action": "pin_message", "message_id": number},
+                    {"action": "invite_members", "members": [member.name]},
+                    {"action": "phone_call", "duration_seconds": 77, "discard_reason": "hangup"},
+                )
+            )
             self._service(chat, number + 1, at + 30, member, extra)
             return number + 1
         bound = {"weekday": rng.choice(phrases()["weekdays"])}
@@ -156,7 +207,12 @@ class Scribe:
             question, _, answers = self.dialogue.grammar.say(phrases()["poll"], bound).partition(" :: ")
             options = [{"text": a, "voters": rng.randrange(6), "chosen": False} for a in answers.split(" | ")]
             message = self._message(number + 1, at + 40, turn, None)
-            message["poll"] = {"question": question, "closed": False, "total_voters": sum(o["voters"] for o in options), "answers": options}
+            message["poll"] = {
+                "question": question,
+                "closed": False,
+                "total_voters": sum(o["voters"] for o in options),
+                "answers": options,
+            }
             self.tally["polls"] += 1
         else:
             turn.text = self.dialogue.grammar.say(phrases()["forward_text"], bound)

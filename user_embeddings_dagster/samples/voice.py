@@ -9,13 +9,32 @@ from user_embeddings_dagster.samples.grammar import Grammar
 from user_embeddings_dagster.samples.people import Person
 
 _SLANG = {
-    "because": "cuz", "really": "rly", "you": "u", "probably": "prob", "thanks": "thx", "though": "tho", "people": "ppl",
-    "going to": "gonna", "want to": "wanna", "don't know": "dunno", "something": "smth", "about": "abt",
-}  # fmt: skip
+    "because": "cuz",
+    "really": "rly",
+    "you": "u",
+    "probably": "prob",
+    "thanks": "thx",
+    "though": "tho",
+    "people": "ppl",
+    "going to": "gonna",
+    "want to": "wanna",
+    "don't know": "dunno",
+    "something": "smth",
+    "about": "abt",
+}
 _BRITISH = {
-    "color": "colour", "favorite": "favourite", "flavor": "flavour", "center": "centre", "mom": "mum", "apartment": "flat",
-    "organize": "organise", "realize": "realise", "neighbor": "neighbour", "gray": "grey", "aluminum": "aluminium",
-}  # fmt: skip
+    "color": "colour",
+    "favorite": "favourite",
+    "flavor": "flavour",
+    "center": "centre",
+    "mom": "mum",
+    "apartment": "flat",
+    "organize": "organise",
+    "realize": "realise",
+    "neighbor": "neighbour",
+    "gray": "grey",
+    "aluminum": "aluminium",
+}
 _SKIP = re.compile(r"`|https?://|^>|\|")
 
 
@@ -98,7 +117,7 @@ class Voice:
         text = parts[0]
         for part in parts[1:]:
             block = part.startswith(("```", ">")) or "\n" in part
-            joint = "\n\n" if block or text.endswith("```") or text.startswith(">") and "\n\n" not in text else gap
+            joint = "\n\n" if block or text.endswith("```") or (text.startswith(">") and "\n\n" not in text) else gap
             if joint == "... ":
                 text = text.removesuffix(".")
                 joint = " " if text.endswith(("?", "!")) else joint
@@ -111,7 +130,11 @@ class Voice:
             return f"{rng.choice(bank['hedge']).capitalize()} {lower_start(text)}".replace("Imo ", "Imo, ")
         if rng.random() < style.filler:
             word = rng.choice(bank["filler"])
-            if text.endswith(".") and word in ("honestly", "tbh", "to be fair", "not gonna lie", "in fairness") and rng.random() < 0.4:
+            if (
+                text.endswith(".")
+                and word in ("honestly", "tbh", "to be fair", "not gonna lie", "in fairness")
+                and rng.random() < 0.4
+            ):
                 return f"{text[:-1]}, {word}."
             return f"{word[:1].upper()}{word[1:]}, {lower_start(text)}"
         return text

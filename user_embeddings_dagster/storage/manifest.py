@@ -60,9 +60,7 @@ def verify(folder: Path) -> str:
         if actual != size:
             raise CorruptArtifact(f"{folder}/{name}: {actual} bytes, the manifest says {size}")
         if file_sha256(present[name]) != digest:
-            raise CorruptArtifact(
-                f"{folder}/{name}: its bytes are not those of the manifest (sha256 differs)"
-            )
+            raise CorruptArtifact(f"{folder}/{name}: its bytes are not those of the manifest (sha256 differs)")
     return _content_hash(entries)
 
 

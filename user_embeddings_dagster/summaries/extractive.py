@@ -19,7 +19,7 @@ from user_embeddings_dagster.schema import CHUNK_SUMMARIES
 
 SUMMARISER = "extractive"
 PROGRAM_VERSION = "extractive-mmr-1"
-RELEVANCE = 0.7  # lambda of MMR
+RELEVANCE = 0.5  # lambda of MMR
 SUBJECT_SHARE = 0.75  # weight of SUBJECT's own words in what the chunk is about
 _GRAMMAR_WEIGHT = 0.1
 _WORD = re.compile(r"[^\W_]+")
@@ -60,9 +60,7 @@ def _summaries(chunks: pl.DataFrame, max_sentences: int, max_words: int) -> pl.D
         .agg(pl.col("turns").explode().str.strip_chars())
     )
     context = (
-        turns.filter(~own)
-        .group_by("row", maintain_order=True)
-        .agg(pl.col("turns").str.join(" ").alias("context"))
+        turns.filter(~own).group_by("row", maintain_order=True).agg(pl.col("turns").str.join(" ").alias("context"))
     )
     rows = sentences.join(context, on="row", how="left").sort("row")
     texts = [
@@ -76,20 +74,14 @@ def _summaries(chunks: pl.DataFrame, max_sentences: int, max_words: int) -> pl.D
         program_version=pl.lit(PROGRAM_VERSION),
     ).filter(pl.col("text") != "")
     ids = summarised.select("chunk_id", "summarizer", "program_version", "text").iter_rows()
-    summarised = summarised.with_columns(
-        summary_id=pl.Series([content_id(*parts) for parts in ids], dtype=pl.String)
-    )
+    summarised = summarised.with_columns(summary_id=pl.Series([content_id(*parts) for parts in ids], dtype=pl.String))
     return CHUNK_SUMMARIES.conform(summarised)
 
 
 def _summary(sentences: Sequence[str], context: str, max_sentences: int, max_words: int) -> str:
     if not sentences:
         return ""
-    chosen = (
-        range(len(sentences))
-        if len(sentences) <= max_sentences
-        else _chosen(sentences, context, max_sentences)
-    )
+    chosen = range(len(sentences)) if len(sentences) <= max_sentences else _chosen(sentences, context, max_sentences)
     *before, last = (_cut(sentences[place], max_words) for place in sorted(chosen))
     return " ".join(["SUBJECT:", *(s + "." if s[-1].isalnum() else s for s in before), last])
 

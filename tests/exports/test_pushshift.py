@@ -1,0 +1,159 @@
+"""Dumps of every era, with bad lines among good ones."""
+
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from user_embeddings_dagster.exports import lines, pushshift
+from user_embeddings_dagster.exports.reader import RawFile
+from user_embeddings_dagster.exports.registry import detect
+from user_embeddings_dagster.schema import NATIVE_MESSAGES
+
+REAL = Path(os.environ.get("USER_EMBEDDINGS_REAL_DATA", "")) / "reddit"
+
+
+def read(path: Path, *records: dict | bytes):
+    """Messages and rejected records of a dump with these records, one per line."""
+    rows = [r if isinstance(r, bytes) else json.dumps(r).encode() for r in records]
+    if rows:
+        path.write_bytes(b"\n".join(rows) + b"\n")
+    batches = list(pushshift.read(RawFile(path, path.name, "f" * 64)))
+    messages = pl.concat([NATIVE_MESSAGES.conform(batch.messages) for batch in batches])
+    return messages, [r for batch in batches for r in batch.rejected]
+
+
+def comment(**changes) -> dict:
+    base = {
+        "id": "c1", "author": "ann", "created_utc": 1134365188, "edited": False, "subreddit": "pics",
+        "link_id": "t3_a", "parent_id": "t3_a", "body": "hello",
+    }  # fmt: skip
+    return {k: v for k, v in (base | changes).items() if v is not ...}
+
+
+def post(**changes) -> dict:
+    base = {"id": "a", "author": "ann", "created_utc": 1, "subreddit": "pics", "title": "T", "selftext": "S"}
+    return {k: v for k, v in (base | changes).items() if v is not ...}
+
+
+@pytest.mark.parametrize(
+    ("record", "column", "expected"),
+    [
+        (comment(), "native_id", "t1_c1"),
+        (comment(id="t1_c1"), "native_id", "t1_c1"),
+        (comment(link_id="a"), "native_thread", "t3_a"),
+        (comment(parent_id="t1_b"), "native_parent", "t1_b"),
+        (comment(parent_id=36), "native_parent", "t1_10"),
+        (comment(parent_id=None), "native_parent", "t3_a"),
+        (comment(parent_id=...), "native_parent", "t3_a"),
+        (comment(created_utc="1134365188"), "created_at", datetime(2005, 12, 12, 5, 26, 28, tzinfo=UTC)),
+        (comment(created_utc=1134365188.0), "created_at", datetime(2005, 12, 12, 5, 26, 28, tzinfo=UTC)),
+        (comment(created_utc=1e300), "created_at", None),
+        (comment(created_utc="soon"), "created_at", None),
+        (comment(created_utc=...), "created_at", None),
+        (comment(edited=True), "edited_at", None),
+        (comment(edited=False), "edited_at", None),
+        (comment(edited=1134365188.5), "edited_at", datetime(2005, 12, 12, 5, 26, 28, 500_000, tzinfo=UTC)),
+        (comment(author="[deleted]"), "native_author", None),
+        (comment(author="[deleted]"), "role", "deleted"),
+        (comment(author=None), "role", "deleted"),
+        (comment(author=...), "role", "deleted"),
+        (comment(), "role", "user"),
+        (comment(body="[removed]"), "text", ""),
+        (comment(body="[deleted]"), "text", ""),
+        (comment(body='a "b"\n\u00e9\U0001f642'), "text", 'a "b"\n\u00e9\U0001f642'),
+        (comment(subreddit="u_ann"), "community", None),
+        (comment(subreddit="pics"), "community", "pics"),
+        (post(), "text", "T\n\nS"),
+        (post(), "native_thread", "t3_a"),
+        (post(name="t3_a"), "native_id", "t3_a"),
+        (post(), "native_parent", None),
+        (post(selftext=""), "text", "T"),
+        (post(selftext=None), "text", "T"),
+        (post(selftext=...), "text", "T"),
+        (post(selftext="[removed]"), "text", "T"),
+        (post(is_video=True), "media_kind", "video"),
+        (post(post_hint="image"), "media_kind", "photo"),
+        (post(is_self=False), "media_kind", None),
+    ],
+)
+@pytest.mark.parametrize("neighbour", [comment(id="z"), post(id="z")], ids=["in-comments", "in-posts"])
+def test_every_era_reads_alike(tmp_path, record, column, expected, neighbour):
+    """C1: whatever type a key has or whether it is there, and whichever way the line is parsed."""
+    messages, rejected = read(tmp_path / "dump", neighbour, record, neighbour)
+    assert not rejected
+    assert messages[column][1] == expected
+    assert messages["raw_location"].to_list() == [1, 2, 3]
+    assert messages["is_public"].all()
+
+
+def test_bad_lines_are_located_and_their_neighbours_kept(tmp_path):
+    """C7: good rows keep their line numbers; every bad line is one rejected record that shows no content."""
+    messages, rejected = read(
+        tmp_path / "dump",
+        comment(id="l1"), b'{"id": "secret', b"", b"   ", comment(id="l5"), b"[1]", b"null", b"\xff\xfe{}",
+        comment(id="l9", body=...), comment(id=..., body="secret"), b"{" * 5000, comment(id="l12"),
+        b'{"id":"a"}{"id":"b"}', post(id="l14"),
+    )  # fmt: skip
+    assert dict(messages.select("raw_location", "native_id").iter_rows()) == {
+        1: "t1_l1", 5: "t1_l5", 12: "t1_l12", 14: "t3_l14",
+    }  # fmt: skip
+    assert [(r.location, r.reason) for r in rejected] == [
+        (2, "malformed_json"), (6, "not_an_object"), (7, "not_an_object"), (8, "malformed_json"),
+        (9, "missing_field"), (10, "missing_field"), (11, "malformed_json"), (13, "malformed_json"),
+    ]  # fmt: skip
+    assert not any("secret" in r.detail for r in rejected)
+
+
+def test_line_numbers_run_on_over_chunks(tmp_path, monkeypatch):
+    monkeypatch.setattr(lines, "CHUNK", 2000)
+    records = [comment(id=f"n{i}") if i % 50 else b"broken" for i in range(1, 501)]
+    messages, rejected = read(tmp_path / "dump", *records)
+    assert (messages["native_id"].str.strip_prefix("t1_n").cast(pl.Int64) == messages["raw_location"]).all()
+    assert [r.location for r in rejected] == list(range(50, 501, 50))
+
+
+def test_a_line_over_duckdbs_object_size_is_read_all_the_same(tmp_path):
+    messages, rejected = read(tmp_path / "dump", comment(), comment(id="big", body="x" * 3_000_000), comment(id="c3"))
+    assert not rejected
+    assert messages["text"].str.len_chars().to_list() == [5, 3_000_000, 5]
+
+
+def test_a_lone_surrogate_and_a_null_character_survive(tmp_path):
+    bad = json.dumps(comment(body="a\ud800b")).encode()
+    messages, rejected = read(tmp_path / "dump", comment(), bad, comment(body="a\0b"))
+    assert not rejected
+    assert messages["text"].to_list() == ["hello", "a?b", "a\0b"]
+
+
+def test_detection_is_by_content(tmp_path):
+    path = tmp_path / "anything.txt"
+    path.write_bytes(b"junk\n" + json.dumps(comment()).encode())
+    assert (found := detect(RawFile(path, path.name, ""))) and found.name == "pushshift"
+    path.write_bytes(b'{"id": 1, "text": "no dump"}\n')
+    assert not pushshift.matches(RawFile(path, path.name, ""))
+    path.write_bytes(os.urandom(1000))
+    assert not pushshift.matches(RawFile(path, path.name, ""))
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason="set USER_EMBEDDINGS_REAL_DATA")
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("RC_2005-12.zst", 1075), ("RC_2006-01.zst", 3666), ("RC_2006-02.bz2", 9095),
+        ("RS_2006-01.bz2", 145), ("RS_2006-02.bz2", 427), ("RS_2019-10.zst", 8271),
+    ],
+)  # fmt: skip
+def test_real_dumps_have_their_counts(name, rows):
+    """C1: genuine monthly dumps, comments and submissions."""
+    path = REAL / name
+    found = detect(RawFile(path, name, ""))
+    assert found and found.name == "pushshift"
+    messages, rejected = read(path)
+    assert (messages.height, rejected) == (rows, [])
+    assert messages["created_at"].dt.year().is_in([2005, 2006, 2019]).all()
+    assert messages["native_id"].n_unique() == rows
