@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from training.record import METRICS, append, cut, fingerprint, plain
-from user_embeddings_dagster.settings import disable_telemetry, torch_threads
+from user_embeddings_dagster.settings import prepare_environment, torch_threads
 from user_embeddings_dagster.storage.lake import sync, write_json
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, verify
 
@@ -241,12 +241,11 @@ def run(name: str, train: Callable[[Job], None], code_version: str = "1", argv: 
     parser.add_argument("--inputs", type=Path, required=True, help="folder with config.json and the job's tables")
     parser.add_argument("--output", type=Path, required=True, help="folder of the result, made or replaced")
     arguments = parser.parse_args(argv)
-    disable_telemetry()
+    prepare_environment()
     with _pipes() as pipes:
         job = Job(name, arguments.inputs, arguments.output, code_version, pipes)
         os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))
         # Spinning threads on a busy machine made a training of 14 s take 250 s.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         for number in (signal.SIGTERM, signal.SIGINT):  # Dagster's cancel sends SIGINT
             signal.signal(number, job.on_signal)
         signal.signal(signal.SIGALRM, lambda *_: os._exit(STOPPED))

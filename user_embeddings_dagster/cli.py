@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from user_embeddings_dagster.settings import PREFIX, Layout, data_root, disable_telemetry
+from user_embeddings_dagster.settings import PREFIX, Layout, data_root, prepare_environment
 
 DEMO_DIMENSIONS = ("64", "256", "1024")
 # Enough for every corpus to have histories, small enough for two processors without a GPU.
@@ -16,7 +16,7 @@ REAL_CONFIG = {"masked_chunks": {"max_chunks_per_user": 25, "min_chunks_per_user
 
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run the command; returns the exit status."""
-    disable_telemetry()
+    prepare_environment()
     parser = argparse.ArgumentParser(prog="user-embeddings", description=__doc__)
     parser.add_argument("--data", type=Path, help=f"data root (default: {PREFIX}DATA or ./data)")
     commands = parser.add_subparsers(dest="command", required=True)

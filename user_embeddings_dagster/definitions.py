@@ -20,9 +20,9 @@ from assets.console import console
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
-from user_embeddings_dagster.settings import disable_telemetry
+from user_embeddings_dagster.settings import prepare_environment
 
-disable_telemetry()
+prepare_environment()
 
 MODULES = [
     chunk_summaries,

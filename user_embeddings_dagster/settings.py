@@ -19,13 +19,16 @@ TELEMETRY_OFF = {
     "GX_ANALYTICS_ENABLED": "False",
     "VLLM_NO_USAGE_STATS": "1",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "TOKENIZERS_PARALLELISM": "false",
 }
 
+# Read by libraries when they are first imported. Waiting threads sleep: spinning ones starve each other as soon
+# as anything else runs on the machine (one encode took ten times as long).
+THREADING = {"TOKENIZERS_PARALLELISM": "false", "OMP_WAIT_POLICY": "PASSIVE"}
 
-def disable_telemetry() -> None:
-    """Switch off every dependency's phone-home, unless the operator set the variable themselves."""
-    for name, value in TELEMETRY_OFF.items():
+
+def prepare_environment() -> None:
+    """Telemetry off and threads set, before a library reads the variables; what the operator set stands."""
+    for name, value in (TELEMETRY_OFF | THREADING).items():
         os.environ.setdefault(name, value)
 
 

@@ -76,12 +76,14 @@ def test_miner(tmp_path: Path) -> None:
         "7",
         {"chat_id": -919006036, "contents": [
             _gram(5, _user("8"), group, action=joined, className="MessageService"),
-            _gram(4, _user("7"), group, "mine", replyTo={"replyToMsgId": 3, "className": "MessageReplyHeader"}, editDate=1700000100),
+            _gram(4, _user("7"), group, "mine", replyTo={"replyToMsgId": 3}, editDate=1700000100),
             _gram(3, _user("8"), group, "", media=voice),
             _gram(2, {"channelId": "99", "className": "PeerChannel"}, group, "fwd", fwdFrom={"date": 1}),
         ]},
-        {"chat_id": 8, "contents": [_gram(2, None, _user("8"), "from 8"), _gram(1, None, _user("8"), "mine", out=True)]},
-        {"chat_id": SUPERGROUP, "contents": [_gram(9, None, {"channelId": "1229138991", "className": "PeerChannel"}, "post")]},
+        {"chat_id": 8, "contents": [
+            _gram(2, None, _user("8"), "from 8"), _gram(1, None, _user("8"), "mine", out=True),
+        ]},
+        {"chat_id": SUPERGROUP, "contents": [_gram(9, None, {"channelId": "1229138991"}, "post")]},
     )  # fmt: skip
     file = _file(tmp_path, document)
     found = registry.detect(file)

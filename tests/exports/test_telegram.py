@@ -111,7 +111,8 @@ def test_service_bots_edits_and_old_clients(tmp_path: Path) -> None:
                "actor_id": 22, "action": "create_group", "members": ["Al", "Zoe Q"], "text": ""}  # fmt: skip
     old = {"id": 2, "type": "message", "date": "2016-11-09T00:29:16", "edited": "2016-11-09T00:30:00", "from": "Al",
            "from_id": 22, "text": "hi"}  # fmt: skip
-    document = _account(_chat(8, "private_group", service, old), _chat(9, "bot_chat", _message(3, 9), _message(4, 1)))
+    bot = _chat(9, "bot_chat", _message(3, 9), _message(4, 1))
+    document = _account(_chat(8, "private_group", service, old), bot)
     messages, names, rejected = _read(tmp_path, document)
     assert not rejected
     assert messages["role"].to_list() == ["service", "user", "bot", "user"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from user_embeddings_dagster.keys import file_sha256
-from user_embeddings_dagster.settings import disable_telemetry
+from user_embeddings_dagster.settings import prepare_environment
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def hidden_size(folder: Path) -> int:
 
 def load_tokenizer(folder: Path) -> Any:
     """The folder's fast tokenizer, truncating on the left."""
-    disable_telemetry()
+    prepare_environment()
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(
@@ -65,7 +65,7 @@ def load_tokenizer(folder: Path) -> Any:
 
 def load_model(folder: Path) -> Any:
     """The folder's transformer without its pooling head, float32, in evaluation mode (no dropout)."""
-    disable_telemetry()
+    prepare_environment()
     import torch
     from transformers import AutoModel
     from transformers.utils import logging

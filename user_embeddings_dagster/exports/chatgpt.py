@@ -127,7 +127,8 @@ class _Reading:
             role = cm.role(message)
             at = cm.microseconds(message.create_time) or at
             rows.append((thread, name, parent, role, at, text, kind))
-            parent = name
+            if text or kind:  # an empty message is dropped later: the next one answers the one before it
+                parent = name
             if role == "system" and (match := _PREFERRED_NAME.search(text)):
                 self._names.append((thread, self._owner, match[1].strip(), "display_name"))
         for column, values in zip(self._columns.values(), zip(*rows, strict=True), strict=False):

@@ -78,7 +78,7 @@ class Conversation(msgspec.Struct, gc=False):
 
 
 def microseconds(time: Time) -> int | None:
-    """A time as microseconds since the epoch, from seconds (also as text) or ISO 8601; None if neither or not positive."""
+    """Microseconds since the epoch of seconds (also as text) or ISO 8601; None if it is neither, or not positive."""
     if isinstance(time, str):
         try:
             time = float(time)
@@ -146,9 +146,9 @@ def rendered(message: Message) -> tuple[str, str | None]:
     if content is None or isinstance(content, str):
         return _unmarked(content or ""), None
     parts = content.parts
-    if content.content_type == "text" and type(parts) is list and len(parts) == 1 and type(parts[0]) is str:
-        if message.metadata is None or not message.metadata.attachments:
-            return _unmarked(parts[0]), None
+    plain = content.content_type == "text" and type(parts) is list and len(parts) == 1 and type(parts[0]) is str
+    if plain and (message.metadata is None or not message.metadata.attachments):
+        return _unmarked(parts[0]), None
     pieces, kinds = [], []
     for part in content.parts if isinstance(content.parts, list) else ():
         piece, kind = _part(part)

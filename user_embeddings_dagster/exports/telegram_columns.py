@@ -32,7 +32,7 @@ class Chat:
     members: set[str] = field(default_factory=set)
 
 
-def strings(values: list[str] | list[str | None]) -> pl.Series:
+def strings(values: Sequence[str | None]) -> pl.Series:
     """Text as String."""
     return pl.Series(values, dtype=pl.String)
 

@@ -14,7 +14,7 @@ import polars as pl
 
 from user_embeddings_dagster.quality.outcome import CheckOutcome
 from user_embeddings_dagster.quality.suites import SUITES, Expectation
-from user_embeddings_dagster.settings import disable_telemetry
+from user_embeddings_dagster.settings import prepare_environment
 
 __all__ = ["CheckOutcome", "validate"]
 
@@ -48,7 +48,7 @@ def validate(suite_name: str, frame: pl.DataFrame) -> list[CheckOutcome]:
 
 def _run(suite_name: str, expectations: Sequence[Expectation], pandas: Any) -> dict[str, Any]:
     """Great Expectations' result of each expectation, by our name."""
-    disable_telemetry()
+    prepare_environment()
     import great_expectations as gx
     from great_expectations import expectations as kinds
     from great_expectations.core import ExpectationSuite

@@ -27,6 +27,9 @@ _FOREIGN_OPEN = {
 }
 
 
+_PAGE_END = ';\n    </script>\n  </head>\n  <body>\n    <div id="root"></div>\n  </body>\n</html>\n'
+
+
 class Tree:
     """One conversation's mapping, grown node by node."""
 
@@ -266,7 +269,7 @@ def write_export(rng: Random, folder: Path, person: Person, conversations: Seque
         "conversations.json": text,
         "message_feedback.json": json.dumps(feedback),
         "model_comparisons.json": "[]",
-        "chat.html": f'{page}{text};\n    </script>\n  </head>\n  <body>\n    <div id="root"></div>\n  </body>\n</html>\n',
+        "chat.html": page + text + _PAGE_END,
     }
     digest = hashlib.sha256(person.chatgpt_id.encode()).hexdigest()
     path = folder / f"{digest[:40]}-2024-09-0{1 + person.number % 9}-10-00-00-{digest[40:56]}.zip"

@@ -52,7 +52,7 @@ class Grammar:
         text = _SLOT.sub(lambda match: self._fill(match, bound), pattern)
         text = _STRAY.sub("", re.sub(r"(?<=\S)[ \t]{2,}", " ", text)).strip()
         text = _TIED.sub(", ", text)
-        text = _AFTER_STOP.sub(lambda match: ". " + match[1].upper(), text)
+        text = _AFTER_STOP.sub(lambda match: ". " + match[1].upper(), text).replace(".~", "")
         return text if text.startswith(("http", "`")) else text[:1].upper() + text[1:]
 
     def vary(self, pattern: str) -> str:

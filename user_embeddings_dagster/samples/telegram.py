@@ -18,13 +18,13 @@ from user_embeddings_dagster.samples.storyline import Session
 from user_embeddings_dagster.samples.telegram_chats import Chat, Scribe
 
 _ABOUT = (
-    "Here is the data you requested. Remember: Telegram is ad free, it doesn't use your data for ad targeting and doesn't "
-    "sell it to others. Telegram only keeps the information it needs to function as a secure and feature-rich cloud "
+    "Here is the data you requested. Remember: Telegram is ad free, it doesn't use your data for ad targeting and "
+    "doesn't sell it to others. Telegram only keeps the information it needs to function as a secure and feature-rich cloud "
     "service.\n\nCheck out Settings > Privacy & Security on Telegram's mobile apps for the relevant settings."
 )
 _CONTACTS = (
-    "If you allow access, your contacts are continuously synced with Telegram. Thanks to this, you can easily switch to "
-    "Telegram and immediately connect with friends across all your devices."
+    "If you allow access, your contacts are continuously synced with Telegram. Thanks to this, you can easily switch "
+    "to Telegram and immediately connect with friends across all your devices."
 )
 _FREQUENT = "This rating shows which people you are likelier to message frequently."
 _PUBLIC = 2  # groups that are exported on their own too
