@@ -42,6 +42,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_array, "SLICE", 150)
     monkeypatch.setattr(json_array, "MARGIN", 64)
     monkeypatch.setattr(json_array, "GUESS", 1000)
+    monkeypatch.setattr(json_array, "SHORT", 100)
 
 
 def _dumped(document: Any, layout: tuple) -> bytes:

@@ -107,8 +107,8 @@ def test_text_media_and_what_is_not_the_authors_own(tmp_path: Path) -> None:
 
 
 def test_service_bots_edits_and_old_clients(tmp_path: Path) -> None:
-    service = {"id": 1, "type": "service", "date": "2016-11-09T00:26:24", "edited": "1970-01-01T05:00:00", "actor": "Al",
-               "actor_id": 22, "action": "create_group", "members": ["Al", "Zoe Q"], "text": ""}  # fmt: skip
+    service = {"id": 1, "type": "service", "date": "2016-11-09T00:26:24", "edited": "1970-01-01T05:00:00",
+               "actor": "Al", "actor_id": 22, "action": "create_group", "members": ["Al", "Zoe Q"], "text": ""}  # fmt: skip
     old = {"id": 2, "type": "message", "date": "2016-11-09T00:29:16", "edited": "2016-11-09T00:30:00", "from": "Al",
            "from_id": 22, "text": "hi"}  # fmt: skip
     bot = _chat(9, "bot_chat", _message(3, 9), _message(4, 1))
@@ -168,6 +168,22 @@ def test_a_broken_middle_keeps_the_rest_and_its_threads(tmp_path: Path) -> None:
     )
     assert rejected and all(t == text.split()[1] for t, text in messages.select("native_thread", "text").rows())
     assert messages.height >= 149 and messages.filter(native_thread="6").height == 50
+
+
+def test_many_small_chats_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C6: batches follow one another without loss, overlap or change of order, whatever their size."""
+    chats = [_chat(n, "private_supergroup", *(_message(i, n, f"{n} {i}") for i in range(n % 4))) for n in range(200)]
+    file = _file(tmp_path, _account(*chats))
+    whole = _together(list(telegram.read(file)))
+    monkeypatch.setattr(telegram, "FLUSH", 7)
+    batches = list(telegram.read(file))
+    assert len(batches) > 10
+    small = _together(batches)
+    assert whole[0].equals(small[0]) and set(whole[1].rows()) == set(small[1].rows()) and not small[2]
+    assert small[0].select("native_thread", "text").rows() == [
+        (str(n), f"{n} {i}") for n in range(200) for i in range(n % 4)
+    ]
+    assert sum(batch.bytes_read for batch in batches) == file.path.stat().st_size
 
 
 def test_truncated_file_and_damaged_zip(tmp_path: Path) -> None:

@@ -49,22 +49,25 @@ def user_histories(lake: Lake, lance: LanceTables, datadao: str) -> pl.DataFrame
 def write_users(
     lance: LanceTables,
     datadao: str,
-    user_ids: list[str],
-    state: np.ndarray,
-    projected: np.ndarray,
-    n_chunks: np.ndarray,
-    last_chunk_at: pl.Series,
+    states: States,
     version: str,
 ) -> UserRows:
     """Make the table hold exactly these users; rows that are equal already are not written again."""
     wanted = pl.DataFrame(
-        {"id": user_ids, "n_chunks": n_chunks, "last_chunk_at": last_chunk_at}
-    ).with_columns(version=pl.lit(version), vector=pl.Series(state), projected=pl.Series(projected))
-    if lance.dimension(datadao, TABLE) not in (None, state.shape[1]):
+        {
+            "id": pl.Series(states.user_ids, dtype=pl.String),
+            "n_chunks": states.n_chunks,
+            "last_chunk_at": pl.Series(states.last_chunk_at).cast(pl.Datetime("us", "UTC")),
+            "version": pl.Series([version] * len(states.user_ids), dtype=pl.String),
+            "vector": pl.Series(states.state),
+            "projected": pl.Series(states.projected),
+        }
+    )
+    if lance.dimension(datadao, TABLE) not in (None, states.state.shape[1]):
         lance.drop(datadao, TABLE)
     changed, deleted = wanted, 0
     if lance.exists(datadao, TABLE):
-        deleted = lance.keep_only(datadao, TABLE, user_ids)
+        deleted = lance.keep_only(datadao, TABLE, wanted["id"].to_list())
         present = lance.read(datadao, TABLE, wanted.columns)
         changed = wanted.filter(~_same(wanted, present))
     written = lance.upsert(datadao, TABLE, changed)

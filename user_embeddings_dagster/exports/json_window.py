@@ -11,6 +11,8 @@ from typing import Protocol
 BLOCK = 1 << 20  # bytes read at once
 LARGEST_VALUE = 256 << 20  # bytes of one value that is held whole; a longer one counts as broken
 
+_LONGEST_SCALAR = 4096  # bytes of a number, true, false or null
+
 _SPACE = b" \t\n\r"
 # A whole string, a bracket, or the quote of a string whose end is not in the window yet. Quantifiers are possessive:
 # a hostile string must not make the scan quadratic.
@@ -99,18 +101,19 @@ class Window:
             return self._scalar_length()
         while True:
             # `scanned` counts from the position, which `more` moves to the front of `data`.
-            for token in _TOKEN.finditer(self.data, self.at + scanned):
-                start, end = token.span()
-                if self.data[start] == 0x22 and end - start == 1:
+            end = min(len(self.data), self.at + limit)
+            for token in _TOKEN.finditer(self.data, self.at + scanned, end):
+                start, behind = token.span()
+                if self.data[start] == 0x22 and behind - start == 1:
                     scanned = start - self.at
                     break
                 depth += _DEPTH[self.data[start]]
-                scanned = end - self.at
+                scanned = behind - self.at
                 if depth <= 0:
                     if depth < 0:
                         raise Malformed("malformed_json")
                     return scanned
-            if len(self.data) - self.at > limit:
+            if end == self.at + limit:
                 raise Malformed("too_long")
             # Doubling keeps the work linear for a string that spans many blocks.
             if not self.more(len(self.data) - self.at):
@@ -119,7 +122,7 @@ class Window:
     def _scalar_length(self) -> int:
         if self.peek() in (-1, 0x2C, 0x3A):
             raise Malformed("truncated" if self.peek() == -1 else "malformed_json")
-        self.ahead(BLOCK)
+        self.ahead(_LONGEST_SCALAR)
         match = _SCALAR_END.search(self.data, self.at)
         return (match.start() if match else len(self.data)) - self.at
 

@@ -30,8 +30,8 @@ class Manners:
     foreign_share: float
 
 
-FORUM = Manners(False, 0.75, 12 * DAY, (400, 30_000), (0, 1, 1, 2, 2, 3, 4), 0.28, 0.3)
-CHAT = Manners(True, 0.75, 12 * DAY, (15, 600), (0, 1, 1, 2, 3), 0.45, 0.3)
+FORUM = Manners(False, 0.75, 12 * DAY, (400, 30_000), (0, 1, 1, 2, 2, 3, 4), 0.28, 0.6)
+CHAT = Manners(True, 0.75, 12 * DAY, (15, 600), (0, 1, 1, 2, 3), 0.45, 0.6)
 
 
 def scenes(
@@ -73,7 +73,9 @@ def play(rng: Random, dialogue: Dialogue, scene: Scene, manners: Manners, bystan
     first = scene.sessions[0]
     asker = rng.choice(bystanders) if first.mentor else first.person
     opening = Session(asker, first.topic, first.stage, first.at - rng.randrange(200, 3_000), False)
-    thread = dialogue.open(opening if first.mentor else first, scene.place, manners.foreign_share, manners.chat)
+    opening = opening if first.mentor else first
+    shared = all(s.person.language == opening.person.language for s in scene.sessions)
+    thread = dialogue.open(opening, scene.place, manners.foreign_share if shared else 0.0, manners.chat)
     people = [p for p in bystanders if p is not asker]
     entries = [(s.at, s.person, s.mentor) for s in scene.sessions if s.person is not asker]
     at = first.at

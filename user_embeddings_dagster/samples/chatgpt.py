@@ -120,7 +120,7 @@ class Assistant:
 def conversation(rng: Random, dialogue: Dialogue, session: Session, tally: Counter[str]) -> dict[str, Any]:
     """One conversation of `session`'s person, as a record of conversations.json."""
     person = session.person
-    thread = dialogue.open(session, "", 0.55, chat=False)
+    thread = dialogue.open(session, "", 0.75, chat=False)
     tree, assistant = Tree(rng, session.at), Assistant(rng, dialogue)
     null_times = rng.random() < 0.02
     tally["null_times"] += null_times
@@ -170,7 +170,7 @@ def _told(tree: Tree) -> int:
 def _further(rng: Random, dialogue: Dialogue, thread: Thread, person: Person) -> str:
     kinds = [k for k in ("u", "u", "d", "f", "q") if k in thread.stage.lines]
     sentences = [dialogue.line(thread, person, rng.choice(kinds))]
-    if rng.random() < 0.3 and not thread.language:
+    if rng.random() < 0.2 and not thread.language:
         bound = thread.bound | person.life | {"weekday": "", "other": "you"}
         sentences.insert(0, dialogue.grammar.say(phrases()["user_ack"], bound))
     thread.turns.append(Turn(person, "", 0))

@@ -66,7 +66,10 @@ class Dialogue:
     def open(self, session: Session, place: str, foreign_share: float, chat: bool) -> Thread:
         """A thread with its first turn."""
         topic, stage, language = self.bank_of(session, foreign_share)
-        bound = self.grammar.bind(topic.slots) | {"label": stage.label, "sub": place}
+        bound = self.grammar.bind(topic.slots, f"{session.person.number}:{topic.name}:{language}") | {
+            "label": stage.label,
+            "sub": place,
+        }
         title = self.grammar.say(stage.lines["t"], self._bound(session.person, bound))
         thread = Thread(topic, stage, place, title, language, bound, [])
         text = self._say(thread, session.person, self._opening(thread, session.person, chat))
@@ -82,6 +85,8 @@ class Dialogue:
         if not thread.language:
             lines = self._dress(thread, person, parent, act, lines, chat, cast)
         text = self._say(thread, person, lines, act in ("a", "side"))
+        if not thread.language and parent.person and self.rng.random() < (0.16 if chat else 0.05):
+            text = self._addressed(thread, person, parent.person, text)
         if not chat and not thread.language and self.rng.random() < 0.07 and parent.text:
             quote = parent.text.split("\n")[-1].split(". ")[0][:160]
             text = f"> {quote}\n\n{text}"
@@ -117,7 +122,7 @@ class Dialogue:
         for patterns, avoid in ((lines, thread.used), (every, thread.used), (every, mine)):
             text = text or self.grammar.say(patterns, bound, avoid, joints)
         if 0 < len(text.split()) < 3 and text.endswith("?") and not thread.language:
-            text = f"{self.rng.choice(_ASKING)} {lower_start(text)}"
+            text = f"{self.rng.choice(_ASKING)} {text[:1].lower() + text[1:] if text[1:2].islower() else text}"
         if text:
             thread.used[self.grammar.last] = now
         return text
@@ -154,14 +159,14 @@ class Dialogue:
         if rng.random() < 0.2:
             lines.insert(rng.randrange(len(lines) + 1), self._phrase("life", person, thread.bound))
         if not thread.place and not chat:
-            if rng.random() < 0.3:
+            if rng.random() < 0.2:
                 lines.insert(0, self._phrase("prompt_open", person, thread.bound))
             return lines
         if rng.random() < person.style.greet * 0.5:
             lines.insert(0, self._phrase("ask_open", person, thread.bound))
         if lines[0] and len(lines) > 1 and rng.random() < 0.12 and not lines[0].endswith("?"):
             lines.insert(0, self._phrase("frame_d", person, thread.bound))
-        if rng.random() < 0.18:
+        if rng.random() < 0.12:
             lines.append(self._phrase("ask_close", person, thread.bound))
         return lines
 
@@ -226,15 +231,17 @@ class Dialogue:
         share = 0.3 if person.style.length > 2 else 0.16
         if act in "asdf" and act != "side" and rng.random() < share * (0.6 if chat else 1.0):
             lines.insert(0, self._phrase(f"frame_{act}", person, bound))
-        if parent.person and rng.random() < (0.16 if chat else 0.05):
-            lead = self._phrase("address", person, bound, other=called).replace(
-                "@" + called, "@" + parent.person.handle
-            )
-            lines[0] = f"{lead} {lower_start(lines[0])}"
         third = [p for p in cast if p is not person and p is not parent.person]
         if chat and third and rng.random() < 0.07:
             lines.append(self._phrase("point_to", person, bound, third=rng.choice(third).first))
         return lines
+
+    def _addressed(self, thread: Thread, person: Person, other: Person, text: str) -> str:
+        lead = self._phrase("address", person, thread.bound, other=other.first).replace(
+            f"@{other.first}", f"@{other.handle}"
+        )
+        lead = lead.lower() if person.style.lower and not lead.startswith("@") else lead
+        return f"{lead} {lower_start(text)}"
 
     def _call(self, turn: Turn) -> str:
         return turn.person.first if turn.person else "you"

@@ -125,6 +125,9 @@ def _chatgpt(seed: int, folder: Path, people: Sequence[Person], tally: Counter[s
     for one in people:
         told = [chatgpt.conversation(rng, dialogue, s, tally) for s in _sessions(seed, [one], "chatgpt")]
         paths.append(chatgpt.write_export(rng, folder / "exports", one, told))
+        for tale in told:
+            nodes = [node["message"] for node in tale["mapping"].values() if node["message"]]
+            tally_texts([str(part) for m in nodes for part in m["content"].get("parts", ())], tally)
     paths.append(_accounts(folder, [(p.wallet, p.chatgpt_id) for p in people]))
     return tally["records"], paths
 

@@ -36,11 +36,12 @@ class Grammar:
             self.rng.shuffle(bag)
         return bag.pop()
 
-    def bind(self, slots: dict[str, list[str]]) -> dict[str, str]:
-        """One value per slot for a whole thread, and a different one under the slot's name followed by 2."""
-        bound = {}
+    @staticmethod
+    def bind(slots: dict[str, list[str]], owner: str) -> dict[str, str]:
+        """One value per slot for everything that `owner` tells, and another under the slot's name followed by 2."""
+        rng, bound = Random(f"slots:{owner}"), {}
         for name, values in slots.items():
-            first, second = self.rng.sample(values, 2) if len(values) > 1 else values * 2
+            first, second = rng.sample(values, 2) if len(values) > 1 else values * 2
             bound |= {name: first, f"{name}2": second}
         return bound
 

@@ -94,10 +94,13 @@ def _near(rng: Random, text: str) -> str:
     return " ".join(words) + rng.choice((" (sorry, resending)", " !!", " - anyone?"))
 
 
-def plant(rng: Random, dialogue: Dialogue, threads: list[Thread], tally: Counter[str]) -> None:
-    """Edits, identifiers, double posts, near duplicates and clock skew over the turns of `threads`, in place."""
+def plant(rng: Random, dialogue: Dialogue, threads: list[Thread], tally: Counter[str], floor: int = 7) -> None:
+    """Edits, identifiers, double posts, near duplicates and clock skew over the turns of `threads`, in place.
+
+    One turn in 90, and `floor` at the least, gets an identifier.
+    """
     plain = [turn for thread in threads for turn in thread.turns]
-    marked = set(rng.sample(range(len(plain)), max(7, len(plain) // 90)))
+    marked = set(rng.sample(range(len(plain)), min(len(plain), max(floor, len(plain) // 90))))
     for index, turn in enumerate(plain):
         if index in marked:
             plant_pii(rng, dialogue, turn, tally)

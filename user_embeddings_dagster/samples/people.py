@@ -150,14 +150,14 @@ def _life(rng: Random) -> dict[str, str]:
 def person(rng: Random, number: int, platforms: tuple[str, ...] = (), hostile: bool = False) -> Person:
     """Person `number`; the same generator state gives the same person."""
     bank = phrases()
-    language = rng.choice(LANGUAGES) if rng.random() < 0.22 else None
+    language = rng.choice(LANGUAGES) if rng.random() < 0.34 else None
     covered = sorted(foreign(language)) if language else []
     names = sorted(topics())
     first = bank["first_names"][number % len(bank["first_names"])]
     last = rng.choice(bank["last_names"]) if rng.random() < 0.75 else ""
     if hostile:
         first, last = HOSTILE_NAMES[number // 4 % len(HOSTILE_NAMES)]
-    interests = rng.sample(covered, min(1, len(covered)))
+    interests = rng.sample(covered, min(2, len(covered)))
     interests += rng.sample([n for n in names if n not in interests], 2 - len(interests))
     return Person(
         number,

@@ -19,8 +19,8 @@ from user_embeddings_dagster.samples.telegram_chats import Chat, Scribe
 
 _ABOUT = (
     "Here is the data you requested. Remember: Telegram is ad free, it doesn't use your data for ad targeting and "
-    "doesn't sell it to others. Telegram only keeps the information it needs to function as a secure and feature-rich cloud "
-    "service.\n\nCheck out Settings > Privacy & Security on Telegram's mobile apps for the relevant settings."
+    "doesn't sell it to others. Telegram only keeps the information it needs to function as a secure and feature-rich "
+    "cloud service.\n\nCheck out Settings > Privacy & Security on Telegram's mobile apps for the relevant settings."
 )
 _CONTACTS = (
     "If you allow access, your contacts are continuously synced with Telegram. Thanks to this, you can easily switch "
@@ -90,7 +90,7 @@ class World:
             play(self.rng, self.dialogue, s, manners, people) for s in scenes(self.rng, sessions, manners, lambda _: "")
         ]
         if len(found) > 8:
-            plant(self.rng, self.dialogue, found, self.tally)
+            plant(self.rng, self.dialogue, found, self.tally, floor=1)
         self.threads += found
         return found
 
