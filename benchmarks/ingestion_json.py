@@ -163,15 +163,15 @@ def usual_chatgpt(path: Path) -> Iterator[dict[str, Any]]:
         for name in reversed(names):
             message = mapping[name]["message"]
             role = message["author"]["role"]
+            text = "\n".join(part for part in message["content"]["parts"] if isinstance(part, str))
             yield {
                 "native_thread": conversation["conversation_id"], "native_id": name, "native_parent": parent,
                 "native_author": path.name if role == "user" else None, "author_name": None, "role": role,
                 "created_at": datetime.fromtimestamp(message["create_time"], UTC), "edited_at": None,
-                "text": "\n".join(part for part in message["content"]["parts"] if isinstance(part, str)),
-                "media_kind": None, "community": None, "thread_shape": "tree", "is_owner": role == "user",
+                "text": text, "media_kind": None, "community": None, "thread_shape": "tree", "is_owner": role == "user",
                 "is_public": False, "raw_sha256": SHA256, "raw_member": "", "raw_location": index,
             }  # fmt: skip
-            parent, index = name, index + 1
+            parent, index = name if text else parent, index + 1
 
 
 def usual_batches(kind: str, path: Path) -> Iterator[pl.DataFrame]:

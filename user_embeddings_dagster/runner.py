@@ -66,7 +66,10 @@ def run_lineage(
         started = time.monotonic()
         definition = defs.resolve_job_def(job)
         nodes = {node.name for node in definition.all_node_defs}
-        config = {"ops": {name: {"config": dict(value)} for name, value in ops.items() if name in nodes}}
+        config = {
+            "ops": {name: {"config": dict(value)} for name, value in ops.items() if name in nodes},
+            "loggers": {"console": {"config": {"log_level": "INFO"}}},
+        }
         result = definition.execute_in_process(
             run_config=config, instance=instance, partition_key=partition, raise_on_error=False
         )

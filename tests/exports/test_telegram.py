@@ -108,9 +108,9 @@ def test_text_media_and_what_is_not_the_authors_own(tmp_path: Path) -> None:
 
 def test_service_bots_edits_and_old_clients(tmp_path: Path) -> None:
     service = {"id": 1, "type": "service", "date": "2016-11-09T00:26:24", "edited": "1970-01-01T05:00:00",
-               "actor": "Al", "actor_id": 22, "action": "create_group", "members": ["Al", "Zoe Q"], "text": ""}  # fmt: skip
-    old = {"id": 2, "type": "message", "date": "2016-11-09T00:29:16", "edited": "2016-11-09T00:30:00", "from": "Al",
-           "from_id": 22, "text": "hi"}  # fmt: skip
+               "actor": "Al", "actor_id": 22, "action": "create_group", "members": ["Al", "Zoe Q"]}  # fmt: skip
+    old = {"id": 2, "type": "message", "date": "2016-11-09T00:29:16", "edited": "2016-11-09T00:30:00",
+           "from": "Al", "from_id": 22, "text": "hi"}  # fmt: skip
     bot = _chat(9, "bot_chat", _message(3, 9), _message(4, 1))
     document = _account(_chat(8, "private_group", service, old), bot)
     messages, names, rejected = _read(tmp_path, document)

@@ -16,7 +16,7 @@ import msgspec
 from user_embeddings_dagster.exports.json_window import LARGEST_VALUE, Malformed, Window
 
 SLICE = 256 << 10  # bytes decoded at once: what fits the second-level cache decodes twice as fast as 4 MB
-SHORT = 64 << 10  # bytes of an element beyond which the loss of its end is considered
+SHORT = 512 << 10  # bytes of an element beyond which one that holds a separator is taken to have lost its end
 MARGIN = 4096  # bytes seen behind a place, so that what begins there can be recognised
 GUESS = 4 << 20  # bytes searched for the next separator before the exact scanner is asked
 
@@ -61,10 +61,19 @@ def decode(decoder: msgspec.json.Decoder, raw: bytes) -> Any:
         try:
             return decoder.decode(attempt())
         except msgspec.ValidationError:
-            raise Malformed("wrong_type") from None
+            # Raised as soon as a type is wrong: what follows has not been looked at.
+            raise Malformed("wrong_type" if _is_json(attempt()) else "malformed_json") from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
     raise Malformed("malformed_json")
+
+
+def _is_json(raw: bytes) -> bool:
+    try:
+        msgspec.json.decode(raw, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 class ArrayReader:
@@ -112,7 +121,7 @@ class ArrayReader:
         window = self._window
         if window.peek() != 0x7B or (cut := self._cut()) is None:
             return None
-        payload = b"[" + window.data[window.at : cut] + b"]"
+        payload = b"".join((b"[", memoryview(window.data)[window.at : cut], b"]"))
         items = self._items(payload)
         if isinstance(items, int):  # the array ended inside the slice
             payload = payload[:items].rstrip()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,12 +19,11 @@ _NEVER = 86_400 * 2  # "edited" of 1970-01-01 in any time zone means never
 
 _SETTLED = 256  # pending rows that become Arrow columns: a column costs as much to begin as to fill with 300 rows
 _COLUMNS = (
-    ("native_author", str), ("author_name", str), ("role", str), ("text", str), ("media_kind", str), ("date", str),
-    ("edited", str), ("native_id", int), ("native_parent", int), ("date_unixtime", int), ("edited_unixtime", int),
-    ("raw_location", int),
+    ("native_author", str), ("author_name", str), ("text", str), ("native_id", int), ("native_parent", int),
+    ("date_unixtime", int), ("raw_location", int),
 )  # fmt: skip
 
-_id, _unixtime, _date = attrgetter("id"), attrgetter("date_unixtime"), attrgetter("date")
+_id, _unixtime = attrgetter("id"), attrgetter("date_unixtime")
 _name, _from_id, _text = attrgetter("name"), attrgetter("from_id"), attrgetter("text")
 _reply = attrgetter("reply_to_message_id")
 
@@ -75,6 +75,7 @@ class Columns:
         self._chats: list[tuple[Chat, int]] = []
         self._pending = [[] for _ in _COLUMNS]
         self._parts: list[dict[str, pl.Series]] = []
+        self._sparse: dict[str, dict[int, Any]] = {}
         self._new_names: list[tuple[str, str, str, str]] = []
         self._finished: list[Chat] = []
         self.rows = 0
@@ -86,31 +87,29 @@ class Columns:
         """
         n = len(messages)
         texts, names = list(map(_text, messages)), list(map(_name, messages))
-        authors = list(map(_from_id, messages))
+        authors, unixtimes = list(map(_from_id, messages)), list(map(_unixtime, messages))
         if not all(map(isinstance, authors, repeat(str))):
             authors = list(map(tm.account, authors))
-        edited: list[str | None] = [None] * n
-        edited_at: list[int | None] = [None] * n
-        media: list[str | None] = [None] * n
-        roles = ["user"] * n if chat.bot is None else ["bot" if a == chat.bot else "user" for a in authors]
         for row in [row for row, text in enumerate(texts) if type(text) is not str]:
             texts[row] = self._flat(chat, texts[row])
         for row in tm.special(messages):
             message = messages[row]
-            media[row] = kind = tm.media_kind(message)
-            texts[row] = tm.rendered(message, kind)
-            edited[row], edited_at[row] = message.edited, message.edited_unixtime
+            kind = tm.media_kind(message)
+            texts[row] = tm.rendered(message, kind, texts[row])
+            self._put(self.rows + row, media_kind=kind, edited=message.edited, edited_unixtime=message.edited_unixtime)
             if message.action is not None:
-                roles[row] = "service"
+                self._put(self.rows + row, role="service")
                 authors[row] = tm.account(message.actor_id) or authors[row]
                 names[row] = message.actor or names[row]
                 chat.members.update(name for name in message.members or () if name)
-        unixtimes = list(map(_unixtime, messages))
-        dates = list(map(_date, messages)) if None in unixtimes else [None] * n
-        columns = (
-            authors, names, roles, texts, media, dates, edited, list(map(_id, messages)),
-            list(map(_reply, messages)), unixtimes, edited_at, locations,
-        )  # fmt: skip
+        if chat.bot is not None:
+            for row in [row for row, author in enumerate(authors) if author == chat.bot]:
+                self._put(self.rows + row, role="bot")
+        if None in unixtimes:
+            for row in [row for row, seconds in enumerate(unixtimes) if seconds is None]:
+                self._put(self.rows + row, date=messages[row].date)
+        numbers, replies = list(map(_id, messages)), list(map(_reply, messages))
+        columns = (authors, names, texts, numbers, replies, unixtimes, locations)
         for pending, values in zip(self._pending, columns, strict=True):
             pending += values
         if len(self._pending[0]) >= _SETTLED:
@@ -120,6 +119,19 @@ class Columns:
         else:
             self._chats.append((chat, n))
         self.rows += n
+
+    def _put(self, row: int, **values: Any) -> None:
+        """Note what stands in a row of columns in which mostly nothing does."""
+        for name, value in values.items():
+            if value is not None:
+                self._sparse.setdefault(name, {})[row] = value
+
+    def _filled(self, name: str, default: str | None = None) -> pl.Series:
+        """One of the columns of `_put`."""
+        column: list = [default] * self.rows
+        for row, value in self._sparse.get(name, {}).items():
+            column[row] = value
+        return (integers if name == "edited_unixtime" else strings)(column).alias(name)
 
     def _settle(self) -> None:
         """Turn what is pending into Arrow columns."""
@@ -167,16 +179,18 @@ class Columns:
         threads = pl.Series("native_thread", [chat.thread for chat, _ in self._chats], dtype=pl.String)
         public = pl.Series("is_public", [chat.is_public for chat, _ in self._chats], dtype=pl.Boolean)
         authors = column["native_author"]
+        edited = seconds(self._filled("edited_unixtime"), _NEVER)
         frame = pl.DataFrame(
             [
                 threads.gather(chat_of_row),
                 public.gather(chat_of_row),
                 column["native_id"].cast(pl.String).fill_null("?"),
                 column["native_parent"].cast(pl.String),
-                *(column[name] for name in ("native_author", "author_name", "role", "media_kind", "raw_location")),
-                _either(seconds(column["date_unixtime"]), column["date"]).alias("created_at"),
-                _either(seconds(column["edited_unixtime"], _NEVER), column["edited"], _NEVER).alias("edited_at"),
-                column["text"].fill_null(""),
+                *(column[name] for name in ("native_author", "author_name", "text", "raw_location")),
+                self._filled("role", "user"),
+                self._filled("media_kind"),
+                _either(seconds(column["date_unixtime"]), self._filled("date")).alias("created_at"),
+                _either(edited, self._filled("edited"), _NEVER).alias("edited_at"),
                 (authors == (owner or "")).fill_null(False).alias("is_owner"),
             ]
         ).with_columns(

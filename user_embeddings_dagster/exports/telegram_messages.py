@@ -39,33 +39,36 @@ class Present(msgspec.Struct, gc=False):
 
 
 class Message(msgspec.Struct, gc=False, rename={"name": "from"}):
-    """One element of `messages`, of every client version; other keys are skipped by the parser."""
+    """One element of `messages`, of every client version; other keys are skipped by the parser.
+
+    The fields stand in the order in which Telegram writes them, in which the parser looks for them.
+    """
 
     id: int
-    date_unixtime: int | None = None
-    name: str | None = None
-    from_id: str | int | None = None
-    text: Text = ""
-    reply_to_message_id: int | None = None
     date: str | None = None
+    date_unixtime: int | None = None
     edited: str | None = None
     edited_unixtime: int | None = None
-    action: str | None = None
+    name: str | None = None
+    from_id: str | int | None = None
     actor: str | None = None
     actor_id: str | int | None = None
+    action: str | None = None
     members: list[str | None] | None = None
     forwarded_from: str | None = None
     forwarded_from_id: str | None = None
+    reply_to_message_id: int | None = None
     via_bot: str | None = None
-    media_type: str | None = None
-    sticker_emoji: str | None = None
     photo: str | None = None
     file: str | None = None
-    poll: Poll | None = None
+    media_type: str | None = None
+    sticker_emoji: str | None = None
     contact_information: Present | None = None
     location_information: Present | None = None
     game_title: str | None = None
     invoice_information: Present | None = None
+    poll: Poll | None = None
+    text: Text = ""
 
 
 class Author(msgspec.Struct, gc=False, rename={"name": "from"}):
@@ -135,19 +138,22 @@ def media_kind(message: Message) -> str | None:
     return next((kind for field, kind in _OTHER_MEDIA if getattr(message, field) is not None), None)
 
 
-def rendered(message: Message, kind: str | None) -> str:
-    """The message's text with its placeholders; of a service message, its action."""
+def rendered(message: Message, kind: str | None, text: str) -> str:
+    """The message's text (flat, given) behind its placeholders; of a service message, its action."""
     if message.action is not None:
         return f"[{message.action}]"
-    parts = [
-        "[forwarded]" if message.forwarded_from is not None or message.forwarded_from_id is not None else "",
-        "[via bot]" if message.via_bot else "",
-        f"[{kind}]" if kind else "",
-        message.sticker_emoji or "" if kind == "sticker" else "",
-        _asked(message.poll) if message.poll else "",
-        flat(message.text),
-    ]
-    return " ".join(part for part in parts if part)
+    if kind is not None:
+        mark = f"[{kind}]"
+        if kind == "sticker" and message.sticker_emoji:
+            mark = f"{mark} {message.sticker_emoji}"
+        elif message.poll is not None:
+            mark = f"{mark} {_asked(message.poll)}"
+        text = f"{mark} {text}" if text else mark
+    if message.via_bot:
+        text = f"[via bot] {text}".rstrip()
+    if message.forwarded_from is not None or message.forwarded_from_id is not None:
+        text = f"[forwarded] {text}".rstrip()
+    return text
 
 
 def _asked(poll: Poll) -> str:

@@ -12,7 +12,7 @@ from user_embeddings_dagster.samples.casting import FORUM, play, scenes
 from user_embeddings_dagster.samples.dialogue import Dialogue, Thread
 from user_embeddings_dagster.samples.grammar import Grammar
 from user_embeddings_dagster.samples.oddities import plant, tally_texts
-from user_embeddings_dagster.samples.people import Person, bystanders, person
+from user_embeddings_dagster.samples.people import Person, bystanders, person, sharing
 from user_embeddings_dagster.samples.people import contributors as cast_of
 from user_embeddings_dagster.samples.reddit_request import write_request
 from user_embeddings_dagster.samples.storyline import Session, storyline
@@ -73,7 +73,10 @@ def _forum(
         subs = topics()[session.topic].subs
         return rng.choice(subs) if subs else session.topic
 
-    threads = [play(rng, dialogue, s, FORUM, rng.sample(list(others), 8)) for s in scenes(rng, sessions, FORUM, place)]
+    threads = [
+        play(rng, dialogue, s, FORUM, sharing(rng, others, s.sessions[0].topic, 5))
+        for s in scenes(rng, sessions, FORUM, place)
+    ]
     plant(rng, dialogue, threads, tally)
     return rng, dialogue, threads
 

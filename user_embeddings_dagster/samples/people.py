@@ -1,5 +1,6 @@
 """Invented people: names, accounts, ways of writing, interests, opinions and circumstances."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -194,3 +195,11 @@ def contributors(rng: Random, count: int) -> list[Person]:
 def bystanders(rng: Random, count: int, start: int) -> list[Person]:
     """People who talk to contributors but contribute nothing themselves."""
     return [person(rng, n, hostile=n % 29 == 0) for n in range(start, start + count)]
+
+
+def sharing(rng: Random, people: Sequence[Person], topic: str, count: int) -> list[Person]:
+    """`count` of `people`: those with an interest in `topic` first, others only when they do not suffice."""
+    keen = [p for p in people if topic in p.interests]
+    rest = [p for p in people if topic not in p.interests]
+    chosen = rng.sample(keen, min(count, len(keen)))
+    return chosen + rng.sample(rest, min(count - len(chosen), len(rest)))

@@ -55,7 +55,7 @@ def _plan(rng: Random, person: Person, length: int) -> list[tuple[str, int, bool
         topic = due[0] if due else order[pattern[len(plan) % len(pattern)] % len(order)]
         stage = live[topic]
         plan.append((topic, stage, False))
-        if rng.random() < 0.75:
+        if rng.random() < 0.88:
             live[topic] += 1
         if stage == _TRIGGER_STAGE:
             follow = [n for n in bank[topic].next if n in bank and n not in live and n not in done]
@@ -64,7 +64,7 @@ def _plan(rng: Random, person: Person, length: int) -> list[tuple[str, int, bool
         if live[topic] >= len(bank[topic].stages):
             del live[topic]
             done.append(topic)
-        elif done and rng.random() < 0.12:
+        elif done and rng.random() < 0.1:
             plan.append((done[-1], len(plan) % 2, True))
     return plan[:length]
 

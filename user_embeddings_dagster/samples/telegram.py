@@ -13,7 +13,7 @@ from user_embeddings_dagster.samples.bank import topics
 from user_embeddings_dagster.samples.casting import CHAT, Manners, play, scenes
 from user_embeddings_dagster.samples.dialogue import Dialogue, Thread
 from user_embeddings_dagster.samples.oddities import pii_value, plant
-from user_embeddings_dagster.samples.people import Person
+from user_embeddings_dagster.samples.people import Person, sharing
 from user_embeddings_dagster.samples.storyline import Session
 from user_embeddings_dagster.samples.telegram_chats import Chat, Scribe
 
@@ -96,7 +96,7 @@ class World:
 
     def _group(self, topic: str, sessions: list[Session]) -> None:
         rng = self.rng
-        bystanders = rng.sample(list(self.others), min(5, len(self.others)))
+        bystanders = sharing(rng, self.others, topic, 5)
         members = list({s.person.number: s.person for s in sessions}.values()) + bystanders
         public = len(self.groups) < _PUBLIC
         name = rng.choice(topics()[topic].groups or [topic.title()])
