@@ -35,9 +35,11 @@ check: install
 bench: install
 	$(BIN)/python -m benchmarks
 
-# Every corpus of a folder of real exports as a DataDAO of its own: make real DATA=/path/to/exports
+# Real exports, each corpus as a DataDAO of its own: make real DATA=/path/to/exports
+CORPORA ?= zig='telegram/zig*.zip' ubuntu='telegram/ubuntu*.zip' telegram='telegram/*.json' \
+	chatgpt='chatgpt/*' pushshift='reddit/R[CS]_*' reddit='reddit/*.csv'
 real: install
-	$(BIN)/user-embeddings real --exports $(DATA)
+	$(BIN)/user-embeddings --data data-real real --exports $(DATA) $(CORPORA)
 
 crash-test: install
 	$(BIN)/python -m benchmarks.crash

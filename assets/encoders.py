@@ -117,7 +117,10 @@ def item_encoder(
 
 @dg.asset(
     partitions_def=dimensions,
-    deps=["training_snapshot", "item_embeddings"],
+    deps=[
+        "training_snapshot",
+        dg.AssetDep("item_embeddings", partition_mapping=dg.AllPartitionMapping()),  # of every DataDAO
+    ],
     group_name="training",
     owners=ML,
     kinds={"torch"},

@@ -38,6 +38,8 @@ class MaskedChunksConfig(dg.Config):
     gap_minutes: int = 20
     max_tokens: int = 200
     max_chunks_per_user: int | None = None
+    min_chunks_per_user: int = 1
+    max_users: int | None = None
 
 
 @dg.asset(

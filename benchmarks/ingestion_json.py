@@ -23,7 +23,7 @@ from typing import Any
 import polars as pl
 
 from user_embeddings_dagster.exports import chatgpt, telegram
-from user_embeddings_dagster.exports.reader import RawFile
+from user_embeddings_dagster.exports.reader import NAMES_SCHEMA, RawFile
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
 SHA256 = "0" * 64
@@ -116,8 +116,11 @@ MEDIA = {"voice_message": "voice", "video_message": "video_note", "video_file": 
          "animation": "animation", "sticker": "sticker"}  # fmt: skip
 
 
-def usual_telegram(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows by json.load and a loop."""
+Names = set[tuple[str, str, str, str]]
+
+
+def usual_telegram(path: Path, names: Names) -> Iterator[dict[str, Any]]:
+    """The rows and names by json.load and a loop."""
     with path.open() as stream:
         chat = json.load(stream)
     for index, message in enumerate(chat["messages"]):
@@ -135,11 +138,17 @@ def usual_telegram(path: Path) -> Iterator[dict[str, Any]]:
             message.get("reply_to_message_id"),
             message.get("edited_unixtime"),
         )
+        thread, author, name = str(chat["id"]), message.get("from_id"), message.get("from")
+        if service:
+            author, name = message.get("actor_id"), message.get("actor")
+        if author and name:
+            names.add((thread, author, name, "display_name"))
+            if (first := name.split()[0]) != name:
+                names.add((thread, author, first, "first_name"))
         yield {
-            "native_thread": str(chat["id"]), "native_id": str(message["id"]),
+            "native_thread": thread, "native_id": str(message["id"]),
             "native_parent": None if reply is None else str(reply),
-            "native_author": message.get("actor_id") if service else message.get("from_id"),
-            "author_name": message.get("actor") if service else message.get("from"),
+            "native_author": author, "author_name": name,
             "role": "service" if service else "user",
             "created_at": datetime.fromtimestamp(int(message["date_unixtime"]), UTC),
             "edited_at": datetime.fromtimestamp(int(edited), UTC) if edited else None,
@@ -149,7 +158,7 @@ def usual_telegram(path: Path) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def usual_chatgpt(path: Path) -> Iterator[dict[str, Any]]:
+def usual_chatgpt(path: Path, _: Names) -> Iterator[dict[str, Any]]:
     """The rows by json.load and a loop."""
     with path.open() as stream:
         conversations = json.load(stream)
@@ -174,24 +183,28 @@ def usual_chatgpt(path: Path) -> Iterator[dict[str, Any]]:
             parent, index = name if text else parent, index + 1
 
 
-def usual_batches(kind: str, path: Path) -> Iterator[pl.DataFrame]:
-    """Everything the usual way: a list of records, then a frame."""
-    rows = list((usual_telegram if kind == "telegram" else usual_chatgpt)(path))
-    yield pl.DataFrame(rows, schema=NATIVE_MESSAGES.schema)
+def usual_batches(kind: str, path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Messages and names the usual way: a list of records, then a frame."""
+    names: Names = set()
+    rows = list((usual_telegram if kind == "telegram" else usual_chatgpt)(path, names))
+    yield (
+        pl.DataFrame(rows, schema=NATIVE_MESSAGES.schema),
+        pl.DataFrame(list(names), schema=NAMES_SCHEMA, orient="row"),
+    )
 
 
-def reader_batches(kind: str, path: Path) -> Iterator[pl.DataFrame]:
-    """The reader's frames."""
+def reader_batches(kind: str, path: Path) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """The reader's messages and names."""
     for batch in (telegram if kind == "telegram" else chatgpt).read(RawFile(path, path.name, SHA256)):
         if batch.rejected:
             raise AssertionError(f"{len(batch.rejected)} records rejected, the first: {batch.rejected[0]}")
-        yield batch.messages
+        yield batch.messages, batch.names
 
 
 def measure(side: str, kind: str, path: Path) -> None:
     """Read the file one way; print seconds, rows, peak memory in MB and a hash of the rows, as JSON."""
     run: dict[str, Any] = {"seconds": 0.0, "cpu": 0.0, "rows": 0}
-    digest = hashlib.sha256()
+    digest, every_name = hashlib.sha256(), set()
     batches = (usual_batches if side == "usual" else reader_batches)(kind, path)
     while True:
         start, cpu = time.perf_counter(), time.process_time()
@@ -200,10 +213,13 @@ def measure(side: str, kind: str, path: Path) -> None:
         run["cpu"] += time.process_time() - cpu
         if batch is None:
             break
-        run["rows"] += batch.height
+        messages, names = batch
+        every_name.update(names.rows())
+        run["rows"] += messages.height
         run["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-        for part in batch.iter_slices(10_000):  # row by row, so that the size of batches does not matter
+        for part in messages.iter_slices(10_000):  # row by row, so that the size of batches does not matter
             digest.update(b"".join(hashlib.md5(repr(row).encode()).digest() for row in part.iter_rows()))
+    digest.update(repr(sorted(every_name)).encode())
     print(json.dumps(run | {"hash": digest.hexdigest()}))
 
 

@@ -172,6 +172,10 @@ def _selected(chunks: pl.DataFrame, config: ChunkConfig, counts: Counter[str]) -
     counts["capped_chunks"] = kept.height - counts["duplicate_chunks"] - unique.height
     often = unique.filter(pl.len().over("user_id") >= config.min_chunks_per_user)
     counts["rare_user_chunks"] = unique.height - often.height
+    if config.max_users is not None:  # ids are keyed hashes: the first of them are a random sample
+        sample = often["user_id"].unique().sort().head(config.max_users)
+        counts["unsampled_user_chunks"] = often.filter(~pl.col("user_id").is_in(sample.implode())).height
+        often = often.filter(pl.col("user_id").is_in(sample.implode()))
     unique = often
     counts["context_free"] = int(unique["context_free"].sum())
     return unique

@@ -16,6 +16,7 @@ class ChunkConfig:
     min_subject_characters: UTF-8 bytes of letters and digits that SUBJECT must have written in a chunk.
     max_chunks_per_user: keep a user's most recent chunks only; None keeps all.
     min_chunks_per_user: users with fewer chunks are left out.
+    max_users: keep so many users, a random sample (the smallest keyed hashes); None keeps all.
     """
 
     gap_minutes: int = 20
@@ -27,6 +28,7 @@ class ChunkConfig:
     min_subject_characters: int = 10
     max_chunks_per_user: int | None = None
     min_chunks_per_user: int = 1
+    max_users: int | None = None
 
 
 def estimated_tokens(text: str) -> int:
