@@ -37,6 +37,14 @@ def registration(drop: Drop) -> dg.AssetMaterialization:
     )
 
 
+def registered_signature(instance: dg.DagsterInstance, datadao: str) -> str | None:
+    """Signature of the DataDAO's last registered drop, None if it has none."""
+    only = dg.AssetRecordsFilter(raw_exports.key, asset_partitions=[datadao])
+    records = instance.fetch_materializations(only, limit=1).records
+    event = records[0].asset_materialization if records else None
+    return (event.tags or {}).get("dagster/data_version") if event else None
+
+
 @dg.sensor(
     name="landing",
     minimum_interval_seconds=30,
@@ -44,7 +52,11 @@ def registration(drop: Drop) -> dg.AssetMaterialization:
     description="Registers each folder below landing/ as a DataDAO, and each changed drop as an event.",
 )
 def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult | dg.SkipReason:
-    """One event per DataDAO whose landing folder changed since the last tick, once it has settled."""
+    """One event per DataDAO whose landing folder changed, once it has settled.
+
+    The cursor spares a look into the event log per DataDAO and tick. The log decides, because drops are also
+    registered from the command line: telling of them again would make automation run them all again.
+    """
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     drops, unnamed = scan(store.layout.landing)
     if unnamed:
@@ -58,10 +70,15 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     ]
     if not changed:
         return dg.SkipReason(f"{len(drops)} DataDAOs, none changed")
+    cursor = json.dumps(seen | {drop.datadao: drop.signature for drop in changed}, sort_keys=True)
+    untold = [
+        drop for drop in changed if registered_signature(context.instance, drop.datadao) != drop.signature
+    ]
     known = set(context.instance.get_dynamic_partitions("datadao"))
-    new = [drop.datadao for drop in changed if drop.datadao not in known]
+    new = [drop.datadao for drop in untold if drop.datadao not in known]
     return dg.SensorResult(
-        asset_events=[registration(drop) for drop in changed],
+        asset_events=[registration(drop) for drop in untold],
         dynamic_partitions_requests=[datadaos.build_add_request(new)] if new else [],
-        cursor=json.dumps(seen | {drop.datadao: drop.signature for drop in changed}, sort_keys=True),
+        skip_reason=f"registered: {', '.join(drop.datadao for drop in untold) or 'none'}; runs are automation's",
+        cursor=cursor,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.raw_exports import SETTLE_SECONDS, landing_sensor
+from assets.raw_exports import SETTLE_SECONDS, landing_sensor, registration
 from resources.store import Store
 from user_embeddings_dagster.exports.landing import scan
 
@@ -45,6 +45,18 @@ def test_nothing_new_means_nothing_happens(tmp_path, landing):
     with dg.instance_for_test() as instance:
         cursor = tick(tmp_path, instance).cursor
         assert isinstance(tick(tmp_path, instance, cursor), dg.SkipReason)
+
+
+def test_what_the_command_line_registered_is_not_told_again(tmp_path, landing):
+    """C67: another event for the same drop would make automation run the DataDAO again."""
+    with dg.instance_for_test() as instance:
+        for found in scan(landing)[0]:
+            instance.report_runless_asset_event(registration(found))
+        first = tick(tmp_path, instance)
+        drop(landing / "reddit" / "another.zip")
+        second = tick(tmp_path, instance, first.cursor)
+    assert not first.asset_events
+    assert [event.partition for event in second.asset_events] == ["reddit"]
 
 
 def test_a_second_drop_tells_of_its_datadao_alone(tmp_path, landing):

@@ -197,7 +197,7 @@ DROPPED_MESSAGES = Table(
         Column(
             "reason",
             _TEXT,
-            "exact_duplicate, near_duplicate, bot, deleted_author, empty, not_in_contributor_thread",
+            "exact_duplicate, near_duplicate, bot, deleted_author, empty, …; see evaluation/funnel.py",
         ),
         Column("n", _COUNT, "messages dropped"),
     ),

@@ -30,7 +30,7 @@ from user_embeddings_dagster.schema import (
 )
 from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
 
-VERSION = "messages-1"
+VERSION = "messages-2"
 TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
 MEMORY = "250MB"  # DuckDB's share of about 0.9 GB in all: what it cannot hold it spills below the lake
 

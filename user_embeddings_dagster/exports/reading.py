@@ -76,7 +76,9 @@ class Reading:
     def _take(self, index: int, file: RawFile, format: Format, batch: Batch) -> None:
         self._reject(file, batch.rejected)
         messages, names = batch.messages, batch.names
-        self.n_read += messages.height
+        self.n_read += messages.height + sum(batch.skipped.values())
+        for reason, n in batch.skipped.items():
+            self._drop(index, reason, n)
         owned = messages.filter("is_owner")
         if owned.height:
             self._threads.setdefault(format.platform, set()).update(owned["native_thread"].unique())

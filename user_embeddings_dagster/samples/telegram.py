@@ -100,7 +100,8 @@ class World:
         members = list({s.person.number: s.person for s in sessions}.values()) + bystanders
         public = len(self.groups) < _PUBLIC
         name = rng.choice(topics()[topic].groups or [topic.title()])
-        kind = "public_supergroup" if public else "private_supergroup" if len(members) > 6 else "private_group"
+        # Several members export it: only supergroups number their messages the same for everyone.
+        kind = "public_supergroup" if public else "private_supergroup"
         chat = Chat(rng.randrange(10**9, 2 * 10**9), name, kind, members)
         self.scribe.fill(chat, self._threads(sessions, CHAT, bystanders), 1 + rng.randrange(900), name)
         self.groups.append(chat)
