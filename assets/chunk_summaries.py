@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.partitions import datadaos
 from assets.policies import EAGER, LLM, ML, RETRY
+from assets.progress import progress_to
 from assets.reporting import (
     column_lineage,
     expectation_results,
@@ -47,7 +48,8 @@ def chunk_summaries(context: dg.AssetExecutionContext, store: Store) -> dg.Mater
     wanted = fingerprint(PROGRAM_VERSION, chunks and chunks.content_hash)
     commit = lake.up_to_date("chunk_summaries", partition, wanted)
     if not (reused := commit is not None):
-        summaries = summarise(lake.read("masked_chunks", partition))
+        progress = progress_to(context, "summarising chunks")
+        summaries = summarise(lake.read("masked_chunks", partition), progress=progress)
         commit = lake.commit(CHUNK_SUMMARIES, summaries, partition, wanted, {"summarizer": "extractive"})
-    checks = expectation_results("chunk_summaries", lake.read("chunk_summaries", partition))
+    checks = expectation_results("chunk_summaries", lake.scan("chunk_summaries", partition))
     return table_result(CHUNK_SUMMARIES, commit, reused=reused, lineage=LINEAGE, checks=checks)

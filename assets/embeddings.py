@@ -50,7 +50,7 @@ def embed(
         table,
         progress=progress_to(context, "encoding texts"),
     )
-    _, vectors = store.lance.vectors(context.partition_key, table)
+    vectors = store.lance.stored_vectors(context.partition_key, table)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(result.content_hash[:32]),
         metadata={

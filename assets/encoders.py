@@ -10,13 +10,13 @@ from assets.reporting import check_result, plot
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
+from training import versions
 from user_embeddings_dagster.evaluation.plots import loss_curve
 from user_embeddings_dagster.mining.pairs import sequences, training_pairs, with_negatives
 from user_embeddings_dagster.quality.domain import finite_weights, loss_fell
 from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.storage.models import ModelFolder
 
-CODE_VERSION = "1"
 CHECKS = {
     "loss_fell": "The validation loss (the training loss, without validation users) fell over the training.",
     "finite_weights": "Every trained weight is finite.",
@@ -59,7 +59,7 @@ def train(
     if not (reused := folder.complete):
         write_inputs(folder)
         jobs.run(context, job, folder.inputs, folder.output)
-        folder.remove_inputs()
+    folder.remove_leftovers()
     store.models.promote(encoder, folder.root.name)
     record, metrics = folder.record(), folder.metrics()
     validation = [line["valid_loss"] for line in metrics if "valid_loss" in line]
@@ -84,7 +84,7 @@ def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
     group_name="training",
     owners=ML,
     kinds={"torch", "peft"},
-    code_version=CODE_VERSION,
+    code_version=versions.ITEM_ENCODER,
     check_specs=check_specs("item_encoder"),
     freshness_policy=MODELS_FRESH,
     pool=GPU,
@@ -104,8 +104,11 @@ def item_encoder(
     lake = store.lake
     snapshot = lake.read("training_snapshot")
     inputs = [lake.path("training_snapshot").stem, lake.path("hard_negatives").stem]
+    # Validation summaries have no hard negatives, and a base named by its folder may hold other weights.
+    inputs += [store.lance.content_hash(name, "summary_embeddings") for name in sorted(set(snapshot["datadao"]))]
+    inputs.append(text_encoder.load().version)
     settings = {**config.model_dump(), "base": text_encoder.base, "max_tokens": text_encoder.max_tokens}
-    wanted = fingerprint("item_encoder", CODE_VERSION, inputs, settings)
+    wanted = fingerprint("item_encoder", versions.ITEM_ENCODER, inputs, settings)
 
     def write_inputs(folder: ModelFolder) -> None:
         pairs = training_pairs(snapshot, lake, store.lance)
@@ -124,7 +127,7 @@ def item_encoder(
     group_name="training",
     owners=ML,
     kinds={"torch"},
-    code_version=CODE_VERSION,
+    code_version=versions.SEQUENCE_ENCODER,
     check_specs=check_specs("sequence_encoder"),
     freshness_policy=MODELS_FRESH,
     pool=GPU,
@@ -146,9 +149,8 @@ def sequence_encoder(
     names = snapshot["datadao"].unique().sort().to_list()
     vectors = {name: store.lance.content_hash(name, "item_embeddings") for name in names}
     settings = {**config.model_dump(), "dimension": int(dimension)}
-    wanted = fingerprint(
-        "sequence_encoder", CODE_VERSION, lake.path("training_snapshot").stem, vectors, settings
-    )
+    inputs = [lake.path("training_snapshot").stem, vectors]
+    wanted = fingerprint("sequence_encoder", versions.SEQUENCE_ENCODER, inputs, settings)
 
     def write_inputs(folder: ModelFolder) -> None:
         folder.write_inputs(settings, sequences=sequences(snapshot, store.lance))

@@ -52,8 +52,7 @@ def hard_negatives(
     wanted = fingerprint(VERSION, lake.path("training_snapshot").stem, vectors, config.model_dump())
     commit = lake.up_to_date("hard_negatives", UNPARTITIONED, wanted)
     if not (reused := commit is not None):
-        result = mine(
-            training_pairs(snapshot, lake, store.lance), k=config.negatives_per_chunk, margin=config.margin
-        )
+        pairs = training_pairs(snapshot, lake, store.lance)
+        result = mine(pairs, store.lance, k=config.negatives_per_chunk, margin=config.margin)
         commit = lake.commit(HARD_NEGATIVES, result.negatives, fingerprint=wanted, stats=result.stats)
     return table_result(HARD_NEGATIVES, commit, reused=reused, lineage=LINEAGE)

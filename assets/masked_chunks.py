@@ -14,13 +14,12 @@ from assets.reporting import (
     table_result,
 )
 from resources.store import Store
-from user_embeddings_dagster.conversations.chunks import build_chunks
+from user_embeddings_dagster.conversations.chunks import VERSION, build_chunks
 from user_embeddings_dagster.conversations.config import ChunkConfig
 from user_embeddings_dagster.quality.domain import exactly_one_subject
 from user_embeddings_dagster.schema import MASKED_CHUNKS
 from user_embeddings_dagster.storage.lake import fingerprint
 
-VERSION = "1"
 LINEAGE = column_lineage(
     text=("messages", ["text", "created_at", "parent_id"]),
     user_id=("messages", ["author_id"]),
@@ -63,8 +62,8 @@ def masked_chunks(
     placeholders. A name of the thread that survives masking fails the step before anything is written.
     """
     lake, partition = store.lake, context.partition_key
-    inputs = [lake.current(table, partition) for table in ("messages", "participants")]
-    wanted = fingerprint(VERSION, [commit.content_hash for commit in inputs if commit], config.model_dump())
+    inputs = lake.same_build(("messages", "participants"), partition)
+    wanted = fingerprint(VERSION, [commit.content_hash for commit in inputs], config.model_dump())
     commit = lake.up_to_date("masked_chunks", partition, wanted)
     if not (reused := commit is not None):
         result = build_chunks(

@@ -66,7 +66,7 @@ def messages(context: dg.AssetExecutionContext, store: Store):
         store.key,
         progress=lambda _, figures: report(figures.get("bytes", 0), figures.get("bytes_total", 0)),
     )
-    checks = expectation_results("messages", lake.read("messages", partition))
+    checks = expectation_results("messages", lake.scan("messages", partition))
     commits, reused = result.commits, result.reused
     yield table_result(MESSAGES, commits["messages"], reused=reused, lineage=LINEAGE, checks=checks)
     yield table_result(REJECTED_RECORDS, commits["rejected_records"], reused=reused)

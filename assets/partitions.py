@@ -2,7 +2,8 @@
 
 import dagster as dg
 
-datadaos = dg.DynamicPartitionsDefinition(name="datadao")
+DATADAO = "datadao"
+datadaos = dg.DynamicPartitionsDefinition(name=DATADAO)
 
 DIMENSIONS = ("64", "128", "256", "512", "1024", "2048", "4096")
 dimensions = dg.StaticPartitionsDefinition(list(DIMENSIONS))

@@ -5,6 +5,7 @@ Metadata holds numbers, hashes and plots; never a value of a personal column.
 
 import base64
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -57,7 +58,7 @@ def table_result(
     *,
     reused: bool,
     lineage: dg.TableColumnLineage | None = None,
-    metadata: Mapping[str, object] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     checks: Sequence[dg.AssetCheckResult] = (),
     asset_key: str | None = None,
 ) -> dg.MaterializeResult:
@@ -90,7 +91,7 @@ def expectation_specs(suite: str, asset: str | None = None) -> list[dg.AssetChec
 
 
 def expectation_results(
-    suite: str, frame: pl.DataFrame, asset: str | None = None
+    suite: str, frame: pl.DataFrame | pl.LazyFrame, asset: str | None = None
 ) -> list[dg.AssetCheckResult]:
     """Run a suite on a frame; one result per expectation, counts only."""
     return [check_result(outcome, asset or suite) for outcome in validate(suite, frame)]

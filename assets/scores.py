@@ -22,6 +22,7 @@ from user_embeddings_dagster.evaluation.measure import (
 from user_embeddings_dagster.quality.domain import tuned_not_worse_than_base
 from user_embeddings_dagster.quality.outcome import CheckOutcome
 from user_embeddings_dagster.schema import SCORES
+from user_embeddings_dagster.storage.lake import fingerprint
 
 
 class EvaluationConfig(dg.Config):
@@ -58,7 +59,7 @@ def record(
     written = store.scores.replace(asset, scores)
     headline = scores.filter(pl.col("metric").is_in(["mrr", "recall@1"]) & pl.col("value").is_not_null())
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(str(scores.hash_rows(seed=0).sum())),
+        data_version=dg.DataVersion(fingerprint(scores.write_csv())),
         metadata={
             "dagster/row_count": scores.height,
             "inserted": written.inserted,
@@ -112,10 +113,15 @@ def trained_dimensions(store: Store) -> list[str]:
     return sorted((name.rsplit("/", 1)[1] for name in store.models.promoted("sequence_encoder")), key=int)
 
 
+TUNED_NOT_WORSE = dg.AssetCheckSpec(
+    "tuned_not_worse_than_base", asset="item_encoder_scores", description=tuned_not_worse_than_base.__doc__
+)
+
+
 @score_asset(
     "item_encoder_scores",
     ["item_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings"],
-    [dg.AssetCheckSpec("tuned_not_worse_than_base", asset="item_encoder_scores", description="C32")],
+    [TUNED_NOT_WORSE],
 )
 def item_encoder_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
     """One row per metric of the item encoder, tuned and untuned, on held-out users.

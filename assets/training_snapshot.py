@@ -6,12 +6,11 @@ import polars as pl
 from assets.policies import ML, RETRY
 from assets.reporting import check_result, column_lineage, table_metadata, table_result
 from resources.store import Store
-from user_embeddings_dagster.evaluation.splits import build_snapshot
+from user_embeddings_dagster.evaluation.splits import VERSION, build_snapshot
 from user_embeddings_dagster.quality.domain import caps_enforced, split_leakage_none
 from user_embeddings_dagster.schema import TRAINING_SNAPSHOT
 from user_embeddings_dagster.storage.lake import UNPARTITIONED, fingerprint
 
-VERSION = "1"
 LINEAGE = column_lineage(
     chunk_id=("masked_chunks", ["chunk_id"]),
     split=("masked_chunks", ["user_id", "window_id"]),
@@ -54,10 +53,10 @@ def training_snapshot(
     """
     lake = store.lake
     names = lake.partitions("masked_chunks")
-    hashes = {name: lake.path("masked_chunks", name).stem for name in names}
+    hashes = [[lake.path(table, name).stem for table in ("masked_chunks", "messages")] for name in names]
     chunks = [lake.scan("masked_chunks", name) for name in names]
     authors = pl.concat([lake.scan("messages", name).select("message_id", "author_id") for name in names])
-    wanted = fingerprint(VERSION, hashes, config.model_dump())
+    wanted = fingerprint(VERSION, names, hashes, config.model_dump())
     commit = lake.up_to_date("training_snapshot", UNPARTITIONED, wanted)
     if not (reused := commit is not None):
         result = build_snapshot(chunks, key=store.key, authors=authors, **config.model_dump())

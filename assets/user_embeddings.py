@@ -44,7 +44,7 @@ def user_embeddings(context: dg.AssetExecutionContext, store: Store) -> dg.Mater
     histories = user_histories(store.lake, store.lance, context.partition_key)
     states = encoder.encode_users(histories)
     result = write_users(store.lance, context.partition_key, states, encoder.version)
-    _, vectors = store.lance.vectors(context.partition_key, "user_embeddings")
+    vectors = store.lance.stored_vectors(context.partition_key, "user_embeddings")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(result.content_hash[:32]),
         metadata={

@@ -97,14 +97,10 @@ def submission_2019(rng: Random, number: int) -> dict:
 
 
 def _preview(rng: Random) -> dict:
-    """The preview of an image: its source and five resolutions, each with a signed address."""
-    picture = f"{rng.randint(0, 16**12):x}"
+    """The preview of an image: its source and five resolutions, each with its address."""
+    url = f"https://preview.redd.it/{rng.randint(0, 16**12):x}.jpg?auto=webp&amp;s={rng.randint(0, 16**40):040x}"
     sizes = [
-        {
-            "height": width * 3 // 4,
-            "url": f"https://preview.redd.it/{picture}.jpg?width={width}&amp;auto=webp&amp;s={rng.randint(0, 16**40):040x}",
-            "width": width,
-        }
+        {"height": width * 3 // 4, "url": f"{url}&amp;width={width}", "width": width}
         for width in (108, 216, 320, 640, 960, 1080)
     ]
     return {"id": f"{rng.randint(0, 16**32):x}", "resolutions": sizes[:-1], "source": sizes[-1], "variants": {}}

@@ -73,7 +73,7 @@ def test_every_score_says_what_it_is(platform):
 
 
 def test_no_name_of_a_participant_is_in_any_chunk(platform):
-    """C9, on the sample exports: names of four characters and more, in any case."""
+    """C9, on the sample exports: handles of nine characters and more (shorter ones are parts of words), any case."""
     layout = platform[0]
     lake = Lake(layout.root)
     for datadao in DATADAOS:

@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from training import item_data, lora
+from training import item_data, lora, versions
 from training.item_data import Candidates, Pairs
 from training.job import Job, run
 from training.losses import info_nce
 from user_embeddings_dagster.embedding import base_model
 from user_embeddings_dagster.embedding.text_encoder import ENCODER, adapter_hash, encoder_version
-
-CODE_VERSION = "1"
 
 
 @dataclass(frozen=True)
@@ -250,4 +248,4 @@ def finish(job: Job, training: ItemTraining, pairs: dict[str, Pairs], frozen: st
 
 
 if __name__ == "__main__":
-    sys.exit(run("item_encoder", train, CODE_VERSION))
+    sys.exit(run("item_encoder", train, versions.ITEM_ENCODER))

@@ -57,13 +57,17 @@ def corpus_of(histories: Histories, states: States, windows: np.ndarray, device:
 
 
 def segments(states: States, max_length: int) -> np.ndarray:
-    """(begin, length) [S, 2] of the pieces that histories are trained in, `max_length` states at most."""
+    """(begin, length) [S, 2] of the pieces that histories are trained in, `max_length` states at most.
+
+    A piece that is a history's last state alone has nothing to predict and is left out: the loss of a batch of
+    such pieces would be the mean of nothing.
+    """
     pieces = -(-states.lengths // max_length)
     owner = np.repeat(np.arange(len(states.lengths)), pieces)
     index = np.arange(len(owner)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     begins = states.begins[owner] + index * max_length
     ends = np.minimum(begins + max_length, states.begins[owner] + states.lengths[owner])
-    return np.stack([begins, ends - begins], axis=1)
+    return np.stack([begins, ends - begins], axis=1)[states.target[begins] >= 0]
 
 
 def epoch_batches(pieces: np.ndarray, batch_chunks: int, seed: int, epoch: int) -> list[np.ndarray]:

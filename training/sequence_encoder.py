@@ -8,9 +8,8 @@ and the job's own: threads, device, checkpoint_seconds). Output: `model.safetens
 
 import sys
 
+from training import versions
 from training.job import Job, run
-
-CODE_VERSION = "1"
 
 
 def train(job: Job) -> None:
@@ -21,4 +20,4 @@ def train(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(run("sequence_encoder", train, CODE_VERSION))
+    sys.exit(run("sequence_encoder", train, versions.SEQUENCE_ENCODER))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.partitions import datadaos
+from assets.partitions import DATADAO
 from assets.raw_exports import registration
 from user_embeddings_dagster.definitions import defs
 from user_embeddings_dagster.exports.landing import scan
@@ -41,7 +41,7 @@ def open_instance(home: Path) -> dg.DagsterInstance:
 def register_drops(instance: dg.DagsterInstance, layout: Layout) -> list[str]:
     """Register every DataDAO of the landing folder, as the sensor would; returns their names."""
     drops, _ = scan(layout.landing)
-    instance.add_dynamic_partitions(datadaos.name, [drop.datadao for drop in drops])
+    instance.add_dynamic_partitions(DATADAO, [drop.datadao for drop in drops])
     for drop in drops:
         instance.report_runless_asset_event(registration(drop))
     return [drop.datadao for drop in drops]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from training.job import run
-from training.sequence_encoder import CODE_VERSION, train
+from training.sequence_encoder import train
+from training.versions import SEQUENCE_ENCODER
 
 
 def _load(name):
@@ -29,7 +30,8 @@ def train_sequence_encoder():
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)
         before = [signal.getsignal(number) for number in numbers]
         try:
-            assert run("sequence_encoder", train, CODE_VERSION, ["--inputs", str(inputs), "--output", str(output)]) == 0
+            arguments = ["--inputs", str(inputs), "--output", str(output)]
+            assert run("sequence_encoder", train, SEQUENCE_ENCODER, arguments) == 0
         finally:
             for number, handler in zip(numbers, before, strict=True):
                 signal.signal(number, handler)

@@ -16,11 +16,30 @@ TABLE = "user_embeddings"
 class States(Protocol):
     """What the sequence encoder says of each user (training.sequence_inference.UserStates)."""
 
-    user_ids: np.ndarray  # [n]
-    state: np.ndarray  # [n, dimension] float32
-    projected: np.ndarray  # [n, D] float32, in the item space
-    n_chunks: np.ndarray  # [n] int64
-    last_chunk_at: np.ndarray  # [n] datetime64[us], UTC
+    @property
+    def user_ids(self) -> np.ndarray:
+        """[n]"""
+        ...
+
+    @property
+    def state(self) -> np.ndarray:
+        """[n, dimension] float32"""
+        ...
+
+    @property
+    def projected(self) -> np.ndarray:
+        """[n, D] float32, in the item space"""
+        ...
+
+    @property
+    def n_chunks(self) -> np.ndarray:
+        """[n] int64"""
+        ...
+
+    @property
+    def last_chunk_at(self) -> np.ndarray:
+        """[n] datetime64[us], UTC"""
+        ...
 
 
 @dataclass(frozen=True)
@@ -39,9 +58,11 @@ def user_histories(lake: Lake, lance: LanceTables, datadao: str) -> pl.DataFrame
     order = ["ended_at", "started_at", "chunk_id"]
     columns = ["datadao", "user_id", "started_at", "ended_at", "chunk_id", "window_id", "thread_id"]
     chunks = lake.scan("masked_chunks", datadao).select(columns).collect().sort("user_id", *order)
+    # A DataDAO without chunks has no vector table.
+    names = [datadao] if chunks.height else []
     return (
         chunks.with_columns(position=pl.int_range(pl.len()).over("user_id"))
-        .join(vector_frame(lance, "item_embeddings", [datadao]), on="chunk_id", how="inner", validate="1:1")
+        .join(vector_frame(lance, "item_embeddings", names), on="chunk_id", how="inner", validate="1:1")
         .sort("user_id", "position")
     )
 

@@ -25,7 +25,6 @@ import zstandard
 from user_embeddings_dagster.exports.reader import Rejected
 
 CHUNK = 32 << 20  # bytes; also the longest line
-_PADDING = 64 << 10  # bytes: a longer unused end of a chunk is cut off, a shorter one filled with spaces
 _STEP = 256 << 10  # bytes decompressed at a time: what a corrupt block can take with it
 ZSTD_MAX_WINDOW = 1 << 31
 # A frame appended to every zstd stream: only a stream whose last frame is complete ends with its content.
@@ -104,7 +103,7 @@ def peek(path: Path, size: int = 64 << 10) -> bytes:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole lines of a dump: `path` opens as a file of these `size` bytes, then perhaps spaces."""
+    """Whole lines of a dump: `path` opens as a file of exactly these `size` bytes."""
 
     path: str
     size: int
@@ -115,8 +114,7 @@ class Chunk:
 
     def content(self) -> bytes:
         """A copy of the bytes."""
-        with open(self.path, "rb") as stream:  # noqa: PTH123 (a descriptor, not a path of ours)
-            return stream.read(self.size)
+        return Path(self.path).read_bytes()
 
 
 class _Buffer:
@@ -131,14 +129,6 @@ class _Buffer:
         self.path = f"/dev/fd/{self.descriptor}"
         self.resize(CHUNK)
         self.map = mmap.mmap(self.descriptor, CHUNK)
-
-    def end(self, size: int) -> None:
-        """Make the content end after `size` bytes. Cutting the file costs fresh pages for the next chunk (a tenth
-        of all the time), so a short rest is blanked instead."""
-        if CHUNK - size > _PADDING:
-            self.resize(size)
-        else:
-            self.map[size:CHUNK] = b" " * (CHUNK - size)
 
     def resize(self, size: int) -> None:
         """Make the file end after `size` bytes; the map reaches CHUNK bytes only after resize(CHUNK)."""
@@ -186,7 +176,7 @@ class _Source:
         if error:
             rejected.append(Rejected("", self._line, "truncated", f"the rest cannot be decompressed: {error}"))
         before, self._position = self._position, self._raw.tell()
-        buffer.end(length)
+        buffer.resize(length)
         return Chunk(buffer.path, length, first, n_lines, self._position - before, tuple(rejected))
 
     def _read(self, view: memoryview) -> tuple[int, int, str]:

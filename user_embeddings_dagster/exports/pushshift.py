@@ -67,7 +67,7 @@ SUBMISSION = _Kind(
         native_thread AS native_id,
         NULL::VARCHAR AS native_parent,
         CASE WHEN selftext IS NULL OR selftext = '' OR selftext IN {_REMOVED} THEN title
-             WHEN title IS NOT NULL THEN concat(title, chr(10) || chr(10), selftext) END AS text,
+             ELSE title || chr(10) || chr(10) || selftext END AS text,
         CASE WHEN is_video = 'true' THEN 'video' WHEN post_hint = 'image' THEN 'photo' END AS media_kind""",
 )
 _MAX_SECONDS = 253_402_300_799  # 9999-12-31, the last second that datetime can hold

@@ -1,24 +1,20 @@
 """Training pairs: a chunk's text, its summary's frozen vector, its split."""
 
-import numpy as np
 import polars as pl
 
 from user_embeddings_dagster.storage.lake import Lake
-from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
+from user_embeddings_dagster.storage.lance_tables import LanceTables
 
 VECTOR = pl.List(pl.Float32)
 
 
 def vector_frame(lance: LanceTables, table: str, datadaos: list[str]) -> pl.DataFrame:
     """Vectors of one table over DataDAOs: chunk_id, vector (list of float32), sorted by chunk_id."""
-    frames = []
+    schema = {"chunk_id": pl.String, "vector": VECTOR}
+    frames = [pl.DataFrame(schema=schema)]
     for datadao in datadaos:
         ids, vectors = lance.vectors(datadao, table)
-        frames.append(
-            pl.DataFrame(
-                {"chunk_id": ids, "vector": list(vectors)}, {"chunk_id": pl.String, "vector": VECTOR}
-            )
-        )
+        frames.append(pl.DataFrame({"chunk_id": ids, "vector": list(vectors)}, schema))
     return pl.concat(frames).sort("chunk_id")
 
 

@@ -24,8 +24,10 @@ _ONE_CONTEXT = threading.Lock()
 """Great Expectations keeps its context in process globals."""
 
 
-def validate(suite_name: str, frame: pl.DataFrame) -> list[CheckOutcome]:
+def validate(suite_name: str, frame: pl.DataFrame | pl.LazyFrame) -> list[CheckOutcome]:
     """One outcome per expectation of the suite, in its order; the name is the expectation's.
+
+    Of a lazy frame only the columns are read that the suite asks for: no text of a message, for one.
 
     Metrics are counts: `element_count`, `unexpected_count`, `missing_count`, `unexpected_percent`, or
     `observed_value` (rows). Raises KeyError for an unknown suite, ValueError naming the expectations that could not
@@ -33,10 +35,12 @@ def validate(suite_name: str, frame: pl.DataFrame) -> list[CheckOutcome]:
     """
     expectations = SUITES[suite_name]
     needed = dict.fromkeys(column for expectation in expectations for column in expectation.columns)
-    if missing := [column for column in needed if column not in frame.columns]:
+    columns = frame.lazy().collect_schema().names()
+    if missing := [column for column in needed if column not in columns]:
         raise ValueError(f"suite {suite_name}: the frame has no columns {missing}")
     # At least one column, so that rows can be counted.
-    pandas = frame.select(list(needed) or frame.columns[:1]).to_pandas(use_pyarrow_extension_array=True)
+    chosen = frame.lazy().select(list(needed) or columns[:1]).collect()
+    pandas = chosen.to_pandas(use_pyarrow_extension_array=True)
     with _ONE_CONTEXT, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its deprecation notices; failures come as results
         results = _run(suite_name, expectations, pandas)

@@ -11,14 +11,14 @@ the same rows written by the same versions have the same hash.
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import polars as pl
 
 from user_embeddings_dagster.keys import file_sha256
-from user_embeddings_dagster.schema import TABLES, Table
+from user_embeddings_dagster.schema import Table
 
 UNPARTITIONED = "all"
 
@@ -39,6 +39,10 @@ class Commit:
 
 class CorruptTable(Exception):
     """A committed file is missing or its bytes are not those that were committed."""
+
+
+class TornBuild(Exception):
+    """Tables that belong together were committed by different builds: the last one was killed half way."""
 
 
 def fingerprint(*parts: object) -> str:
@@ -95,11 +99,18 @@ class Lake:
         """Current rows of one partition."""
         return pl.read_parquet(self.path(table, partition))
 
-    def read_all(self, table: str, partitions: list[str] | None = None) -> pl.DataFrame:
-        """Current rows of several partitions (all of them by default), in the partitions' order."""
-        names = self.partitions(table) if partitions is None else partitions
-        frames = [self.read(table, name) for name in names]
-        return pl.concat(frames) if frames else TABLES[table].empty()
+    def same_build(self, tables: Sequence[str], partition: str = UNPARTITIONED) -> list[Commit]:
+        """Current commits of tables that one build writes one after another, in the order given.
+
+        Raises FileNotFoundError before the first commit of one, TornBuild if a killed build left them apart.
+        """
+        commits = [self.current(table, partition) for table in tables]
+        found = [commit for commit in commits if commit is not None]
+        if len(found) < len(commits):
+            raise FileNotFoundError(f"{' or '.join(tables)} of {partition} has not been materialised yet")
+        if len({commit.fingerprint for commit in found}) > 1:
+            raise TornBuild(f"{', '.join(tables)} of {partition} are of different builds; materialise them again")
+        return found
 
     def commit(
         self,

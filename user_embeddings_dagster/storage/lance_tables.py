@@ -184,6 +184,10 @@ class LanceTables:
         frame = self.read(datadao, table, ["id", "vector"], ids)
         return frame["id"].to_list(), stacked(frame["vector"])
 
+    def stored_vectors(self, datadao: str, table: str) -> np.ndarray:
+        """Vectors [n, d] float32 of all rows, sorted by id; [0, 0] if there is no table: a DataDAO without chunks."""
+        return self.vectors(datadao, table)[1] if self.exists(datadao, table) else np.empty((0, 0), dtype=np.float32)
+
     def delete(self, datadao: str, table: str, ids: Sequence[str]) -> int:
         """Delete rows by id; returns the rows deleted."""
         from lancedb.expr import col

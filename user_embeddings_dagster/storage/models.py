@@ -56,9 +56,13 @@ class ModelFolder:
             frame.write_parquet(self.inputs / f"{name}.parquet")
         write_json(self.inputs / "config.json", config)
 
-    def remove_inputs(self) -> None:
-        """Masked text must not lie in more places than it has to."""
-        shutil.rmtree(self.inputs, ignore_errors=True)
+    def remove_leftovers(self) -> None:
+        """Remove the inputs (masked text must not lie in more places than it has to) and the job's work folder.
+
+        To be called whenever the output is complete: a run killed right after the job left them behind.
+        """
+        for folder in (self.inputs, self.output.with_name(f"{self.output.name}.work")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Models:

@@ -1,0 +1,7 @@
+"""Code version of each job: raised when the same inputs and configuration would give another result.
+
+Free of torch, so that the assets, which ask whether there is anything to train, see the same versions as the jobs.
+"""
+
+ITEM_ENCODER = "1"
+SEQUENCE_ENCODER = "1"
