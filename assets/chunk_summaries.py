@@ -32,7 +32,7 @@ LINEAGE = column_lineage(
     kinds={"polars", "parquet"},
     code_version=PROGRAM_VERSION,
     metadata=table_metadata(CHUNK_SUMMARIES),
-    check_specs=expectation_specs("chunk_summaries"),
+    check_specs=expectation_specs("chunk_summaries", partitions=datadaos),
     automation_condition=EAGER,
     retry_policy=RETRY,
     pool=LLM,

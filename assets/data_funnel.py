@@ -29,8 +29,7 @@ def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
     embedded = pl.DataFrame({"chunk_id": lance.ids(datadao, "chunk_embeddings")}, {"chunk_id": pl.String})
     return FunnelTables(
         **{
-            name: lake.scan(name, datadao)
-            for name in ("raw_files", "rejected_records", "dropped_messages", "messages")
+            name: lake.scan(name, datadao) for name in ("raw_files", "rejected_records", "dropped_messages", "messages")
         },
         masked_chunks=lake.scan("masked_chunks", datadao),
         chunk_summaries=lake.scan("chunk_summaries", datadao),
@@ -47,14 +46,10 @@ def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
     kinds={"polars", "parquet"},
     code_version="1",
     metadata=table_metadata(DATA_FUNNEL),
-    check_specs=[
-        dg.AssetCheckSpec("monotone_funnel", asset="data_funnel", description=monotone_funnel.__doc__)
-    ],
+    check_specs=[dg.AssetCheckSpec("monotone_funnel", asset="data_funnel", description=monotone_funnel.__doc__)],
     retry_policy=RETRY,
 )
-def data_funnel(
-    context: dg.AssetExecutionContext, config: DataFunnelConfig, store: Store
-) -> dg.MaterializeResult:
+def data_funnel(context: dg.AssetExecutionContext, config: DataFunnelConfig, store: Store) -> dg.MaterializeResult:
     """One row per stage of the pipeline and DataDAO: samples, tokens, users, estimated cost (C8, C50)."""
     lake, prices = store.lake, Prices(**config.model_dump())
     names = lake.partitions("chunk_summaries")

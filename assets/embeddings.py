@@ -27,7 +27,9 @@ def vector_asset(name: str, source: str, group: str, description: str, deps: lis
         code_version="1",
         description=description,
         check_specs=[
-            dg.AssetCheckSpec(check.__name__, asset=name, description=check.__doc__, blocking=True)
+            dg.AssetCheckSpec(
+                check.__name__, asset=name, description=check.__doc__, blocking=True, partitions_def=datadaos
+            )
             for check in VECTOR_CHECKS
         ],
         automation_condition=EAGER,

@@ -74,9 +74,12 @@ def train(
     )
 
 
-def check_specs(asset: str) -> list[dg.AssetCheckSpec]:
+def check_specs(asset: str, partitions: dg.PartitionsDefinition | None = None) -> list[dg.AssetCheckSpec]:
     """Checks of a trained encoder."""
-    return [dg.AssetCheckSpec(name, asset=asset, description=text) for name, text in CHECKS.items()]
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=text, partitions_def=partitions)
+        for name, text in CHECKS.items()
+    ]
 
 
 @dg.asset(
@@ -128,7 +131,7 @@ def item_encoder(
     owners=ML,
     kinds={"torch"},
     code_version=versions.SEQUENCE_ENCODER,
-    check_specs=check_specs("sequence_encoder"),
+    check_specs=check_specs("sequence_encoder", dimensions),
     freshness_policy=MODELS_FRESH,
     pool=GPU,
 )

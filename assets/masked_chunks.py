@@ -27,7 +27,11 @@ LINEAGE = column_lineage(
     community=("messages", ["community"]),
 )
 ONE_SUBJECT = dg.AssetCheckSpec(
-    "exactly_one_subject", asset="masked_chunks", description=exactly_one_subject.__doc__, blocking=True
+    "exactly_one_subject",
+    asset="masked_chunks",
+    description=exactly_one_subject.__doc__,
+    blocking=True,
+    partitions_def=datadaos,
 )
 
 
@@ -49,13 +53,11 @@ class MaskedChunksConfig(dg.Config):
     kinds={"polars", "parquet"},
     code_version=VERSION,
     metadata=table_metadata(MASKED_CHUNKS),
-    check_specs=[*expectation_specs("masked_chunks"), ONE_SUBJECT],
+    check_specs=[*expectation_specs("masked_chunks", partitions=datadaos), ONE_SUBJECT],
     automation_condition=EAGER,
     retry_policy=RETRY,
 )
-def masked_chunks(
-    context: dg.AssetExecutionContext, config: MaskedChunksConfig, store: Store
-) -> dg.MaterializeResult:
+def masked_chunks(context: dg.AssetExecutionContext, config: MaskedChunksConfig, store: Store) -> dg.MaterializeResult:
     """One row per window of a thread around one SUBJECT's messages, masked.
 
     The person is `SUBJECT`, everyone else `<P1>`, `<P2>`, …; e-mails, phones, wallets and the like are typed

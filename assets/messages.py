@@ -52,7 +52,7 @@ LINEAGE = column_lineage(text=("raw_exports", []), raw_sha256=("raw_exports", []
         ),
     ],
     partitions_def=datadaos,
-    check_specs=expectation_specs("messages"),
+    check_specs=expectation_specs("messages", partitions=datadaos),
     retry_policy=RETRY,
 )
 def messages(context: dg.AssetExecutionContext, store: Store):

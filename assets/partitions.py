@@ -1,6 +1,15 @@
 """The two ways assets are partitioned: by DataDAO, and by dimension of the user state."""
 
+import warnings
+
 import dagster as dg
+
+# Checks have the partitions of their asset. Without, automation sees only the latest execution of a check: the next
+# DataDAO that passes would let a failed one through, and two at once would hold back each other. Dagster calls
+# this a preview at every start.
+warnings.filterwarnings(
+    "ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
+)
 
 DATADAO = "datadao"
 datadaos = dg.DynamicPartitionsDefinition(name=DATADAO)

@@ -60,9 +60,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     drops, unnamed = scan(store.layout.landing)
     if unnamed:
-        context.log.warning(
-            f"{unnamed} folders below landing/ are passed over: a DataDAO's name is [a-z0-9_-]"
-        )
+        context.log.warning(f"{unnamed} folders below landing/ are passed over: a DataDAO's name is [a-z0-9_-]")
     changed = [
         drop
         for drop in drops
@@ -71,9 +69,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     if not changed:
         return dg.SkipReason(f"{len(drops)} DataDAOs, none changed")
     cursor = json.dumps(seen | {drop.datadao: drop.signature for drop in changed}, sort_keys=True)
-    untold = [
-        drop for drop in changed if registered_signature(context.instance, drop.datadao) != drop.signature
-    ]
+    untold = [drop for drop in changed if registered_signature(context.instance, drop.datadao) != drop.signature]
     known = set(context.instance.get_dynamic_partitions("datadao"))
     new = [drop.datadao for drop in untold if drop.datadao not in known]
     return dg.SensorResult(

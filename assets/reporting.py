@@ -15,7 +15,6 @@ from user_embeddings_dagster.quality.suites import SUITES
 from user_embeddings_dagster.schema import Table
 from user_embeddings_dagster.storage.lake import Commit
 
-Numbers = Mapping[str, float | int | str]
 MAX_PLOT_BYTES = 500_000  # inline in the event log, so capped
 
 
@@ -26,9 +25,7 @@ def table_metadata(table: Table) -> dict[str, object]:
             column.name,
             str(column.dtype),
             description=column.description + (" (personal)" if column.personal else ""),
-            constraints=dg.TableColumnConstraints(
-                nullable=column.nullable, unique=table.primary_key == (column.name,)
-            ),
+            constraints=dg.TableColumnConstraints(nullable=column.nullable, unique=table.primary_key == (column.name,)),
         )
         for column in table.columns
     ]
@@ -77,7 +74,9 @@ def table_result(
     )
 
 
-def expectation_specs(suite: str, asset: str | None = None) -> list[dg.AssetCheckSpec]:
+def expectation_specs(
+    suite: str, asset: str | None = None, partitions: dg.PartitionsDefinition | None = None
+) -> list[dg.AssetCheckSpec]:
     """Check specs of a Great Expectations suite, known without importing Great Expectations."""
     return [
         dg.AssetCheckSpec(
@@ -85,6 +84,7 @@ def expectation_specs(suite: str, asset: str | None = None) -> list[dg.AssetChec
             asset=asset or suite,
             description=expectation.description,
             blocking=expectation.severity == "error",
+            partitions_def=partitions,
         )
         for expectation in SUITES[suite]
     ]

@@ -16,16 +16,14 @@ CHECKS = (finite_vectors, not_collapsed)
     partitions_def=datadaos,
     deps=[
         "item_embeddings",
-        dg.AssetDep(
-            "sequence_encoder", partition_mapping=dg.SpecificPartitionsPartitionMapping([SERVED_DIMENSION])
-        ),
+        dg.AssetDep("sequence_encoder", partition_mapping=dg.SpecificPartitionsPartitionMapping([SERVED_DIMENSION])),
     ],
     group_name="users",
     owners=ML,
     kinds={"lancedb", "torch"},
     code_version="1",
     check_specs=[
-        dg.AssetCheckSpec(check.__name__, asset="user_embeddings", description=check.__doc__)
+        dg.AssetCheckSpec(check.__name__, asset="user_embeddings", description=check.__doc__, partitions_def=datadaos)
         for check in CHECKS
     ],
     automation_condition=EAGER,
