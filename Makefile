@@ -6,7 +6,7 @@ DATA ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test install dev check bench real crash-test clean
+.PHONY: demo test install dev check bench real crash-test
 
 demo: install
 	$(BIN)/user-embeddings demo
@@ -39,10 +39,8 @@ bench: install
 CORPORA ?= zig='telegram/zig*.zip' ubuntu='telegram/ubuntu*.zip' telegram='telegram/*.json' \
 	chatgpt='chatgpt/*' pushshift='reddit/R[CS]_*' reddit='reddit/*.csv'
 real: install
+	@test -n "$(DATA)" || { echo 'usage: make real DATA=/path/to/exports'; exit 2; }
 	$(BIN)/user-embeddings --data data-real real --exports $(DATA) $(CORPORA)
 
 crash-test: install
 	$(BIN)/python -m benchmarks.crash
-
-clean:
-	rm -rf data

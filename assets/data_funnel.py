@@ -40,7 +40,15 @@ def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
 
 
 @dg.asset(
-    deps=["messages", "rejected_records", "chunk_summaries", "chunk_embeddings", "hard_negatives"],
+    deps=[
+        "messages",
+        "rejected_records",
+        "masked_chunks",
+        "chunk_summaries",
+        "chunk_embeddings",
+        "training_snapshot",
+        "hard_negatives",
+    ],
     group_name="evaluation",
     owners=DATA,
     kinds={"polars", "parquet"},

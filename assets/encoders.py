@@ -5,7 +5,7 @@ from collections.abc import Callable
 import dagster as dg
 
 from assets.partitions import dimensions
-from assets.policies import GPU, ML, MODELS_FRESH
+from assets.policies import GPU, ML, MODELS_FRESH, RETRY
 from assets.reporting import check_result, plot
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
@@ -60,6 +60,9 @@ def train(
         write_inputs(folder)
         jobs.run(context, job, folder.inputs, folder.output)
     folder.remove_leftovers()
+    weights = finite_weights(folder.output)
+    if not weights.passed:
+        raise dg.Failure(f"{encoder}: weights that are not finite; not promoted", metadata=dict(weights.metrics))
     store.models.promote(encoder, folder.root.name)
     record, metrics = folder.record(), folder.metrics()
     validation = [line["valid_loss"] for line in metrics if "valid_loss" in line]
@@ -69,7 +72,7 @@ def train(
         metadata={**record["metadata"], "reused": reused, "loss_curve": plot(loss_curve(metrics))},
         check_results=[
             check_result(loss_fell(losses), job),
-            check_result(finite_weights(folder.output), job),
+            check_result(weights, job),
         ],
     )
 
@@ -83,13 +86,14 @@ def check_specs(asset: str, partitions: dg.PartitionsDefinition | None = None) -
 
 
 @dg.asset(
-    deps=["training_snapshot", "hard_negatives", "chunk_summaries", "summary_embeddings"],
+    deps=["training_snapshot", "hard_negatives", "masked_chunks", "chunk_embeddings", "summary_embeddings"],
     group_name="training",
     owners=ML,
     kinds={"torch", "peft"},
     code_version=versions.ITEM_ENCODER,
     check_specs=check_specs("item_encoder"),
     freshness_policy=MODELS_FRESH,
+    retry_policy=RETRY,
     pool=GPU,
 )
 def item_encoder(
@@ -133,6 +137,7 @@ def item_encoder(
     code_version=versions.SEQUENCE_ENCODER,
     check_specs=check_specs("sequence_encoder", dimensions),
     freshness_policy=MODELS_FRESH,
+    retry_policy=RETRY,
     pool=GPU,
 )
 def sequence_encoder(
@@ -159,6 +164,7 @@ def sequence_encoder(
         folder.write_inputs(settings, sequences=sequences(snapshot, store.lance))
 
     folder = store.models.folder(f"sequence_encoder/{dimension}", wanted)
+    folder.note_basis(store.models.current("item_encoder").record()["data_version"])
     return train(
         context,
         store,

@@ -25,7 +25,7 @@ class HardNegativesConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["training_snapshot", "chunk_embeddings", "summary_embeddings"],
+    deps=["training_snapshot", "masked_chunks", "chunk_embeddings", "summary_embeddings"],
     group_name="training",
     owners=ML,
     kinds={"lancedb", "parquet"},

@@ -74,6 +74,9 @@ def masked_chunks(context: dg.AssetExecutionContext, config: MaskedChunksConfig,
             config=ChunkConfig(**config.model_dump()),
             progress=progress_to(context, "masking and cutting messages"),
         )
+        one_subject = exactly_one_subject(result.chunks)
+        if not one_subject.passed:  # before the commit: a blocking check would come too late
+            raise dg.Failure("chunks without exactly one SUBJECT; nothing written", metadata=dict(one_subject.metrics))
         commit = lake.commit(MASKED_CHUNKS, result.chunks, partition, wanted, result.counts)
     chunks = lake.read("masked_chunks", partition)
     checks = [

@@ -59,12 +59,20 @@ def messages(context: dg.AssetExecutionContext, store: Store):
     """Read a DataDAO's landing folder."""
     lake, partition = store.lake, context.partition_key
     report = progress_to(context, "reading exports")
+    stages: list[str] = []
+
+    def progress(stage: str, figures: dict) -> None:
+        if stage not in stages:
+            stages.append(stage)
+            context.log.info(f"exports: {stage}")
+        report(figures.get("bytes", 0), figures.get("bytes_total", 0))
+
     result = build_messages(
         partition,
         store.layout.landing,
         lake,
         store.key,
-        progress=lambda _, figures: report(figures.get("bytes", 0), figures.get("bytes_total", 0)),
+        progress=progress,
     )
     checks = expectation_results("messages", lake.scan("messages", partition))
     commits, reused = result.commits, result.reused

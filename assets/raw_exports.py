@@ -64,7 +64,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     changed = [
         drop
         for drop in drops
-        if seen.get(drop.datadao) != drop.signature and time.time() - drop.newest >= SETTLE_SECONDS
+        if seen.get(drop.datadao) != drop.signature and abs(time.time() - drop.newest) >= SETTLE_SECONDS
     ]
     if not changed:
         return dg.SkipReason(f"{len(drops)} DataDAOs, none changed")

@@ -1,6 +1,6 @@
 """Evaluation: tables and plots of what the encoders are worth, on users that no training saw."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 import polars as pl
@@ -54,6 +54,7 @@ def record(
     scores: pl.DataFrame,
     picture: bytes,
     extra: Sequence[CheckOutcome] = (),
+    pictures: Mapping[str, bytes] | None = None,
 ) -> dg.MaterializeResult:
     """Write an asset's rows to the scores table and report them."""
     written = store.scores.replace(asset, scores)
@@ -68,6 +69,7 @@ def record(
             "unchanged": written.unchanged,
             "scores": dg.MetadataValue.md(_markdown(headline)),
             "plot": plot(picture),
+            **{name: plot(png) for name, png in (pictures or {}).items()},
         },
         check_results=[
             *expectation_results("scores", scores, asset),
@@ -102,10 +104,27 @@ def sequence_models(store: Store, dimensions: Sequence[str]) -> dict[str, Sequen
 
     return {
         f"sequence_encoder_{dimension}": SequenceModel(
-            SequenceEncoder.load(store.models.current(f"sequence_encoder/{dimension}").output)
+            SequenceEncoder.load(store.models.current_on(f"sequence_encoder/{dimension}", "item_encoder").output)
         )
         for dimension in dimensions
     }
+
+
+def sweep_rows(store: Store, scores: pl.DataFrame) -> pl.DataFrame:
+    """One row per trained dimension: next-chunk MRR, bytes of the weights, seconds of the training."""
+    rows = []
+    for dimension in trained_dimensions(store):
+        folder = store.models.current(f"sequence_encoder/{dimension}")
+        mrr = scores.filter(model=f"sequence_encoder_{dimension}", metric="mrr", slice="all").row(0, named=True)
+        rows.append(
+            {
+                "dimension": int(dimension),
+                **{name: mrr[name] for name in ("value", "ci_low", "ci_high")},
+                "bytes": (folder.output / "model.safetensors").stat().st_size,
+                "seconds": float(folder.record()["metadata"]["seconds"]),
+            }
+        )
+    return pl.DataFrame(rows)
 
 
 def trained_dimensions(store: Store) -> list[str]:
@@ -146,7 +165,8 @@ def sequence_encoder_scores(context: dg.AssetExecutionContext, config: Evaluatio
     models = sequence_models(store, trained_dimensions(store))
     scores = measure_sequence_encoders(inputs, models, config.max_queries)
     picture = plots.score_bars(scores, title="Next chunk", highlighted=list(models))
-    return record(store, "sequence_encoder_scores", scores, picture)
+    sweep = plots.dimension_sweep(sweep_rows(store, scores), title="Dimension of the user state")
+    return record(store, "sequence_encoder_scores", scores, picture, pictures={"dimension_sweep": sweep})
 
 
 @score_asset("user_matching_scores", ["sequence_encoder", "item_embeddings"])

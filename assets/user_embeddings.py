@@ -15,6 +15,7 @@ CHECKS = (finite_vectors, not_collapsed)
 @dg.asset(
     partitions_def=datadaos,
     deps=[
+        "masked_chunks",
         "item_embeddings",
         dg.AssetDep("sequence_encoder", partition_mapping=dg.SpecificPartitionsPartitionMapping([SERVED_DIMENSION])),
     ],
@@ -38,7 +39,9 @@ def user_embeddings(context: dg.AssetExecutionContext, store: Store) -> dg.Mater
     """
     from training.sequence_inference import SequenceEncoder  # torch: never at module level of a code location
 
-    encoder = SequenceEncoder.load(store.models.current(f"sequence_encoder/{SERVED_DIMENSION}").output)
+    encoder = SequenceEncoder.load(
+        store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder").output
+    )
     histories = user_histories(store.lake, store.lance, context.partition_key)
     states = encoder.encode_users(histories)
     result = write_users(store.lance, context.partition_key, states, encoder.version)

@@ -21,9 +21,7 @@ class TrainingJobs(dg.ConfigurableResource):
     torch_threads: int = 0
     termination_seconds: float = 30.0
 
-    def run(
-        self, context: dg.AssetExecutionContext, job: str, inputs: Path, output: Path
-    ) -> dg.MaterializeResult:
+    def run(self, context: dg.AssetExecutionContext, job: str, inputs: Path, output: Path) -> dg.MaterializeResult:
         """Run `training.<job>` on an inputs folder, writing an output folder. Raises dagster.Failure."""
         command = [sys.executable, "-P", "-m", f"{self.package}.{job}", "--inputs", inputs, "--output", output]
         output.parent.mkdir(parents=True, exist_ok=True)

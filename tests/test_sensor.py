@@ -28,9 +28,7 @@ def drop(path: Path, text: str = "{}", age: float = 60.0) -> None:
 
 
 def tick(tmp_path: Path, instance: dg.DagsterInstance, cursor: str | None = None):
-    context = dg.build_sensor_context(
-        instance=instance, cursor=cursor, resources={"store": Store(data=str(tmp_path))}
-    )
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"store": Store(data=str(tmp_path))})
     return landing_sensor(context)
 
 

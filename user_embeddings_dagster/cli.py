@@ -48,10 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     real = commands.add_parser("real", help="real exports through the whole graph")
     real.add_argument("--exports", type=Path, required=True, help="folder that the patterns are relative to")
-    real.add_argument("corpora", nargs="+", metavar="DATADAO=PATTERN", help="e.g. zig=telegram/zig*.zip; the pattern may list several, comma-separated")
+    real.add_argument("corpora", nargs="+", metavar="DATADAO=PATTERN", help="e.g. zig=telegram/zig*.zip")
     real.add_argument("--dimensions", nargs="+", default=["256"])
 
     commands.add_parser("scores", help="print the scores table")
+    trace = commands.add_parser("trace", help="where one raw record went: its message, its chunks, the scores")
+    trace.add_argument("datadao")
+    trace.add_argument("sha256", help="of the raw file (column raw_sha256)")
+    trace.add_argument("location", type=int, help="line or index in the file (column raw_location)")
+    trace.add_argument("--member", default="", help="archive member")
     dev = commands.add_parser("dev", help="open the Dagster UI on the same data")
     dev.add_argument("--port", type=int, default=3000)
 
@@ -59,9 +64,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.data:
         os.environ[f"{PREFIX}DATA"] = str(options.data.absolute())
     layout = Layout(data_root())
-    return {"demo": _demo, "samples": _samples, "real": _real, "scores": _scores, "dev": _dev}[
-        options.command
-    ](options, layout)
+    handlers = {"demo": _demo, "samples": _samples, "real": _real, "scores": _scores, "dev": _dev}[options.command](
+        options, layout
+    )
 
 
 def _samples(options: argparse.Namespace, layout: Layout) -> int:
@@ -79,28 +84,42 @@ def _demo(options: argparse.Namespace, layout: Layout) -> int:
 
 
 def _real(options: argparse.Namespace, layout: Layout) -> int:
+    from user_embeddings_dagster.exports.landing import SLUG
+
+    if not options.exports.is_dir():
+        print(f"{options.exports}: no such folder", file=sys.stderr)
+        return 2
+    linked = 0
     for corpus in options.corpora:
         name, _, pattern = corpus.partition("=")
-        found = sorted({path for part in pattern.split(",") if part for path in options.exports.glob(part)})
-        if not found:
-            _say(f"{name}: nothing matches below {options.exports}, left out")
-            continue
+        if not SLUG.fullmatch(name) or not pattern:
+            print(f"{corpus}: expected DATADAO=PATTERN with a name of [a-z0-9_-]", file=sys.stderr)
+            return 2
+        found = sorted(path for path in options.exports.glob(pattern) if path.is_file())
         folder = layout.landing / name
-        folder.mkdir(parents=True, exist_ok=True)
         for path in found:
+            folder.mkdir(parents=True, exist_ok=True)
             link = folder / path.name
-            if not link.is_symlink():
-                link.symlink_to(path.absolute())
-        _say(f"{name}: {len(found)} files")
+            link.unlink(missing_ok=True)
+            link.symlink_to(path.absolute())
+        linked += len(found)
+        _say(f"{name}: {len(found)} files" if found else f"{name}: nothing matches {pattern}, left out")
+    if not linked:
+        print(f"{options.exports}: none of the patterns matches a file", file=sys.stderr)
+        return 2
     return _run(layout, options.dimensions, REAL_CONFIG)
 
 
 def _run(layout: Layout, dimensions, ops) -> int:
+    from assets.partitions import SERVED_DIMENSION
     from user_embeddings_dagster.evaluation.report import results_table
     from user_embeddings_dagster.runner import open_instance, run_lineage
     from user_embeddings_dagster.storage.inventory import inventory
     from user_embeddings_dagster.storage.score_table import ScoreTable
 
+    if SERVED_DIMENSION not in dimensions:
+        _say(f"dimension {SERVED_DIMENSION} is trained too: its states are the user embeddings")
+        dimensions = [*dimensions, SERVED_DIMENSION]
     started, before = time.monotonic(), inventory(layout)
     with open_instance(layout.root / "dagster_home") as instance:
         runs = run_lineage(instance, layout, dimensions, ops, _say)
@@ -113,9 +132,7 @@ def _run(layout: Layout, dimensions, ops) -> int:
         f"{len(runs)} runs in {time.monotonic() - started:.0f} s, {failed} failed; {changed} tables and models changed"
     )
     print(f"data: {layout.root}")
-    print(
-        "Next: `make dev` opens the Dagster UI on this data (lineage, checks, plots); the README walks the graph."
-    )
+    print("Next: `make dev` opens the Dagster UI on this data (lineage, checks, plots); the README walks the graph.")
     return 1 if failed or not runs else 0
 
 
@@ -125,6 +142,29 @@ def _scores(_: argparse.Namespace, layout: Layout) -> int:
 
     print(results_table(ScoreTable(layout.scores).read(), full=True))
     return 0
+
+
+def _trace(options: argparse.Namespace, layout: Layout) -> int:
+    from user_embeddings_dagster.evaluation.trace import chunks_of_record, scores_of_chunks
+    from user_embeddings_dagster.storage.lake import Lake
+    from user_embeddings_dagster.storage.score_table import ScoreTable
+
+    lake = Lake(layout.root)
+    found = chunks_of_record(
+        lake.scan("messages", options.datadao),
+        lake.scan("masked_chunks", options.datadao),
+        raw_sha256=options.sha256,
+        raw_member=options.member,
+        raw_location=options.location,
+    )
+    snapshot = lake.read("training_snapshot")
+    for message, chunk in found.iter_rows():
+        split = snapshot.filter(chunk_id=chunk)["split"].to_list()
+        print(f"message {message} in chunk {chunk}: {split[0] if split else 'not in the training snapshot'}")
+    scores = scores_of_chunks(found["chunk_id"], snapshot, ScoreTable(layout.scores).read())
+    for role, asset, datadao, n in scores.group_by("role", "asset", "datadao").len().sort("role", "asset").iter_rows():
+        print(f"{role}: {n} scores of {asset}, {datadao}")
+    return 0 if found.height else 1
 
 
 def _dev(options: argparse.Namespace, layout: Layout) -> int:

@@ -15,9 +15,7 @@ ID_HEX = 32
 
 def keyed_id(key: bytes, *parts: str) -> str:
     """HMAC of the parts (length-prefixed, so that ("ab", "c") and ("a", "bc") differ), 32 hex digits."""
-    message = b"".join(
-        len(raw := part.encode("utf-8", "surrogatepass")).to_bytes(4, "big") + raw for part in parts
-    )
+    message = b"".join(len(raw := part.encode("utf-8", "surrogatepass")).to_bytes(4, "big") + raw for part in parts)
     return hmac.digest(key, message, "sha256").hex()[:ID_HEX]
 
 

@@ -31,9 +31,7 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     home.mkdir(parents=True, exist_ok=True)
     settings = home / "dagster.yaml"
     if not settings.exists():
-        settings.write_text(
-            importlib.resources.files("user_embeddings_dagster").joinpath("dagster.yaml").read_text()
-        )
+        settings.write_text(importlib.resources.files("user_embeddings_dagster").joinpath("dagster.yaml").read_text())
     os.environ["DAGSTER_HOME"] = str(home)
     return dg.DagsterInstance.get()
 

@@ -52,13 +52,9 @@ class Table:
         try:
             frame = frame.select(pl.col(c.name).cast(c.dtype) for c in self.columns)
         except pl.exceptions.PolarsError:
-            wrong = [
-                f"{n}: {frame.schema[n]} is not {t}" for n, t in self.schema.items() if frame.schema[n] != t
-            ]
+            wrong = [f"{n}: {frame.schema[n]} is not {t}" for n, t in self.schema.items() if frame.schema[n] != t]
             raise ValueError(f"{self.name}: columns that do not cast: {wrong}") from None
-        nulls = frame.select(pl.col(c.name).null_count() for c in self.columns if not c.nullable).row(
-            0, named=True
-        )
+        nulls = frame.select(pl.col(c.name).null_count() for c in self.columns if not c.nullable).row(0, named=True)
         wrong = {name: count for name, count in nulls.items() if count}
         if wrong:
             raise ValueError(f"{self.name}: null values in columns that allow none: {wrong}")
@@ -134,9 +130,7 @@ MESSAGES = Table(
             Column("platform", _TEXT, "reddit, telegram or chatgpt"),
             Column("thread_id", _TEXT, "keyed hash of the thread (32 hex)"),
             Column("thread_shape", _TEXT, "'tree' or 'linear'"),
-            Column(
-                "parent_id", _TEXT, "message_id replied to, whether or not it is in the table", nullable=True
-            ),
+            Column("parent_id", _TEXT, "message_id replied to, whether or not it is in the table", nullable=True),
             Column(
                 "author_id",
                 _TEXT,
@@ -144,9 +138,7 @@ MESSAGES = Table(
                 nullable=True,
             ),
             Column("role", _TEXT, "user, assistant, system, tool, service, bot or deleted"),
-            Column(
-                "is_subject", pl.Boolean(), "the author contributed to this DataDAO (or the source is public)"
-            ),
+            Column("is_subject", pl.Boolean(), "the author contributed to this DataDAO (or the source is public)"),
             Column("created_at", TIMESTAMP, "when it was written, UTC", nullable=True),
             Column("edited_at", TIMESTAMP, "last edit, UTC", nullable=True),
             Column("text", _TEXT, "text as exported", personal=True),
@@ -212,14 +204,10 @@ MASKED_CHUNKS = Table(
         Column("datadao", _TEXT, "DataDAO slug"),
         Column("user_id", _TEXT, "the SUBJECT"),
         Column("thread_id", _TEXT, "thread the window is cut from"),
-        Column(
-            "window_id", _TEXT, "hash of the window's messages: chunks that share it differ only in SUBJECT"
-        ),
+        Column("window_id", _TEXT, "hash of the window's messages: chunks that share it differ only in SUBJECT"),
         Column("started_at", TIMESTAMP, "SUBJECT's first message in the window, UTC"),
         Column("ended_at", TIMESTAMP, "SUBJECT's last message in the window, UTC"),
-        Column(
-            "speakers", pl.List(pl.String), "speaker of each turn: SUBJECT, <P1>, …, ASSISTANT", personal=True
-        ),
+        Column("speakers", pl.List(pl.String), "speaker of each turn: SUBJECT, <P1>, …, ASSISTANT", personal=True),
         Column("turns", pl.List(pl.String), "masked text of each turn, in time order", personal=True),
         Column("text", _TEXT, "the turns as 'SPEAKER: text' lines", personal=True),
         Column("message_ids", pl.List(pl.String), "message of each turn"),

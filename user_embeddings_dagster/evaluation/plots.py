@@ -144,7 +144,7 @@ def dimension_sweep(rows: pl.DataFrame, *, metric: str = "mrr", title: str = "Em
     figure, axes = _figure(2.9, columns=3)
     rows = rows.sort("dimension")
     x = rows["dimension"].to_numpy()
-    panels = ((metric, rows["value"]), ("MB of vectors", rows["bytes"] / 1e6), ("training seconds", rows["seconds"]))
+    panels = ((metric, rows["value"]), ("MB of weights", rows["bytes"] / 1e6), ("training seconds", rows["seconds"]))
     for number, (panel, (label, values)) in enumerate(zip(axes, panels, strict=True)):
         panel.plot(x, values.to_numpy(), marker="o", ms=4, lw=1.8, color=PALETTE[number])
         if number == 0 and not rows["ci_low"].null_count():

@@ -109,7 +109,11 @@ def contributor_links(path: Path) -> dict[str, str]:
 def _raw_files(folder: Path, progress: Progress) -> Iterator[RawFile]:
     paths = [path for path in raw_paths(folder) if path != folder / LINKS]
     for number, path in enumerate(paths, 1):
-        yield RawFile(path, path.relative_to(folder).as_posix(), file_sha256(path))
+        try:
+            sha256 = file_sha256(path)
+        except OSError as error:  # whose text holds the file's name, often a person's
+            raise OSError(error.errno, f"{folder.name}: raw file {number} of {len(paths)} cannot be read") from None
+        yield RawFile(path, path.relative_to(folder).as_posix(), sha256)
         progress("hash", {"file": number, "files": len(paths)})
 
 

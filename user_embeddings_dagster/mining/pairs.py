@@ -54,9 +54,7 @@ def with_negatives(pairs: pl.DataFrame, negatives: pl.DataFrame) -> pl.DataFrame
     )
 
 
-def sequences(
-    snapshot: pl.DataFrame, lance: LanceTables, splits: tuple[str, ...] = ("train", "valid")
-) -> pl.DataFrame:
+def sequences(snapshot: pl.DataFrame, lance: LanceTables, splits: tuple[str, ...] = ("train", "valid")) -> pl.DataFrame:
     """Histories of item vectors: datadao, user_id, split, position, ended_at, chunk_id, window_id, vector."""
     names = snapshot["datadao"].unique().sort().to_list()
     return (

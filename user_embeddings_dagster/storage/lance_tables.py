@@ -201,15 +201,17 @@ class LanceTables:
         return self.delete(datadao, table, stale) if stale else 0
 
     def content_hash(self, datadao: str, table: str) -> str:
-        """SHA-256 over (id, version, float32 bytes) of all rows by id: the same whatever the order of
-        writing."""
+        """SHA-256 over every column of all rows by id: the same whatever the order of writing."""
         digest = hashlib.sha256()
         if self.exists(datadao, table):
-            frame = self.read(datadao, table, REQUIRED)
-            matrix = stacked(frame["vector"])
-            for id_, version, vector in zip(frame["id"], frame["version"], matrix, strict=True):
-                for part in (id_.encode(), version.encode(), vector.tobytes()):
-                    digest.update(len(part).to_bytes(4, "big") + part)
+            frame = self.read(datadao, table, sorted(self.open(datadao, table).schema.names))
+            for series in frame:
+                digest.update(series.name.encode())
+                if series.dtype.is_nested():
+                    digest.update(stacked(series).tobytes())
+                else:
+                    parts = [str(value).encode() for value in series.cast(pl.String)]
+                    digest.update(b"".join(len(part).to_bytes(4, "big") + part for part in parts))
         return digest.hexdigest()
 
     def search(

@@ -1,8 +1,8 @@
 """Trained encoders: one folder per version, and a pointer to the one that readers see.
 
-    <root>/<encoder>/<fingerprint>/inputs/    what a training job reads; removed once it is done
-    <root>/<encoder>/<fingerprint>/output/    what it wrote, with a SHA-256 manifest
-    <root>/<encoder>/current.json             the promoted version
+<root>/<encoder>/<fingerprint>/inputs/    what a training job reads; removed once it is done
+<root>/<encoder>/<fingerprint>/output/    what it wrote, with a SHA-256 manifest
+<root>/<encoder>/current.json             the promoted version
 """
 
 import json
@@ -13,6 +13,10 @@ from typing import Any
 
 from user_embeddings_dagster.storage.lake import write_json
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, verify
+
+
+class StaleEncoder(Exception):
+    """An encoder was trained on vectors of another encoder than the current one."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,15 @@ class ModelFolder:
             frame.write_parquet(self.inputs / f"{name}.parquet")
         write_json(self.inputs / "config.json", config)
 
+    def note_basis(self, version: str) -> None:
+        """Write down which encoder's vectors this one is trained on."""
+        write_json(self.root / "basis.json", {"version": version})
+
+    @property
+    def basis(self) -> str:
+        """Version of the encoder whose vectors this one was trained on."""
+        return json.loads((self.root / "basis.json").read_text())["version"]
+
     def remove_leftovers(self) -> None:
         """Remove the inputs (masked text must not lie in more places than it has to) and the job's work folder.
 
@@ -87,6 +100,16 @@ class Models:
         except FileNotFoundError:
             raise FileNotFoundError(f"{encoder} has not been trained yet: materialise it first") from None
         return self.folder(encoder, pointer["fingerprint"])
+
+    def current_on(self, encoder: str, basis: str) -> ModelFolder:
+        """The promoted version of `encoder`, if it was trained on the vectors of the promoted `basis`.
+
+        Raises StaleEncoder otherwise: its states would mean nothing in the other space.
+        """
+        folder = self.current(encoder)
+        if folder.basis != self.current(basis).record()["data_version"]:
+            raise StaleEncoder(f"{encoder} was trained on vectors of another {basis}: materialise {encoder} again")
+        return folder
 
     def promoted(self, family: str) -> list[str]:
         """Encoders below `family` (such as sequence_encoder/64) that have a promoted version, sorted."""
