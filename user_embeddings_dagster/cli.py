@@ -1,4 +1,4 @@
-"""Command line: `user-embeddings demo | real | samples | scores | dev`."""
+"""Command line: `user-embeddings demo | real | samples | scores | trace | dev`."""
 
 import argparse
 import os
@@ -64,9 +64,15 @@ def main(arguments: list[str] | None = None) -> int:
     if options.data:
         os.environ[f"{PREFIX}DATA"] = str(options.data.absolute())
     layout = Layout(data_root())
-    handlers = {"demo": _demo, "samples": _samples, "real": _real, "scores": _scores, "dev": _dev}[options.command](
-        options, layout
-    )
+    handlers = {
+        "demo": _demo,
+        "samples": _samples,
+        "real": _real,
+        "scores": _scores,
+        "trace": _trace,
+        "dev": _dev,
+    }
+    return handlers[options.command](options, layout)
 
 
 def _samples(options: argparse.Namespace, layout: Layout) -> int:
