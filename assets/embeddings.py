@@ -5,7 +5,7 @@ import dagster as dg
 from assets.partitions import datadaos
 from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
 from assets.progress import progress_to
-from assets.reporting import check_result, column_lineage
+from assets.reporting import check_result, column_lineage, vector_columns
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from user_embeddings_dagster.embedding.batch import embed_table
@@ -13,6 +13,14 @@ from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.quality.domain import finite_vectors, not_collapsed, unit_norm
 
 VECTOR_CHECKS = (finite_vectors, unit_norm, not_collapsed)
+COLUMNS = vector_columns(
+    id="chunk_id of the embedded text",
+    user_id="SUBJECT of the chunk",
+    ended_at="time of the chunk's last message",
+    content="hash of the embedded text",
+    version="of the encoder",
+    vector="of the text, L2-normalised",
+)
 
 
 def vector_asset(name: str, source: str, group: str, description: str, deps: list[str]):
@@ -24,6 +32,7 @@ def vector_asset(name: str, source: str, group: str, description: str, deps: lis
         group_name=group,
         owners=ML,
         kinds={"lancedb", "torch"},
+        metadata=COLUMNS,
         code_version="1",
         description=description,
         check_specs=[

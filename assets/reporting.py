@@ -32,6 +32,14 @@ def table_metadata(table: Table) -> dict[str, object]:
     return {"dagster/column_schema": dg.TableSchema(columns), "primary_key": ", ".join(table.primary_key)}
 
 
+def vector_columns(**descriptions: str) -> dict[str, object]:
+    """Definition metadata of a LanceDB table: its columns and what they hold."""
+    types = {"n_chunks": "int64", "ended_at": "timestamp", "last_chunk_at": "timestamp"}
+    types |= {"vector": "list<float>", "projected": "list<float>"}
+    columns = [dg.TableColumn(name, types.get(name, "string"), description=text) for name, text in descriptions.items()]
+    return {"dagster/column_schema": dg.TableSchema(columns), "primary_key": "id"}
+
+
 def column_lineage(**columns: tuple[str, Sequence[str]]) -> dg.TableColumnLineage:
     """Column lineage: column → (upstream asset, its columns)."""
     return dg.TableColumnLineage(

@@ -4,12 +4,20 @@ import dagster as dg
 
 from assets.partitions import SERVED_DIMENSION, datadaos
 from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
-from assets.reporting import check_result, column_lineage
+from assets.reporting import check_result, column_lineage, vector_columns
 from resources.store import Store
 from user_embeddings_dagster.embedding.users import user_histories, write_users
 from user_embeddings_dagster.quality.domain import finite_vectors, not_collapsed
 
 CHECKS = (finite_vectors, not_collapsed)
+COLUMNS = vector_columns(
+    id="user_id of the contributor",
+    n_chunks="chunks that the state has read",
+    last_chunk_at="time of the last of them",
+    version="of the sequence encoder",
+    vector="state after the last chunk",
+    projected="the state in the item space: a prediction of the next chunk",
+)
 
 
 @dg.asset(
@@ -22,6 +30,7 @@ CHECKS = (finite_vectors, not_collapsed)
     group_name="users",
     owners=ML,
     kinds={"lancedb", "torch"},
+    metadata=COLUMNS,
     code_version="1",
     check_specs=[
         dg.AssetCheckSpec(check.__name__, asset="user_embeddings", description=check.__doc__, partitions_def=datadaos)

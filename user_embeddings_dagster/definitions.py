@@ -48,6 +48,7 @@ defs = dg.Definitions(
             target=dg.AssetSelection.all(),
             default_status=dg.DefaultSensorStatus.RUNNING,
             minimum_interval_seconds=30,
+            description="Brings what depends on a new drop up to date, one DataDAO per run. It never trains.",
         ),
     ],
     resources={"store": Store(), "text_encoder": TextEncoderResource(), "training_jobs": TrainingJobs()},

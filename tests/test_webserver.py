@@ -1,0 +1,89 @@
+"""What the UI asks the webserver for: lineage, sensors, a backfill and its runs, over GraphQL on a fresh instance."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
+from dagster_graphql.test.utils import execute_dagster_graphql
+
+from user_embeddings_dagster.definitions import defs
+
+LINEAGE = """{ assetNodes {
+    assetKey { path } groupName kinds description isPartitioned pools
+    owners { ... on TeamAssetOwner { team } }
+    automationCondition { label }
+    assetChecksOrError { ... on AssetChecks { checks { name partitionDefinition { name } } } }
+} }"""
+INSTIGATORS = """{ workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError {
+    ... on PythonError { message }
+    ... on RepositoryLocation { repositories {
+        sensors { name description sensorState { status } } schedules { name scheduleState { status } }
+    } } } } } } }"""
+LAUNCH = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
+    __typename ... on LaunchBackfillSuccess { backfillId }
+} }"""
+BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {
+    status partitionNames numPartitions assetSelection { path }
+} } }"""
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Any]:
+    """`ask(query, variables)` → data, on an instance with two DataDAOs."""
+    origin = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name="user_embeddings_dagster.definitions"), location_name="user_embeddings"
+    )
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("datadao", ["reddit", "telegram"])
+        with WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as process:
+
+            def execute(query: str, variables: dict[str, Any] | None = None) -> Mapping[str, Any]:
+                return execute_dagster_graphql(process.create_request_context(), query, variables).data
+
+            yield execute
+
+
+def test_lineage_shows_every_asset_with_group_kinds_owner_and_checks(ask):
+    nodes = {node["assetKey"]["path"][0]: node for node in ask(LINEAGE)["assetNodes"]}
+    assert set(nodes) == {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    for name, node in nodes.items():
+        assert node["groupName"], name
+        assert node["kinds"], name
+        assert node["owners"][0]["team"], name
+        assert node["description"].startswith("One row per"), name
+
+
+def test_checks_of_a_partitioned_asset_are_partitioned(ask):
+    """A DataDAO's failed check must not be overwritten by the next DataDAO's passed one."""
+    shared = [
+        (node["assetKey"]["path"][0], check["name"])
+        for node in ask(LINEAGE)["assetNodes"]
+        for check in node["assetChecksOrError"].get("checks", [])
+        if node["isPartitioned"] and check["partitionDefinition"] is None
+    ]
+    assert shared == []
+
+
+def test_sensors_run_and_schedules_wait_for_an_operator(ask):
+    entry = ask(INSTIGATORS)["workspaceOrError"]["locationEntries"][0]["locationOrLoadError"]
+    repository = entry["repositories"][0]
+    sensors = {sensor["name"]: sensor["sensorState"]["status"] for sensor in repository["sensors"]}
+    assert sensors == {"landing": "RUNNING", "automation": "RUNNING"}
+    assert all(sensor["description"] for sensor in repository["sensors"])
+    assert {schedule["scheduleState"]["status"] for schedule in repository["schedules"]} == {"STOPPED"}
+
+
+def test_a_backfill_over_every_datadao_is_accepted(ask):
+    selection = [{"path": ["masked_chunks"]}, {"path": ["chunk_summaries"]}]
+    params = {"assetSelection": selection, "partitionNames": ["reddit", "telegram"]}
+    launched = ask(LAUNCH, {"params": params})["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess"
+    backfill = ask(BACKFILL, {"id": launched["backfillId"]})["partitionBackfillOrError"]
+    assert backfill["status"] == "REQUESTED"
+    assert sorted(backfill["partitionNames"]) == ["reddit", "telegram"]
+    assert sorted(key["path"][0] for key in backfill["assetSelection"]) == ["chunk_summaries", "masked_chunks"]
