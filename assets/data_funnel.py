@@ -1,5 +1,7 @@
 """The data funnel: what is left of the raw records at each stage, and what it costs."""
 
+import inspect
+
 import dagster as dg
 import polars as pl
 
@@ -54,7 +56,9 @@ def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
     kinds={"polars", "parquet"},
     code_version="1",
     metadata=table_metadata(DATA_FUNNEL),
-    check_specs=[dg.AssetCheckSpec("monotone_funnel", asset="data_funnel", description=monotone_funnel.__doc__)],
+    check_specs=[
+        dg.AssetCheckSpec("monotone_funnel", asset="data_funnel", description=inspect.getdoc(monotone_funnel))
+    ],
     retry_policy=RETRY,
 )
 def data_funnel(context: dg.AssetExecutionContext, config: DataFunnelConfig, store: Store) -> dg.MaterializeResult:

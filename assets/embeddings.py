@@ -1,5 +1,7 @@
 """Vectors of chunks and summaries in LanceDB: from the frozen base encoder, and from the item encoder."""
 
+import inspect
+
 import dagster as dg
 
 from assets.partitions import datadaos
@@ -37,7 +39,7 @@ def vector_asset(name: str, source: str, group: str, description: str, deps: lis
         description=description,
         check_specs=[
             dg.AssetCheckSpec(
-                check.__name__, asset=name, description=check.__doc__, blocking=True, partitions_def=datadaos
+                check.__name__, asset=name, description=inspect.getdoc(check), blocking=True, partitions_def=datadaos
             )
             for check in VECTOR_CHECKS
         ],

@@ -1,5 +1,7 @@
 """Masked chunks: threads cut into windows, one SUBJECT each, names and identifiers replaced."""
 
+import inspect
+
 import dagster as dg
 
 from assets.partitions import datadaos
@@ -29,7 +31,7 @@ LINEAGE = column_lineage(
 ONE_SUBJECT = dg.AssetCheckSpec(
     "exactly_one_subject",
     asset="masked_chunks",
-    description=exactly_one_subject.__doc__,
+    description=inspect.getdoc(exactly_one_subject),
     blocking=True,
     partitions_def=datadaos,
 )

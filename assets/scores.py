@@ -1,5 +1,6 @@
 """Evaluation: tables and plots of what the encoders are worth, on users that no training saw."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
@@ -133,7 +134,7 @@ def trained_dimensions(store: Store) -> list[str]:
 
 
 TUNED_NOT_WORSE = dg.AssetCheckSpec(
-    "tuned_not_worse_than_base", asset="item_encoder_scores", description=tuned_not_worse_than_base.__doc__
+    "tuned_not_worse_than_base", asset="item_encoder_scores", description=inspect.getdoc(tuned_not_worse_than_base)
 )
 
 

@@ -1,5 +1,7 @@
 """The training snapshot: which chunks may be used, and on which side of the split each user is."""
 
+import inspect
+
 import dagster as dg
 import polars as pl
 
@@ -37,9 +39,9 @@ class TrainingSnapshotConfig(dg.Config):
             "split_leakage_none",
             asset="training_snapshot",
             blocking=True,
-            description=split_leakage_none.__doc__,
+            description=inspect.getdoc(split_leakage_none),
         ),
-        dg.AssetCheckSpec("caps_enforced", asset="training_snapshot", description=caps_enforced.__doc__),
+        dg.AssetCheckSpec("caps_enforced", asset="training_snapshot", description=inspect.getdoc(caps_enforced)),
     ],
     retry_policy=RETRY,
 )

@@ -1,5 +1,7 @@
 """User embeddings: the sequence encoder's state after each user's chunks."""
 
+import inspect
+
 import dagster as dg
 
 from assets.partitions import SERVED_DIMENSION, datadaos
@@ -33,7 +35,9 @@ COLUMNS = vector_columns(
     metadata=COLUMNS,
     code_version="1",
     check_specs=[
-        dg.AssetCheckSpec(check.__name__, asset="user_embeddings", description=check.__doc__, partitions_def=datadaos)
+        dg.AssetCheckSpec(
+            check.__name__, asset="user_embeddings", description=inspect.getdoc(check), partitions_def=datadaos
+        )
         for check in CHECKS
     ],
     automation_condition=EAGER,

@@ -65,9 +65,10 @@ class ModelFolder:
         write_json(self.root / "basis.json", {"version": version})
 
     @property
-    def basis(self) -> str:
-        """Version of the encoder whose vectors this one was trained on."""
-        return json.loads((self.root / "basis.json").read_text())["version"]
+    def basis(self) -> str | None:
+        """Version of the encoder whose vectors this one was trained on; None if it was not written down."""
+        path = self.root / "basis.json"
+        return json.loads(path.read_text())["version"] if path.exists() else None
 
     def remove_leftovers(self) -> None:
         """Remove the inputs (masked text must not lie in more places than it has to) and the job's work folder.
