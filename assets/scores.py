@@ -116,7 +116,9 @@ def sweep_rows(store: Store, scores: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for dimension in trained_dimensions(store):
         folder = store.models.current(f"sequence_encoder/{dimension}")
-        mrr = scores.filter(model=f"sequence_encoder_{dimension}", metric="mrr", slice="all").row(0, named=True)
+        mrr = scores.filter(model=f"sequence_encoder_{dimension}", metric="mrr", slice="all", datadao="all").row(
+            0, named=True
+        )
         rows.append(
             {
                 "dimension": int(dimension),
@@ -151,7 +153,9 @@ def item_encoder_scores(context: dg.AssetExecutionContext, config: EvaluationCon
     """
     version = store.models.current("item_encoder").record()["data_version"]
     scores = measure_item_encoder(store.lake, store.lance, config.seed, version)
-    picture = plots.score_bars(scores, title="Chunk finds its own summary", highlighted=["item_encoder"])
+    picture = plots.score_bars(
+        scores.filter(datadao="all"), title="Chunk finds its own summary", highlighted=["item_encoder"]
+    )
     return record(store, "item_encoder_scores", scores, picture, [tuned_not_worse_than_base(scores)])
 
 
@@ -165,7 +169,7 @@ def sequence_encoder_scores(context: dg.AssetExecutionContext, config: Evaluatio
     inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
     models = sequence_models(store, trained_dimensions(store))
     scores = measure_sequence_encoders(inputs, models, config.max_queries)
-    picture = plots.score_bars(scores, title="Next chunk", highlighted=list(models))
+    picture = plots.score_bars(scores.filter(datadao="all"), title="Next chunk", highlighted=list(models))
     sweep = plots.dimension_sweep(sweep_rows(store, scores), title="Dimension of the user state")
     return record(store, "sequence_encoder_scores", scores, picture, pictures={"dimension_sweep": sweep})
 
@@ -177,7 +181,7 @@ def user_matching_scores(context: dg.AssetExecutionContext, config: EvaluationCo
     models = sequence_models(store, trained_dimensions(store))
     scores = measure_matching(inputs, models)
     title = "Half a history finds the other half"
-    picture = plots.score_bars(scores, metric="recall@1", title=title, highlighted=list(models))
+    picture = plots.score_bars(scores.filter(datadao="all"), metric="recall@1", title=title, highlighted=list(models))
     return record(store, "user_matching_scores", scores, picture)
 
 

@@ -13,6 +13,7 @@ from user_embeddings_dagster.evaluation.baselines import (
     train_statistics,
     tune,
 )
+from user_embeddings_dagster.evaluation.bootstrap import MIN_USERS
 from user_embeddings_dagster.evaluation.histories import Histories, histories_of
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.evaluation.splits import split_hash
@@ -44,6 +45,11 @@ class EvaluationInputs:
     def datadaos(self) -> list[str]:
         """DataDAOs in the snapshot, sorted."""
         return self.snapshot["datadao"].unique().sort().to_list()
+
+    def held_out(self, split: str) -> list[str]:
+        """DataDAOs with at least `MIN_USERS` users in a split, where one DataDAO alone can be measured."""
+        users = self.snapshot.filter(split=split).group_by("datadao").agg(pl.col("user_id").n_unique())
+        return users.filter(pl.col("user_id") >= MIN_USERS)["datadao"].sort().to_list()
 
     def scope(self, asset: str, datadao: str = "all") -> Scope:
         """Who measures what, with seed and split hash."""

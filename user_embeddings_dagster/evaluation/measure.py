@@ -93,7 +93,16 @@ def measure_item_encoder(
         "untuned": ItemModel(stacked(rows["chunk_vector"]), summaries, "base"),
         "item_encoder": ItemModel(stacked(rows["item_vector"]), summaries, tuned_version),
     }
-    return item_encoder_scores(inputs.scope("item_encoder_scores"), rows, models, split=split)
+    parts = [item_encoder_scores(inputs.scope("item_encoder_scores"), rows, models, split=split)]
+    for datadao in inputs.held_out(split):
+        mine = (rows["datadao"] == datadao).to_numpy()
+        own = {
+            name: ItemModel(model.chunk_vectors[mine], model.summary_vectors[mine], model.version)
+            for name, model in models.items()
+        }
+        scope = inputs.scope("item_encoder_scores", datadao)
+        parts.append(item_encoder_scores(scope, rows.filter(mine), own, split=split))
+    return pl.concat(parts)
 
 
 def measure_sequence_encoders(
@@ -102,30 +111,39 @@ def measure_sequence_encoders(
     max_queries: int | None,
     split: str = "test",
 ) -> pl.DataFrame:
-    """Next chunk: every baseline and every sequence encoder."""
-    histories = inputs.histories(split)
+    """Next chunk: every baseline and every sequence encoder, over all DataDAOs and within each."""
     functions = inputs.baselines()
-    predictions = {name: function(histories) for name, function in {**functions, **models}.items()}
-    return sequence_encoder_scores(
-        inputs.scope("sequence_encoder_scores"),
-        histories,
-        predictions,
-        reference="whitened_decayed_mean_tuned",
-        baseline_names=frozenset(functions),
-        max_queries=max_queries,
-    )
+    parts = []
+    for datadao in ("all", *inputs.held_out(split)):
+        histories = inputs.histories(split, datadao)
+        predictions = {name: function(histories) for name, function in {**functions, **models}.items()}
+        parts.append(
+            sequence_encoder_scores(
+                inputs.scope("sequence_encoder_scores", datadao),
+                histories,
+                predictions,
+                reference="whitened_decayed_mean_tuned",
+                baseline_names=frozenset(functions),
+                max_queries=max_queries,
+            )
+        )
+    return pl.concat(parts)
 
 
 def measure_matching(
     inputs: EvaluationInputs, models: Mapping[str, SequenceModel], split: str = "test"
 ) -> pl.DataFrame:
     """Same user, temporal halves: pooled baselines and user embeddings."""
-    halves = temporal_halves(inputs.histories(split))
-    everyone = user_baselines(halves, inputs.statistics()) | {
-        name: UserModel(model.states(halves.first), model.states(halves.second), model.encoder.version)
-        for name, model in models.items()
-    }
-    return user_matching_scores(inputs.scope("user_matching_scores"), halves, everyone)
+    statistics = inputs.statistics()
+    parts = []
+    for datadao in ("all", *inputs.held_out(split)):
+        halves = temporal_halves(inputs.histories(split, datadao))
+        everyone = user_baselines(halves, statistics) | {
+            name: UserModel(model.states(halves.first), model.states(halves.second), model.encoder.version)
+            for name, model in models.items()
+        }
+        parts.append(user_matching_scores(inputs.scope("user_matching_scores", datadao), halves, everyone))
+    return pl.concat(parts)
 
 
 def measure_sparse_users(
