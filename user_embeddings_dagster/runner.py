@@ -33,7 +33,20 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     if not settings.exists():
         settings.write_text(importlib.resources.files("user_embeddings_dagster").joinpath("dagster.yaml").read_text())
     os.environ["DAGSTER_HOME"] = str(home)
-    return dg.DagsterInstance.get()
+    instance = dg.DagsterInstance.get()
+    _end_killed_runs(instance)
+    return instance
+
+
+def _end_killed_runs(instance: dg.DagsterInstance) -> None:
+    """Fail in-process runs that a killed process left as started, and free the pool slots they hold.
+
+    Runs of a daemon have an origin and are its own to watch; without it, a slot would be waited for forever.
+    """
+    for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
+        if run.remote_job_origin is None:
+            instance.report_run_failed(run, "the process that executed this run was killed")
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
 
 
 def register_drops(instance: dg.DagsterInstance, layout: Layout) -> list[str]:
