@@ -1,4 +1,4 @@
-"""Batches of whole histories for the sequence encoder: bucketed by length, a function of the step alone.
+"""Batches of whole histories for the sequence encoder: packed without padding, a function of the step alone.
 
 That makes resuming exact without a sampler's state: step s draws the same histories in every run.
 """
@@ -10,8 +10,7 @@ import torch
 
 from training.cpc import Keys
 from training.sequence_features import Histories, States
-
-BUCKET_BATCHES = 8  # batches that are sorted by length together: little padding, still mixed every epoch
+from training.sequence_model import Inputs
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,13 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded inputs [B, L, …], the queries among them and the chunks they are scored against.
+    """Packed inputs of M states, the queries among them and the chunks they are scored against.
 
-    `queries` [Q]: flat index (row · L + place) of each state that has a next chunk; `key_rows` [K]: chunk
-    rows of the corpus; `positives` [Q]: index into `key_rows`.
+    `queries` [Q]: rows of the states that have a next chunk; `key_rows` [K]: chunk rows of the corpus;
+    `positives` [Q]: index into `key_rows`.
     """
 
-    inputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+    inputs: Inputs
     queries: torch.Tensor
     key_rows: torch.Tensor
     positives: torch.Tensor
@@ -71,22 +70,15 @@ def segments(states: States, max_length: int) -> np.ndarray:
 
 
 def epoch_batches(pieces: np.ndarray, batch_chunks: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Batches of one epoch: rows of `pieces`, at most `batch_chunks` padded states (or one piece)."""
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(pieces))
-    mean = max(1.0, float(pieces[:, 1].mean()))
-    bucket = max(1, int(BUCKET_BATCHES * batch_chunks / mean))
-    batches: list[np.ndarray] = []
-    for begin in range(0, len(order), bucket):
-        part = order[begin : begin + bucket]
-        part = part[np.argsort(pieces[part, 1], kind="stable")]
-        first = 0
-        for last in range(1, len(part) + 1):
-            full = last == len(part) or (last + 1 - first) * pieces[part[last], 1] > batch_chunks
-            if full:
-                batches.append(part[first:last])
-                first = last
-    return [batches[i] for i in rng.permutation(len(batches))]
+    """Batches of one epoch: rows of `pieces` in random order, at most `batch_chunks` states (or one piece)."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(pieces))
+    ends = np.cumsum(pieces[order, 1])
+    batches, first, begin = [], 0, 0
+    while first < len(order):
+        last = max(first + 1, int(np.searchsorted(ends, begin + batch_chunks, side="right")))
+        batches.append(order[first:last])
+        first, begin = last, int(ends[last - 1])
+    return batches
 
 
 class Sampler:
@@ -111,8 +103,8 @@ class Sampler:
 
 def assemble(corpus: Corpus, pieces: np.ndarray, extra_keys: int, rng: np.random.Generator | None) -> Batch:
     """Batch of some pieces; keys are their own next chunks and `extra_keys` drawn from the split."""
-    inputs, index = padded(corpus.states, pieces, str(corpus.items.device))
-    target = np.where(index >= 0, corpus.states.target[index], -1).ravel()
+    inputs, index = packed(corpus.states, pieces, str(corpus.items.device))
+    target = corpus.states.target[index]
     queries = np.flatnonzero(target >= 0)
     positives = target[queries]
     drawn = positives
@@ -128,15 +120,10 @@ def assemble(corpus: Corpus, pieces: np.ndarray, extra_keys: int, rng: np.random
     )
 
 
-def padded(
-    states: States, pieces: np.ndarray, device: str
-) -> tuple[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], np.ndarray]:
-    """Model inputs of pieces (begin, length) [B, 2], padded at the end; the state of each place or -1."""
-    length = int(pieces[:, 1].max())
-    offsets = np.arange(length)
-    index = np.where(offsets[None, :] < pieces[:, 1:], pieces[:, :1] + offsets[None, :], -1)
-    # Padding repeats a valid state: its output is never read, and nothing before it can see it.
-    safe = np.where(index >= 0, index, pieces[:, :1])
-    arrays = (states.items, states.pools, states.gaps, states.places)
-    items, pools, gaps, places = (torch.from_numpy(array[safe]).to(device) for array in arrays)
-    return (items, pools, gaps, places), index
+def packed(states: States, pieces: np.ndarray, device: str) -> tuple[Inputs, np.ndarray]:
+    """Inputs of pieces (begin, length) [B, 2] one after the other, and the state of each row [M]."""
+    lengths = pieces[:, 1]
+    since = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    index = since + np.repeat(pieces[:, 0], lengths)
+    arrays = (states.items[index], states.pools[index], states.gaps[index], states.places[index], since)
+    return Inputs(*(torch.from_numpy(array).to(device) for array in arrays)), index

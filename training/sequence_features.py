@@ -145,32 +145,38 @@ def states_of(histories: Histories, space: ItemSpace) -> States:
     """Inputs of the model for every state of every history; `histories.vectors` are raw item vectors."""
     items = space.items(histories.vectors)
     whitened = histories.with_vectors(items)
-    recent, long = decayed_mean(whitened, space.decay), running_mean(whitened)
-    pools = np.concatenate([recent + space.mean_weight * long, MEAN_SCALE * long], axis=1)
+    pools = pools_of(decayed_mean(whitened, space.decay), running_mean(whitened), space.mean_weight)
     lengths = histories.lengths + 1
     begins = np.cumsum(lengths) - lengths
     n_states = int(lengths.sum())
     rows = np.delete(np.arange(n_states), begins)  # states that follow a chunk
     first = np.concatenate([space.prior, np.zeros_like(space.prior)])
-    positions = histories.positions
-    gaps = np.diff(histories.ended, prepend=histories.ended[:1])
-    gap_code = 2 + np.log2(np.maximum(gaps, 1)).astype(np.int64).clip(0, GAP_BUCKETS - 3)
+    gaps, places = position_codes(histories.positions, np.diff(histories.ended, prepend=histories.ended[:1]))
     target = np.full(n_states, -1, dtype=np.int64)
     target[rows - 1] = np.arange(len(items))
     return States(
         items=_with_first(n_states, rows, space.prior, items),
         pools=_with_first(n_states, rows, first, pools),
-        gaps=_with_first(n_states, rows, np.int64(0), np.where(positions == 0, 1, gap_code)),
-        places=_with_first(
-            n_states,
-            rows,
-            np.int64(0),
-            (2 * np.log2(positions + 2)).astype(np.int64).clip(0, PLACE_BUCKETS - 1),
-        ),
+        gaps=_with_first(n_states, rows, np.int64(0), gaps),
+        places=_with_first(n_states, rows, np.int64(0), places),
         begins=begins,
         lengths=lengths,
         target=target,
     )
+
+
+def pools_of(recent: np.ndarray, long: np.ndarray, mean_weight: float) -> np.ndarray:
+    """Pools [n, 2·D] from the decayed and the plain sum (or mean: the length plays no part) of the items [n, D]."""
+    long = unit(long)
+    return np.concatenate([unit(recent) + mean_weight * long, MEAN_SCALE * long], axis=1, dtype=np.float32)
+
+
+def position_codes(positions: np.ndarray, gaps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes [n] of the seconds since the user's chunk before and of the number of chunks before; 0 is the state
+    before any chunk."""
+    gap = 2 + np.log2(np.maximum(gaps, 1)).astype(np.int64).clip(0, GAP_BUCKETS - 3)
+    place = (2 * np.log2(positions + 2)).astype(np.int64).clip(0, PLACE_BUCKETS - 1)
+    return np.where(positions == 0, 1, gap), place
 
 
 def _with_first(n: int, rows: np.ndarray, first: np.ndarray | np.integer, rest: np.ndarray) -> np.ndarray:

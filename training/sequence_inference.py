@@ -9,14 +9,15 @@ import polars as pl
 import torch
 from safetensors.torch import load_file
 
-from training.sequence_batches import padded
-from training.sequence_features import ItemSpace, States, histories_from, matrix, states_of
+from training.sequence_batches import packed
+from training.sequence_features import Histories, ItemSpace, States, histories_from, matrix, states_of
+from training.sequence_memory import Memories, advance, from_bytes, inputs_of
 from training.sequence_model import SequenceModel, SequenceSettings
 from user_embeddings_dagster.evaluation.ranking import unit
 from user_embeddings_dagster.storage.manifest import verify
 
-FORMAT = "sequence-encoder/1"
-BATCH_STATES = 8_192  # padded states of one forward pass
+FORMAT = "sequence-encoder/2"
+BATCH_STATES = 8_192  # states of one forward pass (or one history)
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class UserStates:
 
     `state` [n, dimension] float32: the user embedding; `projected` [n, item_dimension] float32, rows of
     length 1: what the user's next chunk is expected to be, in the space of `SequenceEncoder.targets`;
-    `n_chunks` [n] int64; `last_chunk_at` [n] datetime64[us], UTC.
+    `n_chunks` [n] int64; `last_chunk_at` [n] datetime64[us], UTC; `memory` [n, size] uint8: what `advance` needs to
+    go on from here.
     """
 
     user_ids: np.ndarray
@@ -33,6 +35,7 @@ class UserStates:
     projected: np.ndarray
     n_chunks: np.ndarray
     last_chunk_at: np.ndarray
+    memory: np.ndarray
 
 
 class SequenceEncoder:
@@ -67,11 +70,13 @@ class SequenceEncoder:
         """State of each user of `sequences` (user_id, position, ended_at, vector) after the last chunk."""
         frame = sequences.select("user_id", "position", "ended_at", "vector")
         histories, _ = histories_from(frame)
-        states = states_of(histories, self.space) if len(histories.vectors) else None
-        if states is None:
-            return UserStates(*self._no_users())
-        last = states.begins + states.lengths - 1
-        state, projected = self._run(states, keep=last)
+        if len(histories.vectors) == 0:
+            histories = histories.with_vectors(np.zeros((0, len(self.space.mean)), dtype=np.float32))
+        states = states_of(histories, self.space)
+        state, projected, mixers = self._run(states, keep=states.begins + states.lengths - 1, remember=True)
+        memories = Memories(
+            _sums(histories, states, self.space), histories.lengths, histories.ended[histories.offsets[1:] - 1], mixers
+        )
         ended = frame.sort("user_id", "position")["ended_at"].to_numpy()
         return UserStates(
             user_ids=histories.user_ids,
@@ -79,7 +84,31 @@ class SequenceEncoder:
             projected=unit(projected),
             n_chunks=histories.lengths.astype(np.int64),
             last_chunk_at=ended[histories.offsets[1:] - 1].astype("datetime64[us]"),
+            memory=memories.to_bytes(),
         )
+
+    @torch.inference_mode()
+    def advance(
+        self, memory: np.ndarray, vectors: np.ndarray, ended: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One more chunk for each of B users: memory [B, size], state [B, dimension], query [B, D] after it.
+
+        `memory` [B, size] uint8 as stored, item `vectors` [B, D], `ended` [B] int64, seconds since 1970. Costs one
+        step whatever was read before, and equals encoding the whole history to about 1e-5. Raises ValueError if
+        the memory is another model's.
+        """
+        memories, states = advance(self.model, self.space, from_bytes(memory, self.model), vectors, ended)
+        return memories.to_bytes(), states.cpu().numpy(), unit(self.model.project(states).cpu().numpy())
+
+    @torch.inference_mode()
+    def fresh(self, users: int) -> np.ndarray:
+        """Memory [users, size] of users without a chunk, to be handed to `advance`."""
+        nothing = np.zeros((users, 2, len(self.space.mean)), dtype=np.float32)
+        zeros = np.zeros(users, dtype=np.int64)
+        items = np.tile(self.space.prior, (users, 1))
+        pools = np.concatenate([items, np.zeros_like(items)], axis=1)
+        _, mixers = self.model.step(self.model.fresh(users), inputs_of(self.model, items, pools, zeros, zeros))
+        return Memories(nothing, zeros, zeros, mixers).to_bytes()
 
     def encode_positions(self, sequences: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Per row of `sequences`, in its order: state [n, dimension] and query [n, D] after that chunk."""
@@ -89,21 +118,9 @@ class SequenceEncoder:
         if len(rows):
             states = states_of(histories, self.space)
             after = np.delete(np.arange(len(states.items)), states.begins)
-            state[rows], projected = self._run(states, keep=after)
+            state[rows], projected, _ = self._run(states, keep=after)
             query[rows] = unit(projected)
         return state, query
-
-    def predict_next(self, sequences: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Chunks with a chunk of their user before them: rows of `sequences` [m], ascending, and queries.
-
-        Query i [m, D], rows of length 1, is made from the chunks before that row alone.
-        """
-        histories, rows = histories_from(sequences)
-        _, queries = self.encode_positions(sequences)
-        later = np.flatnonzero(histories.positions > 0)
-        target, before = rows[later], rows[later - 1]
-        order = np.argsort(target, kind="stable")
-        return target[order], queries[before[order]]
 
     def targets(self, vectors: np.ndarray | pl.Series) -> np.ndarray:
         """Item vectors [n, D] → candidates [n, D] in the space of the queries, rows of length 1."""
@@ -113,46 +130,49 @@ class SequenceEncoder:
         """State [dimension] and query [D] of a user without any chunk: the population's."""
         empty = np.zeros((0, len(self.space.mean)), dtype=np.float32)
         states = _prior_states(self.space, empty)
-        state, projected = self._run(states, keep=np.zeros(1, dtype=np.int64))
+        state, projected, _ = self._run(states, keep=np.zeros(1, dtype=np.int64))
         return state[0], unit(projected)[0]
 
     @torch.inference_mode()
-    def _run(self, states: States, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """States and projections of the states `keep` (ascending); histories of similar length together."""
-        wanted = np.full(len(states.items), -1, dtype=np.int64)
-        wanted[keep] = np.arange(len(keep))
+    def _run(
+        self, states: States, keep: np.ndarray, remember: bool = False
+    ) -> tuple[np.ndarray, np.ndarray, list[torch.Tensor]]:
+        """States and projections of the states `keep` (ascending); with `remember` also the mixers' memories there,
+        of which there must be one per history."""
         state = np.empty((len(keep), self.dimension), dtype=np.float32)
         projected = np.empty((len(keep), len(self.space.mean)), dtype=np.float32)
         pieces = np.stack([states.begins, states.lengths], axis=1)
-        order = np.argsort(states.lengths, kind="stable")
-        begin = 0
-        while begin < len(order):
-            end = begin + 1
-            while end < len(order) and (end + 1 - begin) * states.lengths[order[end]] <= BATCH_STATES:
-                end += 1
-            inputs, index = padded(states, pieces[order[begin:end]], self.device)
-            place = np.where(index >= 0, wanted[index], -1).ravel()
-            chosen = np.flatnonzero(place >= 0)
-            output = self.model(*inputs).flatten(0, 1)[torch.from_numpy(chosen).to(self.device)]
-            state[place[chosen]] = output.cpu().numpy()
-            projected[place[chosen]] = self.model.project(output).cpu().numpy()
+        ends = np.cumsum(states.lengths)
+        memories, begin = [], 0
+        while begin < len(pieces):
+            budget = states.begins[begin] + BATCH_STATES
+            end = max(begin + 1, int(np.searchsorted(ends, budget, side="right")))
+            inputs, index = packed(states, pieces[begin:end], self.device)
+            first, last = np.searchsorted(keep, (index[0], index[-1] + 1))
+            chosen = torch.from_numpy(keep[first:last] - index[0]).to(self.device)
+            output, memory = self.model(inputs, chosen if remember else None)
+            state[first:last] = output[chosen].cpu().numpy()
+            projected[first:last] = self.model.project(output[chosen]).cpu().numpy()
+            memories.append(memory)
             begin = end
-        return state, projected
+        if not remember:
+            return state, projected, []
+        blocks = zip(*memories, strict=True) if memories else ((part,) for part in self.model.fresh(0))
+        return state, projected, [torch.cat(parts) for parts in blocks]
 
-    def _no_users(self) -> tuple[np.ndarray, ...]:
-        return (
-            np.zeros(0, dtype=object),
-            np.zeros((0, self.dimension), dtype=np.float32),
-            np.zeros((0, len(self.space.mean)), dtype=np.float32),
-            np.zeros(0, dtype=np.int64),
-            np.zeros(0, dtype="datetime64[us]"),
-        )
+
+def _sums(histories: Histories, states: States, space: ItemSpace) -> np.ndarray:
+    """Decayed and plain sum of each history's items [U, 2, D], as adding chunk by chunk gives them."""
+    items = np.delete(states.items, states.begins, axis=0)
+    back = (histories.lengths[histories.history_of_row] - 1 - histories.positions)[:, None]
+    weighted = np.stack([space.decay**back * items, items], axis=1)
+    if len(items) == 0:
+        return np.zeros((histories.n_histories, 2, len(space.mean)), dtype=np.float32)
+    return np.add.reduceat(weighted, histories.offsets[:-1], axis=0, dtype=np.float32)
 
 
 def _prior_states(space: ItemSpace, empty: np.ndarray) -> States:
     """The single state of one history without chunks."""
-    from user_embeddings_dagster.evaluation.histories import Histories
-
     none = np.zeros(0, dtype=np.int64)
     nobody = Histories(empty, np.zeros(2, dtype=np.int64), np.array([""]), none, none, none)
     return states_of(nobody, space)

@@ -1,11 +1,11 @@
-"""The sequence encoder's network: a causal transformer as a small residual over the whitened, pooled history.
+"""The sequence encoder's network: a small causal residual over the whitened, pooled history.
 
 With z in the item space of `sequence_features` (whitened, most predictable axes first) and d the dimension
 of the user state:
 
     s_t = recent_t + w · mean_t                  the tuned whitened baseline, D coordinates
     m_t = `MEAN_SCALE` · mean_t                  what tells people apart, D coordinates
-    h_t = transformer(z_1 … z_t, s_t, time gaps) causal, inner width at most 256
+    h_t = mixers(z_1 … z_t, s_t, time gaps)      causal, inner width at most 256
     c_t = first d coordinates of (s_t, m_t, 0 …) + g · O h_t         the user state
     q_t = c_t as D coordinates + ΔP c_t          the projector, from the state's space to the item space
 
@@ -13,7 +13,9 @@ O and ΔP start at zero, so that before training q_t is the whitened baseline ex
 predictable coordinates (d < D), and c_t keeps the distances between pooled histories: a transformer's bare
 last state is a poor user embedding. Training can only add to this, and weight decay pulls it back there.
 
-The inner width does not grow with d: d = 4096 costs one matrix [width, d] and one [d, D] more than d = 64.
+The mixers are a transformer's attention over a window, or a gated linear recurrence; with either, everything
+that the next chunk needs is a memory of constant size (see `sequence_mixers`, `sequence_memory`). The inner width
+does not grow with d: d = 4096 costs one matrix [width, d] and one [d, D] more than d = 64.
 """
 
 from dataclasses import dataclass, fields
@@ -25,21 +27,32 @@ from torch import nn
 
 from training.cpc import SAME_USER
 from training.sequence_features import GAP_BUCKETS, PLACE_BUCKETS
+from training.sequence_mixers import MIXERS, GatedRecurrence, WindowAttention
 
 WIDTH_CAP = 256
 
 
 @dataclass(frozen=True)
 class SequenceSettings:
-    """Configuration of model and training; every field may stand in config.json."""
+    """Configuration of model and training; every field may stand in config.json.
+
+    mixer: "recurrence" or "attention" over the last `window` chunks. For ablations: `pooled` False starts the state
+    from random weights instead of the pooled history, `projector` False compares the state itself with the chunks,
+    `time_features` False hides the gaps between chunks.
+    """
 
     dimension: int
     seed: int
+    mixer: str = "recurrence"
+    window: int = 64
     layers: int = 2
     heads: int = 4
     width: int = 128
     dropout: float = 0.1
     residual_weight: float = 0.15
+    pooled: bool = True
+    projector: bool = True
+    time_features: bool = True
     temperature: float = 0.05
     same_user_negatives: str = "future"
     matched_days: float = 30.0
@@ -65,6 +78,8 @@ class SequenceSettings:
             raise ValueError("config.json: dimension ≥ 1, steps ≥ 0 and batch_chunks ≥ 2 are needed")
         if settings.same_user_negatives not in SAME_USER:
             raise ValueError(f"config.json: same_user_negatives must be one of {SAME_USER}")
+        if settings.mixer not in MIXERS:
+            raise ValueError(f"config.json: mixer must be one of {MIXERS}")
         if settings.inner_width % settings.heads:
             raise ValueError(f"config.json: width {settings.inner_width} is no multiple of {settings.heads} heads")
         return settings
@@ -75,24 +90,48 @@ class SequenceSettings:
         return min(self.width, self.dimension, WIDTH_CAP)
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block with causal attention (Radford et al. 2019)."""
+@dataclass(frozen=True)
+class Inputs:
+    """Packed states of whole histories (or pieces of them), one after the other.
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    items [M, D], pools [M, 2·D], gaps and places [M] (codes), since [M]: place in the history or piece, from 0.
+    """
+
+    items: torch.Tensor
+    pools: torch.Tensor
+    gaps: torch.Tensor
+    places: torch.Tensor
+    since: torch.Tensor
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: mixer over time, feed-forward over width (Radford et al. 2019)."""
+
+    def __init__(self, settings: SequenceSettings) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.attention_norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        width = settings.inner_width
+        self.dropout = settings.dropout
+        self.mixer_norm, self.feed_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mixer: WindowAttention | GatedRecurrence = (
+            GatedRecurrence(width)
+            if settings.mixer == "recurrence"
+            else WindowAttention(width, settings.heads, settings.window, settings.dropout)
+        )
         self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """hidden [B, L, width] → [B, L, width]; position t sees positions up to t."""
-        batch, length, width = hidden.shape
-        heads = self.qkv(self.attention_norm(hidden)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(
-            heads[0], heads[1], heads[2], dropout_p=self.dropout if self.training else 0.0, is_causal=True
-        )
-        hidden = hidden + self._drop(self.out(mixed.transpose(1, 2).reshape(batch, length, width)))
+    def forward(
+        self, hidden: torch.Tensor, since: torch.Tensor, last: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """hidden [M, width] → the same, and the mixer's memory after the rows `last`."""
+        mixed, memory = self.mixer(self.mixer_norm(hidden), since, last)
+        return self._fed(hidden + self._drop(mixed)), memory
+
+    def step(self, memory: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """hidden [B, width], one position further."""
+        mixed, memory = self.mixer.step(memory, self.mixer_norm(hidden))
+        return self._fed(hidden + mixed), memory
+
+    def _fed(self, hidden: torch.Tensor) -> torch.Tensor:
         return hidden + self._drop(self.feed(self.feed_norm(hidden)))
 
     def _drop(self, values: torch.Tensor) -> torch.Tensor:
@@ -105,19 +144,23 @@ class SequenceModel(nn.Module):
     def __init__(self, settings: SequenceSettings, item_dimension: int) -> None:
         super().__init__()
         width, dimension = settings.inner_width, settings.dimension
-        self.dimension, self.item_dimension = dimension, item_dimension
+        self.settings, self.dimension, self.item_dimension = settings, dimension, item_dimension
         self.input = nn.Linear(2 * item_dimension, width)
         self.gap, self.place = nn.Embedding(GAP_BUCKETS, width), nn.Embedding(PLACE_BUCKETS, width)
-        self.blocks = nn.ModuleList(Block(width, settings.heads, settings.dropout) for _ in range(settings.layers))
+        self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, dimension)
         self.weight = nn.Parameter(torch.tensor(settings.residual_weight))
         self.projector = nn.Linear(dimension, item_dimension, bias=False)
-        self._start_at_the_baseline()
-
-    def _start_at_the_baseline(self) -> None:
         nn.init.normal_(self.gap.weight, std=0.02)
         nn.init.normal_(self.place.weight, std=0.02)
+        if settings.pooled:
+            self._start_at_the_baseline()
+        if not settings.projector:
+            nn.init.zeros_(self.projector.weight)
+            self.projector.requires_grad_(False)
+
+    def _start_at_the_baseline(self) -> None:
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         nn.init.zeros_(self.projector.weight)
@@ -128,22 +171,40 @@ class SequenceModel(nn.Module):
             nn.init.normal_(self.projector.weight[:, -beyond:], std=self.dimension**-0.5)
 
     def forward(
-        self, items: torch.Tensor, pools: torch.Tensor, gaps: torch.Tensor, places: torch.Tensor
-    ) -> torch.Tensor:
-        """States [B, L, dimension] of items [B, L, D], pools [B, L, 2·D], gaps and places [B, L] (codes).
-
-        Rows shorter than L are padded at the end, where nothing earlier sees it.
-        """
-        baseline = pools[..., : self.item_dimension]
-        scale = self.item_dimension**0.5  # unit vectors have components of 1/√D; layers want about 1
-        hidden = self.input(torch.cat([items, baseline], dim=-1) * scale) + self.gap(gaps) + self.place(places)
+        self, inputs: Inputs, last: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """States [M, dimension], and each block's memory after the rows `last` (None: not asked for)."""
+        hidden, memories = self._embedded(inputs), []
         for block in self.blocks:
-            hidden = block(hidden)
-        return resized(pools, self.dimension) + self.weight * self.output(self.norm(hidden))
+            hidden, memory = block(hidden, inputs.since, last)
+            memories.append(memory)
+        return self._states(inputs.pools, hidden), memories
+
+    def step(self, memories: list[torch.Tensor], inputs: Inputs) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """States [B, dimension] of B users one position further, and their memories."""
+        hidden, stepped = self._embedded(inputs), []
+        for block, memory in zip(self.blocks, memories, strict=True):
+            hidden, memory = block.step(memory, hidden)
+            stepped.append(memory)
+        return self._states(inputs.pools, hidden), stepped
+
+    def fresh(self, users: int) -> list[torch.Tensor]:
+        """Memories of users of whom nothing was read."""
+        return [block.mixer.fresh(users) for block in self.blocks]
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """q_t [.., D] of states [.., dimension]: what to compare with chunks in the item space, by cosine."""
         return resized(states, self.item_dimension) + self.projector(states)
+
+    def _embedded(self, inputs: Inputs) -> torch.Tensor:
+        baseline = inputs.pools[..., : self.item_dimension]
+        scale = self.item_dimension**0.5  # unit vectors have components of 1/√D; layers want about 1
+        hidden = self.input(torch.cat([inputs.items, baseline], dim=-1) * scale)
+        return hidden + self.gap(inputs.gaps) + self.place(inputs.places) if self.settings.time_features else hidden
+
+    def _states(self, pools: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        residual = self.weight * self.output(self.norm(hidden))
+        return resized(pools, self.dimension) + residual if self.settings.pooled else residual
 
 
 def resized(values: torch.Tensor, dimension: int) -> torch.Tensor:

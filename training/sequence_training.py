@@ -57,8 +57,9 @@ class Trainer:
         self.sampler = Sampler(
             corpora["train"], settings.max_length, settings.batch_chunks, settings.extra_keys, settings.seed
         )
-        decayed = [p for p in model.parameters() if p.ndim >= 2]
-        plain = [p for p in model.parameters() if p.ndim < 2]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        decayed = [p for p in trained if p.ndim >= 2]
+        plain = [p for p in trained if p.ndim < 2]
         self.optimizer = torch.optim.AdamW(
             [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
             lr=settings.learning_rate,
@@ -111,8 +112,8 @@ class Trainer:
         return value
 
     def _queries(self, batch) -> torch.Tensor:
-        states = self.model(*batch.inputs)
-        return self.model.project(states.flatten(0, 1)[batch.queries])
+        states, _ = self.model(batch.inputs)
+        return self.model.project(states[batch.queries])
 
     def _learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine to zero."""
