@@ -10,6 +10,7 @@ from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables
 from user_embeddings_dagster.storage.models import Models
 from user_embeddings_dagster.storage.score_table import ScoreTable
+from user_embeddings_dagster.storage.user_memories import UserMemories
 
 
 class Store(dg.ConfigurableResource):
@@ -31,6 +32,10 @@ class Store(dg.ConfigurableResource):
     def lance(self) -> LanceTables:
         """LanceDB tables, one database per DataDAO."""
         return LanceTables(self.layout.lancedb)
+
+    def user_memories(self, datadao: str) -> UserMemories:
+        """What the user embeddings of a DataDAO advance from; to be closed."""
+        return UserMemories(self.layout.user_memories / f"{datadao}.sqlite")
 
     @property
     def models(self) -> Models:

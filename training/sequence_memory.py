@@ -29,7 +29,10 @@ class Memories:
     def to_bytes(self) -> np.ndarray:
         """Stored form [B, size] uint8."""
         times = np.stack([self.counts, self.ended], axis=1).astype("<i8")
-        parts = [self.sums.reshape(len(self), 2 * self.sums.shape[2]), *(tensor.flatten(1).cpu().numpy() for tensor in self.mixers)]
+        parts = [
+            self.sums.reshape(len(self), 2 * self.sums.shape[2]),
+            *(tensor.flatten(1).cpu().numpy() for tensor in self.mixers),
+        ]
         return np.concatenate(
             [times.view(np.uint8), *(np.ascontiguousarray(part, dtype="<f4").view(np.uint8) for part in parts)], axis=1
         )
@@ -42,7 +45,7 @@ def from_bytes(stored: np.ndarray, model: SequenceModel) -> Memories:
     if stored.shape[1] != 16 + 4 * sum(sizes):
         raise ValueError(f"a stored user memory of {stored.shape[1]} bytes is not of this model")
     times = np.ascontiguousarray(stored[:, :16]).view("<i8")
-    values = np.ascontiguousarray(stored[:, 16:]).view("<f4")
+    values = stored[:, 16:].copy().view("<f4")  # torch wants it writable
     sums, *parts = np.split(values, np.cumsum(sizes)[:-1], axis=1)
     mixers = [torch.from_numpy(part).to(new).view(-1, *new.shape[1:]) for part, new in zip(parts, like, strict=True)]
     return Memories(sums.reshape(-1, 2, model.item_dimension), times[:, 0], times[:, 1], mixers)

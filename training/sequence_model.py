@@ -135,7 +135,7 @@ class Block(nn.Module):
         return hidden + self._drop(self.feed(self.feed_norm(hidden)))
 
     def _drop(self, values: torch.Tensor) -> torch.Tensor:
-        return F.dropout(values, self.dropout, self.training)
+        return F.dropout(values, self.dropout) if self.training else values
 
 
 class SequenceModel(nn.Module):

@@ -64,6 +64,11 @@ class Layout:
         return self.root / "models"
 
     @property
+    def user_memories(self) -> Path:
+        """What user embeddings advance from: user_memories/<datadao>.sqlite"""
+        return self.root / "user_memories"
+
+    @property
     def scores(self) -> Path:
         """DuckDB file with the scores table."""
         return self.root / "scores.duckdb"

@@ -1,16 +1,20 @@
-"""User embeddings: from every chunk of a user to one row."""
+"""User embeddings: from every chunk of a user to one row, and a memory from which it advances chunk by chunk."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
 import polars as pl
 
-from user_embeddings_dagster.mining.pairs import vector_frame
 from user_embeddings_dagster.storage.lake import Lake
-from user_embeddings_dagster.storage.lance_tables import LanceTables
+from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
+from user_embeddings_dagster.storage.user_memories import UserMemories
 
 TABLE = "user_embeddings"
+UNCHANGED, ADVANCED, ENCODED = "unchanged", "advanced", "encoded"
 
 
 class States(Protocol):
@@ -18,7 +22,7 @@ class States(Protocol):
 
     @property
     def user_ids(self) -> np.ndarray:
-        """[n]"""
+        """[n], sorted"""
         ...
 
     @property
@@ -32,80 +36,195 @@ class States(Protocol):
         ...
 
     @property
-    def n_chunks(self) -> np.ndarray:
-        """[n] int64"""
+    def memory(self) -> np.ndarray:
+        """[n, size] uint8"""
         ...
 
+
+class Encoder(Protocol):
+    """A trained sequence encoder (training.sequence_inference.SequenceEncoder)."""
+
+    version: str
+
     @property
-    def last_chunk_at(self) -> np.ndarray:
-        """[n] datetime64[us], UTC"""
+    def dimension(self) -> int:
+        """Of the user state."""
+        ...
+
+    def encode_users(self, sequences: pl.DataFrame) -> States:
+        """States of whole histories (user_id, position, ended_at, vector)."""
+        ...
+
+    def advance(
+        self, memory: np.ndarray, vectors: np.ndarray, ended: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Memories, states and projections after one more chunk of each user."""
         ...
 
 
 @dataclass(frozen=True)
 class UserRows:
-    """Rows written and deleted, rows in the table now, content hash of the table."""
+    """Users whose row was left, advanced from its memory, or encoded from the whole history; rows deleted, rows in
+    the table now, content hash of the table."""
 
-    written: int
+    unchanged: int
+    advanced: int
+    encoded: int
     deleted: int
     rows: int
     content_hash: str
 
 
 def user_histories(lake: Lake, lance: LanceTables, datadao: str) -> pl.DataFrame:
-    """Every chunk of every user of a DataDAO: datadao, user_id, position, started_at, ended_at, chunk_id,
-    vector."""
+    """Every chunk of every user of a DataDAO in time order: user_id, position, chunk_id, ended_at, content.
+
+    `content` is the hash of what the chunk's item vector was made from.
+    """
     order = ["ended_at", "started_at", "chunk_id"]
-    columns = ["datadao", "user_id", "started_at", "ended_at", "chunk_id", "window_id", "thread_id"]
-    chunks = lake.scan("masked_chunks", datadao).select(columns).collect().sort("user_id", *order)
-    # A DataDAO without chunks has no vector table.
-    names = [datadao] if chunks.height else []
-    return (
-        chunks.with_columns(position=pl.int_range(pl.len()).over("user_id"))
-        .join(vector_frame(lance, "item_embeddings", names), on="chunk_id", how="inner", validate="1:1")
-        .sort("user_id", "position")
+    chunks = lake.scan("masked_chunks", datadao).select("user_id", *order).collect().sort("user_id", *order)
+    if chunks.is_empty():  # a DataDAO without chunks has no vector table
+        items = pl.DataFrame(schema={"chunk_id": pl.String, "content": pl.String})
+    else:
+        items = lance.read(datadao, "item_embeddings", ["id", "content"]).rename({"id": "chunk_id"})
+    return chunks.join(items, on="chunk_id", how="inner", validate="1:1", maintain_order="left").select(
+        "user_id", pl.int_range(pl.len()).over("user_id").alias("position"), "chunk_id", "ended_at", "content"
     )
 
 
-def write_users(
-    lance: LanceTables,
-    datadao: str,
-    states: States,
-    version: str,
-) -> UserRows:
-    """Make the table hold exactly these users; rows that are equal already are not written again."""
-    wanted = pl.DataFrame(
-        {
-            "id": pl.Series(states.user_ids, dtype=pl.String),
-            "n_chunks": states.n_chunks,
-            "last_chunk_at": pl.Series(states.last_chunk_at).cast(pl.Datetime("us", "UTC")),
-            "version": pl.Series([version] * len(states.user_ids), dtype=pl.String),
-            "vector": pl.Series(states.state),
-            "projected": pl.Series(states.projected),
-        }
+def _prefix_hashes(contents: Sequence[str], *lengths: int) -> list[str]:
+    """Hash of the first n contents, for each n."""
+    digests = list(accumulate(contents, lambda digest, content: _hash(digest + content), initial=""))
+    return [digests[n] for n in lengths]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def plan(histories: pl.DataFrame, known: pl.DataFrame, present: pl.DataFrame) -> pl.DataFrame:
+    """One row per user: user_id, n_chunks, history_hash, n_read, action.
+
+    `known`: the memories (user_id, n_chunks, history_hash); `present`: the table's rows (user_id, n_chunks); both of
+    the current encoder version. A user whose stored history is a prefix of the present one is advanced from
+    `n_read` chunks on; any other change (an earlier chunk that is gone or reads otherwise) means encoding it whole.
+    """
+    users = (
+        histories.group_by("user_id", maintain_order=True)
+        .agg(pl.col("chunk_id") + pl.col("content"))
+        .join(known.rename({"n_chunks": "n_read", "history_hash": "read_hash"}), on="user_id", how="left")
+        .join(present.rename({"n_chunks": "n_present"}), on="user_id", how="left")
+        .sort("user_id")
     )
-    if lance.dimension(datadao, TABLE) not in (None, states.state.shape[1]):
+    rows = []
+    for user, contents, n_read, read_hash, n_present in users.iter_rows():
+        n = len(contents)
+        usable = n_read is not None and n_read <= n
+        whole, prefix = _prefix_hashes(contents, n, n_read if usable else 0)
+        if not usable or prefix != read_hash:
+            action, n_read = ENCODED, 0
+        else:
+            action = ADVANCED if n_read < n else UNCHANGED if n_present == n else ENCODED
+        rows.append((user, n, whole, 0 if action == ENCODED else n_read, action))
+    schema = {
+        "user_id": pl.String, "n_chunks": pl.Int64, "history_hash": pl.String, "n_read": pl.Int64, "action": pl.String,
+    }  # fmt: skip
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def update_users(lake: Lake, lance: LanceTables, memories: UserMemories, datadao: str, encoder: Encoder) -> UserRows:
+    """Make table and memories hold exactly the users of a DataDAO, after their last chunk.
+
+    The table is written before the memories: a process killed in between finds the older memories and writes the
+    same rows again.
+    """
+    histories = user_histories(lake, lance, datadao)
+    if lance.dimension(datadao, TABLE) not in (None, encoder.dimension):
         lance.drop(datadao, TABLE)
-    changed, deleted = wanted, 0
-    if lance.exists(datadao, TABLE):
-        deleted = lance.keep_only(datadao, TABLE, wanted["id"].to_list())
-        present = lance.read(datadao, TABLE, wanted.columns)
-        changed = wanted.filter(~_same(wanted, present))
-    written = lance.upsert(datadao, TABLE, changed)
+    users = plan(histories, memories.known(encoder.version), _present(lance, datadao, encoder.version))
+    parts = [_encode(encoder, lance, datadao, histories, users.filter(action=ENCODED))]
+    if not (advancing := users.filter(action=ADVANCED)).is_empty():
+        parts.append(_advance(encoder, lance, memories, datadao, histories, advancing))
+    last = histories.group_by("user_id").agg(pl.col("ended_at").last())
+    changed = users.filter(pl.col("action") != UNCHANGED)
+    rows = pl.concat([part for part, _ in parts]).join(changed.select("user_id", "n_chunks"), on="user_id")
+    deleted = lance.keep_only(datadao, TABLE, users["user_id"].to_list()) if lance.exists(datadao, TABLE) else 0
+    wanted = rows.join(last, on="user_id").select(
+        pl.col("user_id").alias("id"),
+        "n_chunks",
+        pl.col("ended_at").alias("last_chunk_at"),
+        pl.lit(encoder.version).alias("version"),
+        "vector",
+        "projected",
+    )
+    written = lance.upsert(datadao, TABLE, wanted.sort("id"))
     if written or deleted:
         lance.compact(datadao, TABLE)
         lance.ensure_indices(datadao, TABLE)
-    return UserRows(written, deleted, wanted.height, lance.content_hash(datadao, TABLE))
+    noted = changed.select("user_id", pl.lit(encoder.version), "n_chunks", "history_hash")
+    by_user = {row[0]: row for row in noted.iter_rows()}
+    for part, memory in parts:
+        memories.write([by_user[user] for user in part["user_id"]], memory)
+    memories.keep_only(users["user_id"])
+    counts = dict(users["action"].value_counts().iter_rows())
+    return UserRows(
+        counts.get(UNCHANGED, 0), counts.get(ADVANCED, 0), counts.get(ENCODED, 0), deleted, users.height,
+        lance.content_hash(datadao, TABLE),
+    )  # fmt: skip
 
 
-def _same(wanted: pl.DataFrame, present: pl.DataFrame) -> pl.Series:
-    """Whether each wanted row stands in the table already, bit for bit."""
-    joined = wanted.join(present, on="id", how="left", suffix="_present", maintain_order="left")
-    equal = pl.all_horizontal(
-        pl.col(name).cast(pl.List(pl.Float32)).eq_missing(pl.col(f"{name}_present").cast(pl.List(pl.Float32)))
-        if name in ("vector", "projected")
-        else pl.col(name).eq_missing(pl.col(f"{name}_present"))
-        for name in wanted.columns
-        if name != "id"
+def _present(lance: LanceTables, datadao: str, version: str) -> pl.DataFrame:
+    """`user_id`, `n_chunks` of the table's rows of one encoder version."""
+    if not lance.exists(datadao, TABLE):
+        return pl.DataFrame(schema={"user_id": pl.String, "n_chunks": pl.Int64})
+    rows = lance.read(datadao, TABLE, ["id", "n_chunks", "version"]).filter(version=version)
+    return rows.select(pl.col("id").alias("user_id"), "n_chunks")
+
+
+def _rows(users: Sequence[str] | np.ndarray, state: np.ndarray, projected: np.ndarray) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "user_id": pl.Series(users, dtype=pl.String),
+            "vector": pl.Series(state, dtype=pl.Array(pl.Float32, state.shape[1])),
+            "projected": pl.Series(projected, dtype=pl.Array(pl.Float32, projected.shape[1])),
+        }
     )
-    return joined.select(equal.alias("same"))["same"]
+
+
+def _with_vectors(lance: LanceTables, datadao: str, histories: pl.DataFrame) -> pl.DataFrame:
+    if histories.is_empty():
+        return histories.with_columns(vector=pl.lit(None, pl.List(pl.Float32)))
+    ids, vectors = lance.vectors(datadao, "item_embeddings", histories["chunk_id"].to_list())
+    frame = pl.DataFrame({"chunk_id": ids, "vector": pl.Series(vectors).cast(pl.List(pl.Float32))})
+    return histories.join(frame, on="chunk_id", how="inner", validate="1:1", maintain_order="left")
+
+
+def _encode(
+    encoder: Encoder, lance: LanceTables, datadao: str, histories: pl.DataFrame, users: pl.DataFrame
+) -> tuple[pl.DataFrame, np.ndarray]:
+    """Rows and memories of users whose whole history is read."""
+    mine = histories.join(users.select("user_id"), on="user_id", how="semi")
+    states = encoder.encode_users(_with_vectors(lance, datadao, mine))
+    return _rows(states.user_ids, states.state, states.projected), states.memory
+
+
+def _advance(
+    encoder: Encoder, lance: LanceTables, memories: UserMemories, datadao: str, histories: pl.DataFrame,
+    users: pl.DataFrame,
+) -> tuple[pl.DataFrame, np.ndarray]:  # fmt: skip
+    """Rows and memories of users whose memory is advanced, one new chunk of everyone at a time."""
+    ids = users["user_id"].to_numpy()
+    _, memory = memories.read(users["user_id"].to_list())
+    new = histories.join(users.select("user_id", "n_read"), on="user_id").filter(pl.col("position") >= pl.col("n_read"))
+    new = _with_vectors(lance, datadao, new.with_columns(step=pl.col("position") - pl.col("n_read")))
+    first, *later = new.sort("step", "user_id").partition_by("step", maintain_order=True)
+    memory, state, projected = encoder.advance(memory, stacked(first["vector"]), _seconds(first))
+    for part in later:
+        rows = np.searchsorted(ids, part["user_id"].to_numpy())
+        memory[rows], state[rows], projected[rows] = encoder.advance(
+            memory[rows], stacked(part["vector"]), _seconds(part)
+        )
+    return _rows(ids, state, projected), memory
+
+
+def _seconds(chunks: pl.DataFrame) -> np.ndarray:
+    return chunks["ended_at"].dt.epoch("s").to_numpy()

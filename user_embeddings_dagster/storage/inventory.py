@@ -9,6 +9,7 @@ from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables
 from user_embeddings_dagster.storage.manifest import verify
 from user_embeddings_dagster.storage.score_table import ScoreTable
+from user_embeddings_dagster.storage.user_memories import UserMemories
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Stored:
 
 
 def inventory(layout: Layout) -> dict[str, Stored]:
-    """Everything stored, by name: `lake/<table>/<partition>`, `lance/<datadao>/<table>`, `models/…`, `scores`.
+    """Everything stored, by name: `lake/<table>/<partition>`, `lance/<datadao>/<table>`, `models/…`,
+    `user_memories/<datadao>`, `scores`.
 
     Raises CorruptArtifact if a model is not what its manifest says.
     """
@@ -41,6 +43,9 @@ def inventory(layout: Layout) -> dict[str, Stored]:
         verify(manifest.parent)
         files = len(json.loads(manifest.read_text())["files"])
         found[str(manifest.parent.relative_to(layout.root))] = Stored(files, digest)
+    for path in sorted(layout.user_memories.glob("*.sqlite")):
+        with UserMemories(path) as memories:
+            found[f"user_memories/{path.stem}"] = Stored(*memories.content())
     if layout.scores.exists():
         scores = ScoreTable(layout.scores).read()
         found["scores"] = Stored(scores.height, hashlib.sha256(scores.write_csv().encode()).hexdigest())
