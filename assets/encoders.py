@@ -24,7 +24,11 @@ CHECKS = {
 
 
 class ItemEncoderConfig(dg.Config):
-    """Hyperparameters of the LoRA; `steps` of `batch_size` pairs, learning rate and temperature of InfoNCE."""
+    """Hyperparameters of the LoRA; `steps` of `batch_size` pairs, learning rate and temperature of InfoNCE.
+
+    `cache_layers` runs the layers below the top ones in half precision, once per text if that stays within `cache_mb`
+    on disk while it trains.
+    """
 
     steps: int = 24
     batch_size: int = 64
@@ -32,17 +36,26 @@ class ItemEncoderConfig(dg.Config):
     temperature: float = 0.05
     rank: int = 8
     top_layers: int | None = 3
+    cache_layers: bool = True
+    cache_mb: int = 4096
     negatives: int = 2
     seed: int = 0
 
 
 class SequenceEncoderConfig(dg.Config):
-    """Hyperparameters of the causal transformer; the dimension is the partition."""
+    """Hyperparameters of the sequence encoder; the dimension is the partition.
+
+    `mixer`: "recurrence" (gated linear) or "attention" over the last `window` chunks. `truncation`: the q of the
+    generalised InfoNCE; 0 is InfoNCE itself.
+    """
 
     steps: int = 60
     learning_rate: float = 5e-4
-    temperature: float = 0.05
-    layers: int = 2
+    temperature: float = 0.03
+    truncation: float = 0.5
+    mixer: str = "recurrence"
+    window: int = 64
+    layers: int = 1
     seed: int = 0
 
 
@@ -146,7 +159,7 @@ def sequence_encoder(
     store: Store,
     training_jobs: TrainingJobs,
 ) -> dg.MaterializeResult:
-    """One row per dimension of the user state: a causal transformer over a user's item embeddings.
+    """One row per dimension of the user state: a causal recurrence or transformer over a user's item embeddings.
 
     Trained with Contrastive Predictive Coding's InfoNCE (van den Oord et al. 2018, section 2.3) to tell a user's
     next chunk from others'; a projector maps the state to the item space. A backfill over the partitions is the

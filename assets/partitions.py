@@ -17,5 +17,5 @@ datadaos = dg.DynamicPartitionsDefinition(name=DATADAO)
 DIMENSIONS = ("64", "128", "256", "512", "1024", "2048", "4096")
 dimensions = dg.StaticPartitionsDefinition(list(DIMENSIONS))
 
-# The dimension whose states are served as user embeddings.
-SERVED_DIMENSION = "256"
+# The dimension whose states are served as user embeddings: the smallest with room for both pools of 384 dimensions.
+SERVED_DIMENSION = "1024"

@@ -20,6 +20,7 @@ from user_embeddings_dagster.evaluation.measure import (
     measure_sequence_encoders,
     measure_sparse_users,
 )
+from user_embeddings_dagster.evaluation.user_probes import measure_probes
 from user_embeddings_dagster.quality.domain import tuned_not_worse_than_base
 from user_embeddings_dagster.quality.outcome import CheckOutcome
 from user_embeddings_dagster.schema import SCORES
@@ -27,9 +28,14 @@ from user_embeddings_dagster.storage.lake import fingerprint
 
 
 class EvaluationConfig(dg.Config):
-    """Seed of the bootstrap and of any sampling; `max_queries` bounds the queries of one evaluation."""
+    """Seed of the bootstrap and of any sampling."""
 
     seed: int = 0
+
+
+class QueryConfig(EvaluationConfig):
+    """`max_queries` bounds the queries of one DataDAO and task (a seeded sample); the candidates stay all."""
+
     max_queries: int | None = 5000
 
 
@@ -59,7 +65,7 @@ def record(
 ) -> dg.MaterializeResult:
     """Write an asset's rows to the scores table and report them."""
     written = store.scores.replace(asset, scores)
-    headline = scores.filter(pl.col("metric").is_in(["mrr", "recall@1"]) & pl.col("value").is_not_null())
+    headline = scores.filter(pl.col("metric").is_in(["mrr", "recall@1", "r2", "auc"]) & pl.col("value").is_not_null())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint(scores.write_csv())),
         metadata={
@@ -145,14 +151,14 @@ TUNED_NOT_WORSE = dg.AssetCheckSpec(
     ["item_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings"],
     [TUNED_NOT_WORSE],
 )
-def item_encoder_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
+def item_encoder_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
     """One row per metric of the item encoder, tuned and untuned, on held-out users.
 
     A chunk must find its own summary among all held-out summaries (full ranking), and the right SUBJECT among
     the rivals of its window (C31, C32).
     """
     version = store.models.current("item_encoder").record()["data_version"]
-    scores = measure_item_encoder(store.lake, store.lance, config.seed, version)
+    scores = measure_item_encoder(store.lake, store.lance, config.seed, version, config.max_queries)
     picture = plots.score_bars(
         scores.filter(datadao="all"), title="Chunk finds its own summary", highlighted=["item_encoder"]
     )
@@ -160,7 +166,7 @@ def item_encoder_scores(context: dg.AssetExecutionContext, config: EvaluationCon
 
 
 @score_asset("sequence_encoder_scores", ["sequence_encoder", "item_embeddings"])
-def sequence_encoder_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
+def sequence_encoder_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
     """One row per metric of next-chunk prediction by every baseline and every trained dimension (C36).
 
     Held-out users, full ranking among all their chunks; also by the time since the previous chunk, because the
@@ -175,23 +181,44 @@ def sequence_encoder_scores(context: dg.AssetExecutionContext, config: Evaluatio
 
 
 @score_asset("user_matching_scores", ["sequence_encoder", "item_embeddings"])
-def user_matching_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
-    """One row per metric of finding a user's second half of history from the first, among all users (C41)."""
+def user_matching_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
+    """One row per metric of finding a user's second half of history from the first, among all users (C41).
+
+    Halves in time, never one conversation in both; also for users of short and of long histories alone.
+    """
     inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
     models = sequence_models(store, trained_dimensions(store))
-    scores = measure_matching(inputs, models)
+    scores = measure_matching(inputs, models, config.max_queries)
     title = "Half a history finds the other half"
     picture = plots.score_bars(scores.filter(datadao="all"), metric="recall@1", title=title, highlighted=list(models))
     return record(store, "user_matching_scores", scores, picture)
 
 
 @score_asset("sparse_user_scores", ["sequence_encoder", "item_embeddings"])
-def sparse_user_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
-    """One row per metric of next-chunk prediction from 0, 1, 2, 5 and 10 chunks of history (C38)."""
+def sparse_user_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
+    """One row per metric of next-chunk prediction from 0, 1, 2, 5 and 10 chunks of history (C38).
+
+    Of new users (the chunk after their first k), and of the same later chunks with only the last k known.
+    """
     inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
-    scores = measure_sparse_users(inputs, sequence_models(store, [SERVED_DIMENSION]))
-    picture = plots.history_lines(scores, metric="mrr", title="Next chunk, by length of history")
+    scores = measure_sparse_users(inputs, sequence_models(store, [SERVED_DIMENSION]), config.max_queries)
+    picture = plots.history_lines(scores.filter(datadao="all"), metric="mrr", title="Next chunk, by length of history")
     return record(store, "sparse_user_scores", scores, picture)
+
+
+@score_asset("user_probe_scores", ["sequence_encoder", "item_embeddings", "masked_chunks"])
+def user_probe_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
+    """One row per attribute of a person's future that a linear probe predicts from the user embedding of their past.
+
+    C40, without a language model: active hours, DataDAO, topics, role in the thread, activity, length of chunks;
+    beside baselines, random numbers and the same attributes of the past. Poor results stay in.
+    """
+    inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
+    scores = measure_probes(store.lake, inputs, sequence_models(store, [SERVED_DIMENSION]))
+    pooled = scores.filter(datadao="all")
+    amounts = plots.grouped_bars(pooled, metric="r2", by="slice", title="Linear probes: amounts")
+    classes = plots.grouped_bars(pooled, metric="auc", by="slice", title="Linear probes: classes")
+    return record(store, "user_probe_scores", scores, amounts, pictures={"plot_classes": classes})
 
 
 @score_asset("datadao_comparison", ["sequence_encoder", "item_embeddings", "summary_embeddings"])
@@ -203,5 +230,5 @@ def datadao_comparison(context: dg.AssetExecutionContext, config: EvaluationConf
     version = store.models.current("item_encoder").record()["data_version"]
     models = sequence_models(store, [SERVED_DIMENSION])
     scores = compare_datadaos(store.lake, store.lance, config.seed, models, version)
-    picture = plots.grouped_bars(scores, title="Next chunk at an equal budget")
+    picture = plots.grouped_bars(scores, slice_="next_chunk", title="Next chunk at an equal budget")
     return record(store, "datadao_comparison", scores, picture)

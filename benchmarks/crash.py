@@ -92,7 +92,7 @@ def _run(data: Path, contributors: int) -> int:
     layout = Layout(data)
     generate(layout.landing, contributors=contributors)
     with open_instance(data / "dagster_home") as instance:
-        runs = run_lineage(instance, layout, ["256"], SMALL, lambda stage: print(f"== {stage}", flush=True))
+        runs = run_lineage(instance, layout, ["1024"], SMALL, lambda stage: print(f"== {stage}", flush=True))
     return 0 if runs and all(run.success for run in runs) else 1
 
 

@@ -83,7 +83,7 @@ def padded_steps(histories: Histories, steps: int) -> Callable[[], int]:
         predicted = 0
         for _ in range(steps):
             chosen = rng.choice(histories.n_histories, USERS, replace=False)
-            rows = [torch.arange(histories.offsets[u], histories.offsets[u + 1]) for u in chosen]
+            rows = [torch.arange(int(histories.offsets[u]), int(histories.offsets[u + 1])) for u in chosen]
             items = nn.utils.rnn.pad_sequence([vectors[r[:-1]] for r in rows], batch_first=True)
             lengths = torch.tensor([len(r) - 1 for r in rows])
             real = torch.arange(items.shape[1]) < lengths[:, None]

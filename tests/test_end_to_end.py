@@ -29,10 +29,10 @@ def platform(tmp_path_factory) -> tuple[Layout, list, dict[str, Stored], list, d
     patch.setenv("DAGSTER_HOME", "")
     generate(layout.landing, seed=3, contributors=24)
     with open_instance(layout.root / "dagster_home") as instance:
-        first = run_lineage(instance, layout, ["256"], FAST, print)
+        first = run_lineage(instance, layout, ["1024"], FAST, print)
         after_first = inventory(layout)
         trained_at = {path: path.stat().st_mtime_ns for path in layout.models.rglob("*.safetensors")}
-        second = run_lineage(instance, layout, ["256"], FAST, print)
+        second = run_lineage(instance, layout, ["1024"], FAST, print)
     patch.undo()
     untouched = {path: path.stat().st_mtime_ns for path in layout.models.rglob("*.safetensors")} == trained_at
     assert untouched, "the second run trained again"
@@ -70,6 +70,7 @@ def test_every_score_says_what_it_is(platform):
         "sequence_encoder_scores",
         "sparse_user_scores",
         "user_matching_scores",
+        "user_probe_scores",
     }
     assert (scores["split_hash"].str.len_chars() == 32).all()
     assert (scores["candidate_set"].str.len_chars() > 0).all()

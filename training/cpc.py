@@ -62,6 +62,18 @@ def cpc_losses(
     return F.cross_entropy(similarity.float(), positives, reduction="none")
 
 
+def generalised(losses: torch.Tensor, q: float) -> torch.Tensor:
+    """(1 - p^q) / q of losses L = -log p; q = 0 is L itself, q = 1 is 1 - p.
+
+    InfoNCE spends its gradient on positives that rank far behind, which no model can lift to the top of a full
+    ranking; q moves it to those near the top, where the reciprocal rank is decided. (Zhang and Sabuncu 2018,
+    "Generalized Cross Entropy Loss", arXiv:1805.07836, eq. 6.)
+    """
+    if not 0 <= q <= 1:
+        raise ValueError(f"q must be between 0 and 1, not {q}")
+    return losses if q == 0 else -torch.expm1(-q * losses) / q
+
+
 def negatives_of(positives: torch.Tensor, keys: Keys, same_user: str = "future") -> torch.Tensor:
     """Which keys are negatives of the queries whose positives are rows `positives` [Q] of `keys`: [Q, K].
 
@@ -98,15 +110,17 @@ def cpc_objective(
     matched: torch.Tensor,
     temperature: float,
     matched_share: float,
+    truncation: float = 0.0,
 ) -> torch.Tensor:
     """Mean loss: (1 - share) · L over all negatives + share · L over the time-matched ones alone.
 
-    A query without a time-matched negative takes no part in the second mean.
+    A query without a time-matched negative takes no part in the second mean. With a `truncation` q above 0, each L
+    becomes `generalised` (L, q).
     """
-    loss = cpc_losses(queries, keys, positives, negatives, temperature).mean()
+    loss = generalised(cpc_losses(queries, keys, positives, negatives, temperature), truncation).mean()
     close = negatives & matched
     has_close = close.any(dim=1)
     if matched_share == 0 or not bool(has_close.any()):
         return loss
-    near = cpc_losses(queries[has_close], keys, positives[has_close], close[has_close], temperature).mean()
-    return (1 - matched_share) * loss + matched_share * near
+    near = cpc_losses(queries[has_close], keys, positives[has_close], close[has_close], temperature)
+    return (1 - matched_share) * loss + matched_share * generalised(near, truncation).mean()

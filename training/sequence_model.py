@@ -38,14 +38,15 @@ class SequenceSettings:
 
     mixer: "recurrence" or "attention" over the last `window` chunks. For ablations: `pooled` False starts the state
     from random weights instead of the pooled history, `projector` False compares the state itself with the chunks,
-    `time_features` False hides the gaps between chunks.
+    `time_features` False hides the gaps between chunks. `truncation` is the q of `cpc.generalised`; 0 is the plain
+    InfoNCE.
     """
 
     dimension: int
     seed: int
     mixer: str = "recurrence"
     window: int = 64
-    layers: int = 2
+    layers: int = 1
     heads: int = 4
     width: int = 128
     dropout: float = 0.1
@@ -53,16 +54,17 @@ class SequenceSettings:
     pooled: bool = True
     projector: bool = True
     time_features: bool = True
-    temperature: float = 0.05
+    temperature: float = 0.03
+    truncation: float = 0.5
     same_user_negatives: str = "future"
     matched_days: float = 30.0
-    matched_share: float = 0.5
+    matched_share: float = 0.0
     ridge: float = 0.1
-    steps: int = 100
+    steps: int = 60
     batch_chunks: int = 1024
     extra_keys: int = 512
     max_length: int = 256
-    learning_rate: float = 2e-4
+    learning_rate: float = 5e-4
     weight_decay: float = 0.1
     evaluate_every: int = 20
     patience: int = 3
@@ -76,6 +78,8 @@ class SequenceSettings:
         settings = cls(**{name: value for name, value in config.items() if name in names})
         if settings.dimension < 1 or settings.steps < 0 or settings.batch_chunks < 2:
             raise ValueError("config.json: dimension ≥ 1, steps ≥ 0 and batch_chunks ≥ 2 are needed")
+        if not 0 <= settings.truncation <= 1:
+            raise ValueError("config.json: truncation must be between 0 and 1")
         if settings.same_user_negatives not in SAME_USER:
             raise ValueError(f"config.json: same_user_negatives must be one of {SAME_USER}")
         if settings.mixer not in MIXERS:
@@ -183,14 +187,17 @@ class SequenceModel(nn.Module):
     def step(self, memories: list[torch.Tensor], inputs: Inputs) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """States [B, dimension] of B users one position further, and their memories."""
         hidden, stepped = self._embedded(inputs), []
-        for block, memory in zip(self.blocks, memories, strict=True):
+        for block, memory in zip(self._layers(), memories, strict=True):
             hidden, memory = block.step(memory, hidden)
             stepped.append(memory)
         return self._states(inputs.pools, hidden), stepped
 
     def fresh(self, users: int) -> list[torch.Tensor]:
         """Memories of users of whom nothing was read."""
-        return [block.mixer.fresh(users) for block in self.blocks]
+        return [block.mixer.fresh(users) for block in self._layers()]
+
+    def _layers(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """q_t [.., D] of states [.., dimension]: what to compare with chunks in the item space, by cosine."""

@@ -98,7 +98,7 @@ class Trainer:
         queries = self._queries(batch)
         loss = cpc_objective(
             queries, corpus.items[batch.key_rows], batch.positives, negatives, matched,
-            settings.temperature, settings.matched_share,
+            settings.temperature, settings.matched_share, settings.truncation,
         )  # fmt: skip
         for group in self.optimizer.param_groups:
             group["lr"] = self._learning_rate(step)
@@ -125,7 +125,7 @@ class Trainer:
 
     def _keep_best(self, step: int) -> dict[str, float]:
         scores = self.validate()
-        if not scores or not self.best or scores["valid_loss"] < self.best["scores"]["valid_loss"]:
+        if not scores or not self.best or scores["valid_mrr"] > self.best["scores"]["valid_mrr"]:
             weights = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
             self.best = {"step": step, "scores": scores, "weights": weights}
             self.progress["stale"] = 0

@@ -3,5 +3,5 @@
 Free of torch, so that the assets, which ask whether there is anything to train, see the same versions as the jobs.
 """
 
-ITEM_ENCODER = "1"
-SEQUENCE_ENCODER = "1"
+ITEM_ENCODER = "2"
+SEQUENCE_ENCODER = "2"

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     real = commands.add_parser("real", help="real exports through the whole graph")
     real.add_argument("--exports", type=Path, required=True, help="folder that the patterns are relative to")
     real.add_argument("corpora", nargs="+", metavar="DATADAO=PATTERN", help="e.g. zig=telegram/zig*.zip")
-    real.add_argument("--dimensions", nargs="+", default=["256"])
+    real.add_argument("--dimensions", nargs="+", default=["64", "256", "1024"])
 
     commands.add_parser("scores", help="print the scores table")
     trace = commands.add_parser("trace", help="where one raw record went: its message, its chunks, the scores")

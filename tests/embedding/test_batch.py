@@ -20,7 +20,7 @@ class Recorder(TextEncoder):
     """A base encoder that remembers the texts of each call and can be killed at one."""
 
     def __init__(self, dies_at: int | None = None, **settings) -> None:
-        super().__init__(threads=1, **settings)
+        super().__init__(threads=1, precision="float32", **settings)
         self.calls: list[list[str]] = []
         self.dies_at = dies_at
 
@@ -51,7 +51,7 @@ def test_second_run_embeds_nothing(tmp_path: Path) -> None:
     assert encoder.calls == []
     _, vectors = tables.vectors("dao", "chunk_embeddings")
     texts = frame(40).sort("id")["text"].to_list()
-    np.testing.assert_allclose(vectors, TextEncoder(threads=1).encode(texts), atol=2e-6)
+    np.testing.assert_allclose(vectors, TextEncoder(threads=1, precision="float32").encode(texts), atol=2e-6)
 
 
 def test_only_new_and_changed_texts_are_embedded_and_stale_rows_go(tmp_path: Path) -> None:

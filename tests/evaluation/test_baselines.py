@@ -1,6 +1,8 @@
 """Histories are cut right, and the baselines are what their names say."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -8,17 +10,21 @@ import pytest
 from planted import histories as planted
 
 from user_embeddings_dagster.evaluation.baselines import (
+    Fitted,
     Tuning,
     baselines,
     decayed_mean,
+    fit_baselines,
     next_chunk_queries,
     own_past,
     running_mean,
     train_statistics,
     tune,
+    user_pools,
     whitened_decayed,
 )
 from user_embeddings_dagster.evaluation.histories import histories_of
+from user_embeddings_dagster.evaluation.plda import fit_two_covariance
 from user_embeddings_dagster.evaluation.ranking import full_ranks, unit
 from user_embeddings_dagster.schema import TRAINING_SNAPSHOT
 
@@ -65,10 +71,10 @@ def test_decayed_mean_equals_the_sum_by_hand_and_never_crosses_users():
 def test_every_baseline_is_causal():
     """Changing a later chunk changes no earlier query."""
     h = planted(4, 6)
-    statistics = train_statistics(planted(30, 6, seed=9).vectors)
+    fitted = replace(fit_baselines(planted(30, 6, seed=9)), tuning=Tuning())
     changed = h.vectors.copy()
     changed[h.positions == 5] += 7
-    for name, predict in baselines(statistics, Tuning()).items():
+    for name, predict in baselines(fitted).items():
         before, after = predict(h).queries, predict(h.with_vectors(changed)).queries
         assert np.allclose(before[h.positions < 5], after[h.positions < 5]), name
 
@@ -88,7 +94,8 @@ def test_whitening_wins_on_anisotropic_vectors_and_random_is_chance():
     train, test = planted(100, 8, seed=1), planted(60, 8, seed=2)
     scale = np.logspace(1, -1.5, 24).astype(np.float32)  # a few directions drown the rest
     train, test = train.with_vectors(train.vectors * scale), test.with_vectors(test.vectors * scale)
-    found = {n: mrr(test, p(test)) for n, p in baselines(train_statistics(train.vectors, ridge=0.001)).items()}
+    fitted = Fitted(train_statistics(train.vectors, ridge=0.001), fit_two_covariance(train, ridge=0.001))
+    found = {n: mrr(test, p(test)) for n, p in baselines(fitted).items()}
     assert found["whitened_decayed_mean"] > found["decayed_mean_0.3"] > found["popularity"]
     assert found["random"] < 0.05
 
@@ -102,3 +109,15 @@ def test_tuning_finds_the_better_decay_and_falls_back_without_validation_users()
     default = mrr(steady, whitened_decayed(steady, statistics))
     assert mrr(steady, whitened_decayed(steady, statistics, tuned.whitened_decay, tuned.mean_weight)) >= default
     assert tune(planted(0), statistics) == Tuning()
+
+
+def test_user_pools_depend_on_the_order_of_chunks_no_more_than_a_mean_does():
+    """Pools are functions of histories: one row per user, the same whatever the order of their chunks."""
+    h = planted(7, lengths=np.array([3, 1, 7, 2, 5, 4, 6]), dim=6)
+    backwards = h.with_vectors(np.concatenate([h.vectors[a:b][::-1] for a, b in pairwise(h.offsets)]))
+    fitted = fit_baselines(planted(30, 6, dim=6, seed=9))
+    pools = user_pools(fitted.statistics, fitted.two_covariance)
+    assert set(pools) == {"mean_pool", "whitened_mean", "plda_mean"}
+    for name, pool in pools.items():
+        assert pool(h).shape == (7, 6)
+        assert np.allclose(pool(h), pool(backwards), atol=1e-5), name

@@ -9,6 +9,7 @@ from user_embeddings_dagster.evaluation.bootstrap import (
     NOTHING,
     Estimate,
     bootstrap_means,
+    bootstrap_statistics,
     paired_difference,
     unpaired_difference,
 )
@@ -65,7 +66,7 @@ def test_a_paired_difference_is_narrower_than_the_two_intervals_and_finds_a_smal
     better = np.minimum(base + (rng.random(base.shape) < 0.05), 1)
     [difference] = paired_difference(better, base, users, seed=0)
     [a], [b] = bootstrap_means(better, users, seed=0), bootstrap_means(base, users, seed=0)
-    assert difference.above_zero
+    assert interval(difference)[0] > 0
     assert width(difference) < width(a) / 2
     assert interval(a)[0] < interval(b)[1]  # the separate intervals overlap
 
@@ -82,6 +83,28 @@ def test_unpaired_difference_of_equal_populations_holds_zero_at_about_its_level(
     [different] = unpaired_difference(np.ones((1200, 1)), users, np.zeros((1200, 1)), users, seed=0)
     assert (different.value, different.low, different.high) == (1, 1, 1)
     assert different.n_users == 120
+
+
+def test_any_statistic_of_weights_agrees_with_the_mean_and_skips_undefined_draws():
+    rng = np.random.default_rng(5)
+    values, users = population(rng, n_users=40, per_user=3)
+
+    def mean(weights):
+        return weights @ values / weights.sum(axis=1, keepdims=True)
+
+    [found] = bootstrap_statistics(mean, users, seed=1)
+    [expected] = bootstrap_means(values, users, seed=1)
+    assert (found.value, *interval(found)) == pytest.approx((expected.value, *interval(expected)))
+    assert (found.n, found.n_users) == (120, 40)
+    rare = np.arange(120) < 3  # one user's rows: absent from a third of the draws
+
+    def share(weights):
+        total = weights @ rare
+        return (np.where(total > 0, 1.0, np.nan) * (weights @ values[:, 0]) / weights.sum(axis=1))[:, None]
+
+    assert interval(bootstrap_statistics(share, users, seed=1)[0])[1] < 1
+    with pytest.raises(ValueError, match="whole sample"):
+        bootstrap_statistics(lambda weights: np.full((len(weights), 1), np.nan), users, seed=1)
 
 
 def test_too_few_users_give_a_value_without_interval_and_no_query_gives_nothing():

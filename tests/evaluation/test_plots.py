@@ -51,7 +51,8 @@ SWEEP = pl.DataFrame(
 DRAW = {
     "score_bars": lambda: plots.score_bars(SEQUENCE, title="t", highlighted=["whitened_decayed_mean_3"]),
     "history_lines": lambda: plots.history_lines(SEQUENCE, metric="mrr", title="t"),
-    "grouped_bars": lambda: plots.grouped_bars(scores(), title="t"),
+    "grouped_bars": lambda: plots.grouped_bars(scores(), slice_="next_chunk", title="t"),
+    "grouped_by_slice": lambda: plots.grouped_bars(SEQUENCE, by="slice", title="t"),
     "loss_curve": lambda: plots.loss_curve(LOSSES),
     "funnel_bars": lambda: plots.funnel_bars(FUNNEL),
     "dimension_sweep": lambda: plots.dimension_sweep(SWEEP),

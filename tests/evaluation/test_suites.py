@@ -6,8 +6,8 @@ import pytest
 from planted import DAY
 from planted import histories as planted
 
-from user_embeddings_dagster.evaluation.baselines import Predictions, baselines, train_statistics
-from user_embeddings_dagster.evaluation.scores import Scope, omissions
+from user_embeddings_dagster.evaluation.baselines import Predictions, baselines, fit_baselines, user_pools
+from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.evaluation.suites import ItemModel, item_encoder_scores, sequence_encoder_scores
 from user_embeddings_dagster.evaluation.user_suites import (
     HISTORY_LENGTHS,
@@ -16,12 +16,13 @@ from user_embeddings_dagster.evaluation.user_suites import (
     sparse_model,
     sparse_user_scores,
     temporal_halves,
-    user_baselines,
     user_matching_scores,
+    user_models,
 )
 from user_embeddings_dagster.schema import SCORES
 
-STATISTICS = train_statistics(planted(100, 8, seed=7).vectors)
+FITTED = fit_baselines(planted(100, 8, seed=7))
+POOLS = user_pools(FITTED.statistics, FITTED.two_covariance)
 
 
 def scope(asset: str) -> Scope:
@@ -90,7 +91,7 @@ def test_item_encoder_scores_of_a_perfect_a_blind_and_a_window_blind_encoder():
 def test_sequence_scores_rank_everything_but_the_own_past_and_slice_by_gap():
     h = planted()
     oracle_queries = np.roll(h.vectors, -1, axis=0)
-    predictions = {name: predict(h) for name, predict in baselines(STATISTICS).items()}
+    predictions = {name: predict(h) for name, predict in baselines(FITTED).items()}
     predictions["oracle"] = Predictions(oracle_queries, h.vectors, version="v9")
     names = set(predictions) - {"oracle"}
     scores = sequence_encoder_scores(scope("sequence_encoder_scores"), h, predictions, baseline_names=names)
@@ -108,9 +109,9 @@ def test_sequence_scores_rank_everything_but_the_own_past_and_slice_by_gap():
 
 def test_sequence_scores_sample_queries_reproducibly_and_refuse_misaligned_predictions():
     h = planted()
-    predictions = {"w": baselines(STATISTICS)["whitened_decayed_mean"](h)}
-    first = sequence_encoder_scores(scope("s"), h, predictions, max_queries=50, min_history=4)
-    assert first.equals(sequence_encoder_scores(scope("s"), h, predictions, max_queries=50, min_history=4))
+    predictions = {"w": baselines(FITTED)["whitened_decayed_mean"](h)}
+    first = sequence_encoder_scores(scope("s"), h, predictions, max_queries=50)
+    assert first.equals(sequence_encoder_scores(scope("s"), h, predictions, max_queries=50))
     assert first.filter(metric="mrr", slice="all")["n"].item() == 50
     short = {"w": Predictions(h.vectors[1:], h.vectors[1:])}
     with pytest.raises(ValueError, match="predictions have 639 rows for 640 chunks"):
@@ -121,29 +122,31 @@ def test_sequence_scores_sample_queries_reproducibly_and_refuse_misaligned_predi
 def test_too_few_users_are_said_not_hidden(n_users):
     """Little data: values without an interval, or counted omissions; never NaN, never an error."""
     h = planted(n_users, 6)
-    predictions = {name: predict(h) for name, predict in baselines(STATISTICS).items()}
+    predictions = {name: predict(h) for name, predict in baselines(FITTED).items()}
     sequence = sequence_encoder_scores(scope("s"), h, predictions)
     halves = temporal_halves(h)
-    matching = user_matching_scores(scope("m"), halves, user_baselines(halves, STATISTICS))
+    matching = user_matching_scores(scope("m"), halves, user_models(halves, POOLS))
     cases = sparse_cases(h)
-    models = {name: sparse_model(cases, predict) for name, predict in baselines(STATISTICS).items()}
+    models = {name: sparse_model(cases, predict) for name, predict in baselines(FITTED).items()}
     sparse = sparse_user_scores(scope("u"), cases, models)
     for scores in (sequence, matching, sparse):
         assert_complete(scores)
         assert scores["ci_low"].null_count() == scores.height
-    assert omissions(sparse) == sparse.height  # six chunks: no target has ten before it
-    assert omissions(sequence.filter(slice="all")) == (sequence.filter(slice="all").height if n_users == 0 else 0)
+    later = sparse.filter(pl.col("slice").str.starts_with("history"))
+    assert later["value"].null_count() == later.height  # six chunks: no target has ten before it
+    everything = sequence.filter(slice="all")
+    assert everything["value"].null_count() == (everything.height if n_users == 0 else 0)
     no_items = item_encoder_scores(
         scope("i"), items().clear(), {"untuned": ItemModel(np.zeros((0, 4)), np.zeros((0, 4)), "0")}
     )
-    assert omissions(no_items) == no_items.height > 0
+    assert no_items["value"].null_count() == no_items.height > 0
 
 
 def test_halves_find_the_person_and_chance_is_reported_beside():
     """C41: half a history finds the other half among all users."""
     h = planted(50, 12)
     halves = temporal_halves(h)
-    models = user_baselines(halves, STATISTICS)
+    models = user_models(halves, POOLS)
     models["shuffled"] = UserModel(models["mean_pool"].first, models["mean_pool"].second[::-1], "0")
     scores = user_matching_scores(scope("user_matching_scores"), halves, models)
     assert_complete(scores)
@@ -167,7 +170,20 @@ def test_halves_are_temporal_and_do_not_share_a_conversation():
         one_conversation.vectors, one_conversation.offsets, one_conversation.user_ids, same, same + 1,
         one_conversation.chunk_ids,
     )  # fmt: skip
-    assert temporal_halves(crowded).n_omitted == 3
+    assert len(temporal_halves(crowded).histories) == 0
+
+
+def test_matching_by_length_of_history_counts_everybody_once():
+    """C41: short and long histories apart; the candidates stay everybody."""
+    h = planted(30, lengths=np.repeat([6, 30], 15))
+    scores = user_matching_scores(scope("m"), temporal_halves(h), user_models(temporal_halves(h), POOLS))
+    assert_complete(scores)
+    n = {s: scores.filter(model="whitened_mean", metric="mrr", slice=s)["n_users"].item() for s in set(scores["slice"])}
+    assert n["all"] == n["half<10"] + n["half>=10"] > n["half<10"] > 0
+    assert scores["candidate_set"].unique().to_list() == [f"full:{n['all']}"]
+    few = user_matching_scores(scope("m"), temporal_halves(h), user_models(temporal_halves(h), POOLS), max_queries=7)
+    assert few.filter(slice="all")["n"].unique().to_list() == [7]
+    assert few["candidate_set"].unique().to_list() == [f"full:{n['all']}"]
 
 
 def test_sparse_users_predict_the_same_targets_from_less():
@@ -175,20 +191,47 @@ def test_sparse_users_predict_the_same_targets_from_less():
     h = planted(30, 16, persistence=0.45, common=0)
     cases = sparse_cases(h)
     assert HISTORY_LENGTHS == (0, 1, 2, 5, 10)
-    assert (h.positions[cases.gold] >= 10).all()
-    assert len(np.unique(cases.gold)) == len(cases.gold) == 30 * 5
-    for length in cases.lengths:
-        part = cases.truncated(length)
-        assert (part.lengths == length).all()
-        if length:
-            assert (part.vectors[part.offsets[1:] - 1] == h.vectors[cases.gold - 1]).all()
-    models = {name: sparse_model(cases, predict) for name, predict in baselines(STATISTICS).items()}
+    later = [cases[f"history={length}"] for length in HISTORY_LENGTHS]
+    assert (h.positions[later[0].gold] >= 10).all()
+    assert len(np.unique(later[0].gold)) == len(later[0].gold) == 30 * 5
+    for case in later:
+        assert (case.gold == later[0].gold).all()
+        assert (case.known.lengths == case.length).all()
+        if case.length:
+            assert (case.known.vectors[case.known.last_rows] == h.vectors[case.gold - 1]).all()
+    models = {name: sparse_model(cases, predict) for name, predict in baselines(FITTED).items()}
     scores = sparse_user_scores(scope("sparse_user_scores"), cases, models)
     assert_complete(scores)
     curve = [value(scores, "mean_pool", "mrr", f"history={length}") for length in HISTORY_LENGTHS]
     assert curve[0] < curve[1] < curve[3] < curve[4]  # steady interests: more history helps
-    assert (models["popularity"].queries[0] == STATISTICS.mean).all()
+    assert (models["popularity"].queries["history=0"] == FITTED.statistics.mean).all()
     assert scores["candidate_set"].unique().to_list() == ["full:480"]
+
+
+def test_new_users_are_everybody_with_enough_chunks_and_know_only_their_first():
+    """C38: `start=k` needs k + 1 chunks, not eleven."""
+    h = planted(20, lengths=np.repeat([2, 6, 14], [8, 7, 5]))
+    cases = sparse_cases(h)
+    n = {length: len(cases[f"start={length}"].gold) for length in HISTORY_LENGTHS}
+    assert n == {0: 20, 1: 20, 2: 12, 5: 12, 10: 5}
+    assert len(cases["history=0"].gold) == 5 * 4
+    two = cases["start=2"]
+    assert (two.known.vectors == h.vectors[np.isin(np.arange(len(h.vectors)), [two.gold - 2, two.gold - 1])]).all()
+    names = {"popularity", "mean_pool"}
+    functions = {**{name: baselines(FITTED)[name] for name in names}, "trained": trained}
+    models = {name: sparse_model(cases, function) for name, function in functions.items()}
+    scores = sparse_user_scores(scope("s"), cases, models, reference="mean_pool", baseline_names=names)
+    assert_complete(scores)
+    assert set(scores.filter(pl.col("metric") == "mrr_difference")["model"]) == {"trained - mean_pool"}
+    few = sparse_cases(h, max_queries=6, seed=1)
+    assert {slice_: len(case.gold) for slice_, case in few.items() if slice_ != "start=10"} == {
+        slice_: 6 for slice_ in few if slice_ != "start=10"
+    }
+
+
+def trained(histories):
+    """The last item, with a prior."""
+    return Predictions(histories.vectors, histories.vectors, np.zeros(histories.vectors.shape[1]), "v1")
 
 
 def test_a_model_without_prior_is_refused():
@@ -204,3 +247,22 @@ def test_gap_slices_use_the_time_since_the_last_chunk():
     scores = sequence_encoder_scores(scope("s"), spread, {"m": Predictions(h.vectors, h.vectors)})
     assert scores.filter(metric="mrr", slice="gap>7d")["n"].item() == 50
     assert scores.filter(metric="mrr", slice="gap<20min")["value"].item() is None
+
+
+def test_next_chunk_is_also_reported_by_the_number_of_known_chunks():
+    h = planted(10, lengths=np.repeat([3, 40], 5))
+    scores = sequence_encoder_scores(scope("s"), h, {"m": Predictions(h.vectors, h.vectors)})
+    n = {row["slice"]: row["n"] for row in scores.filter(metric="mrr").iter_rows(named=True)}
+    assert {name: n[name] for name in n if name.startswith("after")} == {
+        "after 1-2": 10 * 2, "after 3-9": 5 * 7, "after >=10": 5 * 30,
+    }  # fmt: skip
+
+
+def test_item_queries_are_sampled_and_candidates_are_not():
+    frame = items()
+    vectors = np.random.default_rng(0).standard_normal((frame.height, 8))
+    models = {"untuned": ItemModel(vectors, vectors, "0")}
+    scores = item_encoder_scores(scope("i"), frame, models, max_queries=20)
+    rows = scores.filter(model="untuned", metric="recall@1")
+    assert rows["n"].to_list() == [20, 20]
+    assert "full:80" in rows["candidate_set"].to_list()

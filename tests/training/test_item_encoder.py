@@ -14,7 +14,7 @@ import polars as pl
 import pytest
 import torch
 
-from training import item_data, item_encoder, job, lora
+from training import item_data, item_encoder, job, lora, versions
 from training.checkpoint import Checkpoints
 from user_embeddings_dagster.embedding import base_model
 from user_embeddings_dagster.embedding.text_encoder import TextEncoder
@@ -51,7 +51,7 @@ def pairs(base: str, n: int = 60) -> pl.DataFrame:
     generator = np.random.default_rng(0)
     words = [generator.choice(WORDS, size=generator.integers(4, 24)).tolist() for _ in range(n)]
     texts = ["SUBJECT: " + " ".join(row) for row in words]
-    encoder = TextEncoder(base, max_tokens=32, threads=1)
+    encoder = TextEncoder(base, max_tokens=32, threads=1, precision="float32")
     summaries = encoder.encode([" ".join(row[-4:]) for row in words])
     centred = summaries - summaries.mean(0)  # of a random network the vectors lie close together
     summaries = centred / np.linalg.norm(centred, axis=1, keepdims=True)
@@ -86,7 +86,8 @@ def inputs(base: str, tmp_path: Path) -> Path:
 
 
 def run(inputs: Path, output: Path) -> None:
-    assert job.run("item_encoder", item_encoder.train, "1", ["--inputs", str(inputs), "--output", str(output)]) == 0
+    arguments = ["--inputs", str(inputs), "--output", str(output)]
+    assert job.run("item_encoder", item_encoder.train, versions.ITEM_ENCODER, arguments) == 0
 
 
 def result(output: Path) -> tuple[bytes, list[dict], str]:
@@ -110,7 +111,7 @@ def test_only_the_adapter_moves_and_the_result_is_the_encoder(base: str, inputs:
     assert np.mean([line["loss"] for line in lines[-4:]]) < 0.8 * lines[0]["loss"]
     assert measured["valid_loss"] < lines[0]["start_valid_loss"]
     assert measured["ln_candidates_start"] == pytest.approx(lines[0]["ln_candidates"])
-    tuned = TextEncoder(base, tmp_path / "out", max_tokens=32, threads=1)
+    tuned = TextEncoder(base, tmp_path / "out", max_tokens=32, threads=1, precision="float32")
     assert tuned.version == version != TextEncoder(base, max_tokens=32).version
     assert valid_recall(tuned, base) == pytest.approx(measured["valid_recall@1"])
 
@@ -162,12 +163,15 @@ def killed(inputs: Path, output: Path, after_steps: int) -> None:
 def test_resume_after_kill_is_bit_exact(inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """C70: killed with SIGKILL and run again, the job writes the bytes and metrics of an undisturbed run.
 
-    The broken twin resumes without the optimizer's moments and ends elsewhere.
+    The frozen layers' activations are kept in a file. The broken twin resumes without the optimizer's moments and
+    ends elsewhere.
     """
+    settings = json.loads((inputs / "config.json").read_text()) | {"top_layers": 1}
+    (inputs / "config.json").write_text(json.dumps(settings))
     run(inputs, tmp_path / "whole")
     killed(inputs, tmp_path / "cut", after_steps=9)
     saved = Checkpoints(tmp_path / "cut.work" / "checkpoints").paths()
-    assert saved
+    assert saved and (tmp_path / "cut.work" / "activations.f16").is_file()
     shutil.copytree(tmp_path / "cut.work", tmp_path / "twin.work")
     run(inputs, tmp_path / "cut")
     assert result(tmp_path / "cut") == result(tmp_path / "whole")

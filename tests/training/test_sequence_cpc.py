@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from training.cpc import Keys, cpc_losses, cpc_objective, negatives_of, time_matched
+from training.cpc import Keys, cpc_losses, cpc_objective, generalised, negatives_of, time_matched
 
 
 def test_the_loss_equals_a_hand_computed_example():
@@ -26,6 +26,16 @@ def test_without_knowledge_the_loss_is_ln_k():
     """C34: equal similarities give ln K."""
     losses = cpc_losses(torch.ones(1, 4), torch.ones(7, 4), torch.tensor([2]), torch.ones(1, 7).bool(), 0.1)
     assert losses.item() == pytest.approx(math.log(7), abs=1e-6)
+
+
+def test_the_generalised_loss_lies_between_infonce_and_the_miss_probability():
+    """By hand, for p = .25: q = 0 gives -ln p = 1.386294, q = .5 gives (1 - .5) / .5 = 1, q = 1 gives 1 - p = .75."""
+    losses = -torch.log(torch.tensor([0.25, 1.0]))
+    for q, expected in ((0.0, 1.386294), (0.5, 1.0), (1.0, 0.75)):
+        assert generalised(losses, q).tolist() == pytest.approx([expected, 0.0], abs=1e-6)
+    assert generalised(losses, 1e-6)[0].item() == pytest.approx(1.386294, abs=1e-5), "continuous at 0"
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        generalised(losses, 1.5)
 
 
 def test_the_gradient_pulls_to_the_positive_and_pushes_from_negatives():

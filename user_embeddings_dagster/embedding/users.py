@@ -118,13 +118,13 @@ def plan(histories: pl.DataFrame, known: pl.DataFrame, present: pl.DataFrame) ->
     rows = []
     for user, contents, n_read, read_hash, n_present in users.iter_rows():
         n = len(contents)
-        usable = n_read is not None and n_read <= n
-        whole, prefix = _prefix_hashes(contents, n, n_read if usable else 0)
-        if not usable or prefix != read_hash:
-            action, n_read = ENCODED, 0
+        read = 0 if n_read is None or n_read > n else n_read
+        whole, prefix = _prefix_hashes(contents, n, read)
+        if read == 0 or prefix != read_hash:
+            action = ENCODED
         else:
-            action = ADVANCED if n_read < n else UNCHANGED if n_present == n else ENCODED
-        rows.append((user, n, whole, 0 if action == ENCODED else n_read, action))
+            action = ADVANCED if read < n else UNCHANGED if n_present == n else ENCODED
+        rows.append((user, n, whole, 0 if action == ENCODED else read, action))
     schema = {
         "user_id": pl.String, "n_chunks": pl.Int64, "history_hash": pl.String, "n_read": pl.Int64, "action": pl.String,
     }  # fmt: skip

@@ -4,13 +4,14 @@ Whitening matters most: the space of sentence encoders is anisotropic (Su et al.
 Representations", arXiv:2103.15316), and an encoder that starts from the raw space loses to the whitened mean.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from user_embeddings_dagster.evaluation.histories import Histories
+from user_embeddings_dagster.evaluation.plda import TwoCovariance, fit_two_covariance
 from user_embeddings_dagster.evaluation.ranking import full_ranks, unit
 
 DECAY = 0.3
@@ -86,10 +87,10 @@ def train_statistics(vectors: np.ndarray, ridge: float = RIDGE) -> TrainStatisti
     )
 
 
-def decayed_mean(histories: Histories, decay: float) -> np.ndarray:
-    """Row i: sum over the user's chunks j ≤ i of decay^(i - j) · vector j, at length 1 [n_chunks, d].
+def decayed_sum(histories: Histories, decay: float) -> np.ndarray:
+    """Row i: sum over the user's chunks j ≤ i of decay^(i - j) · vector j [n_chunks, d].
 
-    Decay 0 is the last item. One step per position, over all users at once.
+    One step per position, over all users at once.
     """
     total = np.array(histories.vectors, dtype=np.float32)
     positions = histories.positions
@@ -98,7 +99,12 @@ def decayed_mean(histories: Histories, decay: float) -> np.ndarray:
     for begin, end in pairwise(bounds[1:]):
         rows = order[begin:end]
         total[rows] += decay * total[rows - 1]
-    return unit(total)
+    return total
+
+
+def decayed_mean(histories: Histories, decay: float) -> np.ndarray:
+    """`decayed_sum` at length 1 [n_chunks, d]. Decay 0 is the last item."""
+    return unit(decayed_sum(histories, decay))
 
 
 def running_mean(histories: Histories) -> np.ndarray:
@@ -142,6 +148,14 @@ def whitened_decayed(
     return Predictions(queries, whitened.vectors, statistics.whitened_prior)
 
 
+def plda_mean(histories: Histories, model: TwoCovariance) -> Predictions:
+    """Posterior mean of the user under the two-covariance model; candidates in its axes, at length 1."""
+    transformed = histories.with_vectors(model.transformed(histories.vectors))
+    n = histories.positions + 1
+    queries = model.posterior(decayed_sum(transformed, 1.0) / n[:, None], n)
+    return Predictions(queries, unit(transformed.vectors), model.prior)
+
+
 def random_order(histories: Histories, statistics: TrainStatistics, seed: int) -> Predictions:
     """Random queries: chance level."""
     rng = np.random.default_rng(seed)
@@ -150,10 +164,25 @@ def random_order(histories: Histories, statistics: TrainStatistics, seed: int) -
     return Predictions(queries, histories.vectors, prior)
 
 
-def baselines(
-    statistics: TrainStatistics, tuning: Tuning | None = None, seed: int = 0
-) -> Mapping[str, Callable[[Histories], Predictions]]:
-    """Every baseline by name, as a function of histories. `tuning` adds the tuned ones (see `tune`)."""
+@dataclass(frozen=True)
+class Fitted:
+    """What the baselines learn from training users, `tuning` from validation users (None: no tuned baselines)."""
+
+    statistics: TrainStatistics
+    two_covariance: TwoCovariance
+    tuning: Tuning | None = None
+
+
+def fit_baselines(training: Histories, valid: Histories | None = None) -> Fitted:
+    """Fit on training users and tune on validation users. Raises ValueError where there is nothing to fit on."""
+    statistics = train_statistics(training.vectors)
+    tuning = None if valid is None else tune(valid, statistics)
+    return Fitted(statistics, fit_two_covariance(training, RIDGE), tuning)
+
+
+def baselines(fitted: Fitted, seed: int = 0) -> dict[str, Callable[[Histories], Predictions]]:
+    """Every next-chunk baseline by name, as a function of histories."""
+    statistics, tuning = fitted.statistics, fitted.tuning
     functions: dict[str, Callable[[Histories], Predictions]] = {
         "random": lambda h: random_order(h, statistics, seed),
         "popularity": lambda h: popularity(h, statistics),
@@ -162,6 +191,7 @@ def baselines(
         f"decayed_mean_{DECAY}": lambda h: decayed(h, statistics),
         "centred_decayed_mean": lambda h: centred_decayed(h, statistics),
         "whitened_decayed_mean": lambda h: whitened_decayed(h, statistics),
+        "plda_mean": lambda h: plda_mean(h, fitted.two_covariance),
     }
     if tuning is not None:
         functions["decayed_mean_tuned"] = lambda h: decayed(h, statistics, tuning.decay)
@@ -171,9 +201,26 @@ def baselines(
     return functions
 
 
-def next_chunk_queries(histories: Histories, min_history: int = 1) -> np.ndarray:
-    """Rows to be predicted [q]: every chunk with at least `min_history` chunks of its user before it."""
-    return np.flatnonzero(histories.positions >= max(1, min_history))
+def user_pools(
+    statistics: TrainStatistics, two_covariance: TwoCovariance | None = None
+) -> dict[str, Callable[[Histories], np.ndarray]]:
+    """Every baseline user embedding by name, as a function of non-empty histories: [n_histories, d]."""
+
+    def whitened(histories: Histories) -> Histories:
+        return histories.with_vectors(statistics.whitened(histories.vectors))
+
+    pools: dict[str, Callable[[Histories], np.ndarray]] = {
+        "mean_pool": lambda h: running_mean(h)[h.last_rows],
+        "whitened_mean": lambda h: running_mean(whitened(h))[h.last_rows],
+    }
+    if two_covariance is not None:
+        pools["plda_mean"] = lambda h: plda_mean(h, two_covariance).queries[h.last_rows]
+    return pools
+
+
+def next_chunk_queries(histories: Histories) -> np.ndarray:
+    """Rows to be predicted [q]: every chunk with a chunk of its user before it."""
+    return np.flatnonzero(histories.positions >= 1)
 
 
 def own_past(histories: Histories, gold: np.ndarray) -> np.ndarray:

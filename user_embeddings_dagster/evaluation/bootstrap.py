@@ -3,6 +3,7 @@
 Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 13.3, with users as the sampled units.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,11 +24,6 @@ class Estimate:
     high: float | None
     n: int
     n_users: int
-
-    @property
-    def above_zero(self) -> bool:
-        """The whole interval is above zero (for differences)."""
-        return self.low is not None and self.low > 0
 
 
 NOTHING = Estimate(None, None, None, 0, 0)
@@ -83,6 +79,36 @@ def unpaired_difference(
     ]
 
 
+def bootstrap_statistics(
+    statistic: Callable[[np.ndarray], np.ndarray], users: np.ndarray, *, seed: int, resamples: int = RESAMPLES
+) -> list[Estimate]:
+    """Any statistics of a sample, with intervals by resampling `users` [n], one per row of the sample.
+
+    `statistic` gives [r, m] values from [r, n] weights: how often each row was drawn (all 1: the sample itself).
+    A draw in which a statistic is undefined (NaN; no row of some class) does not count for it.
+    """
+    if len(users) == 0:
+        return [NOTHING] * statistic(np.ones((1, 0))).shape[1]
+    names, code = np.unique(users, return_inverse=True)
+    value = statistic(np.ones((1, len(users))))[0]
+    if not np.isfinite(value).all():
+        raise ValueError("a statistic of the whole sample is NaN or infinite")
+    draws = []
+    rng, step = np.random.default_rng(seed), max(1, _BLOCK_CELLS // len(users))
+    for begin in range(0, resamples, step):
+        draws.append(statistic(_drawn(rng, min(step, resamples - begin), len(names))[:, code]))
+    table = np.concatenate(draws)
+    return [
+        _estimate(value[j], column[np.isfinite(column)], len(users), len(names), CONFIDENCE)
+        for j, column in enumerate(table.T)
+    ]
+
+
+def _drawn(rng: np.random.Generator, resamples: int, n_users: int) -> np.ndarray:
+    """How often each user is drawn, with replacement [resamples, n_users]."""
+    return rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=resamples).astype(np.float64)
+
+
 def _per_user(values: np.ndarray, users: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sum of the values [u, m] and number of queries [u] of each user."""
     if len(users) != len(values):
@@ -98,9 +124,8 @@ def _resampled(sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, r
     means = np.empty((resamples, sums.shape[1]))
     step = max(1, _BLOCK_CELLS // n_users)
     for begin in range(0, resamples, step):
-        size = min(step, resamples - begin)
-        times = rng.multinomial(n_users, np.full(n_users, 1 / n_users), size=size).astype(np.float64)
-        means[begin : begin + size] = (times @ sums) / (times @ counts)[:, None]
+        times = _drawn(rng, min(step, resamples - begin), n_users)
+        means[begin : begin + len(times)] = (times @ sums) / (times @ counts)[:, None]
     return means
 
 

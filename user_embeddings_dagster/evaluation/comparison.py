@@ -17,6 +17,7 @@ from user_embeddings_dagster.evaluation.baselines import (
     TrainStatistics,
     next_chunk_queries,
     train_statistics,
+    user_pools,
     whitened_decayed,
 )
 from user_embeddings_dagster.evaluation.bootstrap import MIN_USERS
@@ -24,7 +25,7 @@ from user_embeddings_dagster.evaluation.histories import Histories
 from user_embeddings_dagster.evaluation.ranking import full_ranks, metrics, unit
 from user_embeddings_dagster.evaluation.scores import Scope, ScoreSheet, Values
 from user_embeddings_dagster.evaluation.suites import ItemModel, next_chunk_ranks
-from user_embeddings_dagster.evaluation.user_suites import UserModel, temporal_halves, user_baselines
+from user_embeddings_dagster.evaluation.user_suites import UserModel, temporal_halves, user_models
 
 CHUNKS_PER_USER = 20
 MIN_CHUNKS_PER_USER = 4
@@ -135,12 +136,17 @@ def datadao_comparison(
             sheet.contrasts(
                 model, measured[a].values[task, model], measured[a].users[task],
                 measured[b].values[task, model], measured[b].users[task],
-                slice_=f"{task}:{a}-{b}", candidates=measured[a].candidates[task],
+                slice_=f"{task}:{a}-{b}", candidates=_both(measured[a].candidates[task], measured[b].candidates[task]),
                 version=measured[a].versions[task, model],
             )  # fmt: skip
     for name in omitted:
         sheet.omit("none", "mrr", slice_=NEXT_CHUNK, version="none", datadao=name)
     return sheet.frame()
+
+
+def _both(a: str, b: str) -> str:
+    """Candidate sets of the two sides of a contrast, once if they are equal in size."""
+    return a if a == b else f"{a}|{b}"
 
 
 def _measure(
@@ -173,7 +179,7 @@ def _measure_users(sample: Histories, statistics: TrainStatistics | None, out: M
     halves = temporal_halves(sample)
     out.users[SAME_USER] = halves.first.user_ids
     out.candidates[SAME_USER] = f"full:{halves.first.n_histories}"
-    models: Mapping[str, UserModel] = {} if statistics is None else user_baselines(halves, statistics)
+    models: Mapping[str, UserModel] = {} if statistics is None else user_models(halves, user_pools(statistics))
     for name, model in models.items():
         ranks = full_ranks(model.first, model.second, np.arange(halves.first.n_histories))
         out.values[SAME_USER, name] = metrics(ranks, (1, 10))

@@ -42,6 +42,11 @@ class Histories:
         """0-based place of each chunk in its history [n_chunks]."""
         return np.arange(len(self.vectors)) - np.repeat(self.offsets[:-1], self.lengths)
 
+    @property
+    def last_rows(self) -> np.ndarray:
+        """Row of each history's last chunk [n_histories], if none is empty."""
+        return self.offsets[1:] - 1
+
     def with_vectors(self, vectors: np.ndarray) -> "Histories":
         """The same histories with other vectors [n_chunks, any]."""
         if len(vectors) != len(self.vectors):

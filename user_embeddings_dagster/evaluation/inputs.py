@@ -1,18 +1,11 @@
 """What every evaluation asset starts from: the snapshot's histories and their vectors, per split."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from user_embeddings_dagster.evaluation.baselines import (
-    Predictions,
-    TrainStatistics,
-    baselines,
-    train_statistics,
-    tune,
-)
+from user_embeddings_dagster.evaluation.baselines import Fitted, fit_baselines
 from user_embeddings_dagster.evaluation.bootstrap import MIN_USERS
 from user_embeddings_dagster.evaluation.histories import Histories, histories_of
 from user_embeddings_dagster.evaluation.scores import Scope
@@ -20,8 +13,6 @@ from user_embeddings_dagster.evaluation.splits import split_hash
 from user_embeddings_dagster.mining.pairs import vector_frame
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
-
-Model = Callable[[Histories], Predictions]
 
 
 @dataclass(frozen=True)
@@ -67,12 +58,6 @@ class EvaluationInputs:
         place = dict(zip(self.chunk_ids, range(len(self.chunk_ids)), strict=True))
         return self.vectors[[place[chunk] for chunk in histories.chunk_ids]]
 
-    def statistics(self) -> TrainStatistics:
-        """Mean and whitening of the training users' vectors."""
-        return train_statistics(self.histories("train").vectors)
-
-    def baselines(self) -> dict[str, Model]:
-        """Every baseline, fitted on training users and tuned on validation users."""
-        statistics = self.statistics()
-        tuning = tune(self.histories("valid"), statistics)
-        return dict(baselines(statistics, tuning, self.seed))
+    def fitted(self) -> Fitted:
+        """The baselines, fitted on training users and tuned on validation users."""
+        return fit_baselines(self.histories("train"), self.histories("valid"))

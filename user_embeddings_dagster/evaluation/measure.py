@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
-from user_embeddings_dagster.evaluation.baselines import Predictions
+from user_embeddings_dagster.evaluation.baselines import Predictions, baselines, user_pools
 from user_embeddings_dagster.evaluation.comparison import (
     common_budget,
     datadao_comparison,
@@ -18,19 +18,19 @@ from user_embeddings_dagster.evaluation.histories import Histories
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.suites import ItemModel, item_encoder_scores, sequence_encoder_scores
 from user_embeddings_dagster.evaluation.user_suites import (
-    UserModel,
     sparse_cases,
     sparse_model,
     sparse_user_scores,
     temporal_halves,
-    user_baselines,
     user_matching_scores,
+    user_models,
 )
 from user_embeddings_dagster.mining.pairs import training_pairs, vector_frame
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
 
-SPARSE_BASELINES = ("popularity", "mean_pool", "whitened_decayed_mean_tuned")
+REFERENCE = "whitened_decayed_mean_tuned"
+SPARSE_BASELINES = frozenset({"popularity", "mean_pool", REFERENCE})
 
 
 class Encoder(Protocol):
@@ -65,7 +65,7 @@ class SequenceModel:
 
     def states(self, histories: Histories) -> np.ndarray:
         """User state [n_histories, dimension] after each history's last chunk."""
-        return self.encoder.encode_positions(_frame(histories))[0][histories.offsets[1:] - 1]
+        return self.encoder.encode_positions(_frame(histories))[0][histories.last_rows]
 
 
 def _frame(histories: Histories) -> pl.DataFrame:
@@ -81,7 +81,12 @@ def _frame(histories: Histories) -> pl.DataFrame:
 
 
 def measure_item_encoder(
-    lake: Lake, lance: LanceTables, seed: int, tuned_version: str, split: str = "test"
+    lake: Lake,
+    lance: LanceTables,
+    seed: int,
+    tuned_version: str,
+    max_queries: int | None = None,
+    split: str = "test",
 ) -> pl.DataFrame:
     """Tuned and untuned item encoder: chunk to its own summary, and the right SUBJECT in its window."""
     inputs = EvaluationInputs.load(lake, lance, "item_embeddings", seed)
@@ -93,7 +98,8 @@ def measure_item_encoder(
         "untuned": ItemModel(stacked(rows["chunk_vector"]), summaries, "base"),
         "item_encoder": ItemModel(stacked(rows["item_vector"]), summaries, tuned_version),
     }
-    parts = [item_encoder_scores(inputs.scope("item_encoder_scores"), rows, models, split=split)]
+    scope = inputs.scope("item_encoder_scores")
+    parts = [item_encoder_scores(scope, rows, models, split=split, max_queries=max_queries)]
     for datadao in inputs.held_out(split):
         mine = (rows["datadao"] == datadao).to_numpy()
         own = {
@@ -101,18 +107,18 @@ def measure_item_encoder(
             for name, model in models.items()
         }
         scope = inputs.scope("item_encoder_scores", datadao)
-        parts.append(item_encoder_scores(scope, rows.filter(mine), own, split=split))
+        parts.append(item_encoder_scores(scope, rows.filter(mine), own, split=split, max_queries=max_queries))
     return pl.concat(parts)
 
 
 def measure_sequence_encoders(
     inputs: EvaluationInputs,
     models: Mapping[str, SequenceModel],
-    max_queries: int | None,
+    max_queries: int | None = None,
     split: str = "test",
 ) -> pl.DataFrame:
     """Next chunk: every baseline and every sequence encoder, over all DataDAOs and within each."""
-    functions = inputs.baselines()
+    functions = baselines(inputs.fitted(), inputs.seed)
     parts = []
     for datadao in ("all", *inputs.held_out(split)):
         histories = inputs.histories(split, datadao)
@@ -122,7 +128,7 @@ def measure_sequence_encoders(
                 inputs.scope("sequence_encoder_scores", datadao),
                 histories,
                 predictions,
-                reference="whitened_decayed_mean_tuned",
+                reference=REFERENCE,
                 baseline_names=frozenset(functions),
                 max_queries=max_queries,
             )
@@ -131,33 +137,48 @@ def measure_sequence_encoders(
 
 
 def measure_matching(
-    inputs: EvaluationInputs, models: Mapping[str, SequenceModel], split: str = "test"
+    inputs: EvaluationInputs,
+    models: Mapping[str, SequenceModel],
+    max_queries: int | None = None,
+    split: str = "test",
 ) -> pl.DataFrame:
-    """Same user, temporal halves: pooled baselines and user embeddings."""
-    statistics = inputs.statistics()
+    """Same user, temporal halves: pooled baselines and user embeddings, over all DataDAOs and within each."""
+    fitted = inputs.fitted()
+    pools = user_pools(fitted.statistics, fitted.two_covariance)
     parts = []
     for datadao in ("all", *inputs.held_out(split)):
         halves = temporal_halves(inputs.histories(split, datadao))
-        everyone = user_baselines(halves, statistics) | {
-            name: UserModel(model.states(halves.first), model.states(halves.second), model.encoder.version)
-            for name, model in models.items()
-        }
-        parts.append(user_matching_scores(inputs.scope("user_matching_scores", datadao), halves, everyone))
+        everyone = user_models(halves, pools)
+        for name, model in models.items():
+            everyone |= user_models(halves, {name: model.states}, model.encoder.version)
+        scope = inputs.scope("user_matching_scores", datadao)
+        parts.append(user_matching_scores(scope, halves, everyone, max_queries=max_queries))
     return pl.concat(parts)
 
 
 def measure_sparse_users(
-    inputs: EvaluationInputs, models: Mapping[str, SequenceModel], split: str = "test"
+    inputs: EvaluationInputs,
+    models: Mapping[str, SequenceModel],
+    max_queries: int | None = None,
+    split: str = "test",
 ) -> pl.DataFrame:
-    """Next chunk by length of history: some baselines and the served sequence encoder."""
-    cases = sparse_cases(inputs.histories(split))
-    functions = inputs.baselines()
-    chosen = {name: functions[name] for name in SPARSE_BASELINES} | dict(models)
-    return sparse_user_scores(
-        inputs.scope("sparse_user_scores"),
-        cases,
-        {name: sparse_model(cases, function) for name, function in chosen.items()},
-    )
+    """Next chunk by length of history, over all DataDAOs and within each: some baselines and the sequence encoders."""
+    functions = baselines(inputs.fitted(), inputs.seed)
+    chosen = {name: functions[name] for name in sorted(SPARSE_BASELINES)} | dict(models)
+    parts = []
+    for datadao in ("all", *inputs.held_out(split)):
+        cases = sparse_cases(inputs.histories(split, datadao), max_queries=max_queries, seed=inputs.seed)
+        answers = {name: sparse_model(cases, function) for name, function in chosen.items()}
+        parts.append(
+            sparse_user_scores(
+                inputs.scope("sparse_user_scores", datadao),
+                cases,
+                answers,
+                reference=REFERENCE,
+                baseline_names=SPARSE_BASELINES,
+            )
+        )
+    return pl.concat(parts)
 
 
 def compare_datadaos(

@@ -78,21 +78,29 @@ def history_lines(scores: pl.DataFrame, *, metric: str = "recall@10", title: str
     return score_lines(scores, metric=metric, slices=slices, title=title, xlabel="chunks of history before the target")
 
 
-def grouped_bars(scores: pl.DataFrame, *, metric: str = "mrr", slice_: str = "next_chunk", title: str) -> bytes:
-    """One group of bars per DataDAO, one bar per model, with intervals (for `datadao_comparison`)."""
-    rows = _rows(scores, metric, slice_).filter(pl.col("datadao") != "all")
-    datadaos, models = rows["datadao"].unique().sort().to_list(), rows["model"].unique().sort().to_list()
+def grouped_bars(
+    scores: pl.DataFrame, *, metric: str = "mrr", slice_: str | None = None, by: str = "datadao", title: str
+) -> bytes:
+    """One group of bars per DataDAO (or other column `by`), one bar per model, with intervals.
+
+    `slice_` None: of every slice. DataDAO `all` stands for none of them and is no group.
+    """
+    rows = scores.filter(metric=metric) if slice_ is None else scores.filter(metric=metric, slice=slice_)
+    rows = rows.drop_nulls("value")
+    if by == "datadao":
+        rows = rows.filter(pl.col("datadao") != "all")
+    groups, models = rows[by].unique().sort().to_list(), rows["model"].unique().sort().to_list()
     figure, axes = _figure(3.6)
     width = 0.8 / max(1, len(models))
     for number, model in enumerate(models):
-        mine = rows.filter(model=model).sort("datadao")
-        places = np.array([datadaos.index(name) for name in mine["datadao"]]) + (number - (len(models) - 1) / 2) * width
+        mine = rows.filter(model=model).sort(by)
+        places = np.array([groups.index(name) for name in mine[by]]) + (number - (len(models) - 1) / 2) * width
         axes.bar(
             places, mine["value"].to_numpy(), width * 0.92, color=PALETTE[number % len(PALETTE)], label=_short(model),
             hatch="//" if number >= len(PALETTE) else None, edgecolor="white", linewidth=0,
         )  # fmt: skip
         _intervals(axes, mine, places, horizontal=False)
-    axes.set_xticks(range(len(datadaos)), datadaos)
+    axes.set_xticks(range(len(groups)), [_short(name) for name in groups])
     axes.set_ylabel(_labelled(metric, rows))
     _legend(axes)
     return _png(figure, axes, title, grid="y")

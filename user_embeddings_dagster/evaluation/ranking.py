@@ -2,7 +2,6 @@
 
 Ties count against the model: the right answer stands behind every candidate whose score is equal to its own
 (within `TIE`), so a collapsed encoder, for which all candidates tie, gets the worst rank instead of the best.
-`ties="middle"` gives the mean of the tied ranks, which is the expectation under random tie breaking.
 """
 
 from collections.abc import Sequence
@@ -13,6 +12,8 @@ import polars as pl
 
 TIE = 1e-6
 """Cosines closer than this are a tie: float32 matrix products of equal rows differ by up to about 1e-7."""
+CHANCE = "chance"
+"""Name of the model that orders candidates at random."""
 BLOCK_CELLS = 8_000_000
 """Cells of one block of the score matrix: 32 MB in float32."""
 
@@ -43,7 +44,6 @@ def full_ranks(
     excluded: np.ndarray | None = None,
     times: np.ndarray | None = None,
     within: float | None = None,
-    ties: str = "pessimistic",
 ) -> Ranks:
     """Rank of candidate `gold[i]` for `queries[i]` among all candidates.
 
@@ -71,7 +71,7 @@ def full_ranks(
             allowed &= np.abs(times[None, :] - times[target][:, None]) <= within
         ahead = ((scores > own + TIE) & allowed).sum(axis=1)
         tied = ((np.abs(scores - own) <= TIE) & allowed).sum(axis=1) - 1  # without the right answer itself
-        rank[part] = 1 + ahead + _tied_share(tied, ties)
+        rank[part] = 1 + ahead + tied
         taking_part[part] = allowed.sum(axis=1)
     return Ranks(rank, taking_part)
 
@@ -81,8 +81,6 @@ def group_ranks(
     candidates: np.ndarray,
     gold: np.ndarray,
     groups: pl.Series | Sequence[str] | np.ndarray,
-    *,
-    ties: str = "pessimistic",
 ) -> Ranks:
     """Rank of candidate `gold[i]` among the candidates of its own group (`groups` [c], such as the window)."""
     queries, candidates = unit(queries), unit(candidates)
@@ -101,13 +99,14 @@ def group_ranks(
     difference = scores - own[query]
     ahead = np.bincount(query[difference > TIE], minlength=len(gold))
     tied = np.bincount(query[(np.abs(difference) <= TIE) & ~is_gold], minlength=len(gold))
-    return Ranks(1.0 + ahead + _tied_share(tied, ties), np.bincount(query, minlength=len(gold)))
+    return Ranks(1.0 + ahead + tied, np.bincount(query, minlength=len(gold)))
 
 
-def _tied_share(tied: np.ndarray, ties: str) -> np.ndarray:
-    if ties not in ("pessimistic", "middle"):
-        raise ValueError(f"ties must be 'pessimistic' or 'middle', not {ties!r}")
-    return tied if ties == "pessimistic" else tied / 2
+def sampled(rows: np.ndarray, at_most: int | None, seed: int) -> np.ndarray:
+    """`rows`, or a seeded sample of `at_most` of them, in their order."""
+    if at_most is None or len(rows) <= at_most:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, at_most, replace=False))
 
 
 def metrics(ranks: Ranks, cutoffs: Sequence[int] = (1, 5, 10)) -> dict[str, np.ndarray]:

@@ -8,6 +8,9 @@ HEADLINES = (
     ("sequence_encoder_scores", "next chunk, full ranking", "all", ("recall@1", "recall@10", "mrr")),
     ("sequence_encoder_scores", "next chunk, within 30 days", "±30d", ("recall@1", "recall@10", "mrr")),
     ("user_matching_scores", "half a history finds the other half", "all", ("recall@1", "mrr")),
+    ("sparse_user_scores", "next chunk of new users, after one chunk", "start=1", ("recall@10", "mrr")),
+    ("user_probe_scores", "future topics, linear probe on the past", "topic_shares", ("r2",)),
+    ("user_probe_scores", "future active hours, linear probe on the past", "active_hours", ("r2",)),
     ("datadao_comparison", "next chunk at equal budget", "next_chunk", ("recall@10", "mrr")),
 )
 

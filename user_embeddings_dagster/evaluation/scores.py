@@ -16,6 +16,9 @@ from user_embeddings_dagster.evaluation.bootstrap import (
 from user_embeddings_dagster.schema import SCORES
 
 Values = Mapping[str, np.ndarray]
+"""Per query [n], by metric."""
+Task = tuple[str, np.ndarray]
+"""What a slice is measured on: its candidate set, and the user of each query [n]."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,26 @@ class ScoreSheet:
         for metric, estimate in zip(better, estimates, strict=True):
             self.add(model, f"{metric}_difference", estimate, slice_=slice_, candidates=candidates, version=version)
 
+    def write(
+        self,
+        measured: Mapping[str, Mapping[str, Values]],
+        tasks: Mapping[str, Task],
+        versions: Mapping[str, str],
+        compared: Mapping[str, str],
+    ) -> None:
+        """Means of `measured` ({model: {slice: …}}), then the paired differences of `compared` ({model: base})."""
+        for name, slices in measured.items():
+            for slice_, values in slices.items():
+                candidates, users = tasks[slice_]
+                self.means(name, values, users, slice_=slice_, candidates=candidates, version=versions[name])
+        for name, base in compared.items():
+            for slice_, values in measured[name].items():
+                candidates, users = tasks[slice_]
+                self.differences(
+                    f"{name} - {base}", values, measured[base][slice_], users,
+                    slice_=slice_, candidates=candidates, version=versions[name],
+                )  # fmt: skip
+
     def contrasts(
         self,
         model: str,
@@ -127,11 +150,6 @@ class ScoreSheet:
         if frame.select(SCORES.primary_key).is_duplicated().any():
             raise ValueError(f"{self.scope.asset}: two scores have the same {SCORES.primary_key}")
         return frame
-
-
-def omissions(scores: pl.DataFrame) -> int:
-    """Rows of a SCORES frame that could not be measured."""
-    return scores["value"].null_count()
 
 
 def _columns(values: Values) -> np.ndarray:

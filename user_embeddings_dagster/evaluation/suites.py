@@ -2,7 +2,7 @@
 
 Row slices: `all` ranks among every candidate; `±30d` among those at most 30 days from the right answer; `gap…`
 by the time since SUBJECT's previous chunk, because the next chunk within minutes is mostly the same conversation
-and would pass for knowledge of the person.
+and would pass for knowledge of the person; `after…` by the number of chunks that are known.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,16 @@ import polars as pl
 
 from user_embeddings_dagster.evaluation.baselines import Predictions, next_chunk_queries, own_past
 from user_embeddings_dagster.evaluation.histories import Histories
-from user_embeddings_dagster.evaluation.ranking import Ranks, expected_at_random, full_ranks, group_ranks, metrics
-from user_embeddings_dagster.evaluation.scores import Scope, ScoreSheet, Values
+from user_embeddings_dagster.evaluation.ranking import (
+    CHANCE,
+    Ranks,
+    expected_at_random,
+    full_ranks,
+    group_ranks,
+    metrics,
+    sampled,
+)
+from user_embeddings_dagster.evaluation.scores import Scope, ScoreSheet, Task, Values
 
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 WITHIN_DAYS = 30
@@ -24,7 +32,11 @@ GAPS: tuple[tuple[str, float, float], ...] = (
     ("gap 6h-7d", 6 * HOUR, 7 * DAY),
     ("gap>7d", 7 * DAY, float("inf")),
 )
-CHANCE = "chance"
+KNOWN: tuple[tuple[str, float, float], ...] = (
+    ("after 1-2", 1, 3),
+    ("after 3-9", 3, 10),
+    ("after >=10", 10, float("inf")),
+)
 
 
 @dataclass(frozen=True)
@@ -43,24 +55,27 @@ def item_encoder_scores(
     *,
     base: str = "untuned",
     split: str = "test",
+    max_queries: int | None = None,
 ) -> pl.DataFrame:
     """Chunk → own summary among all summaries of `split`, and the right SUBJECT among rivals of the same window.
 
     `items` (`chunk_id`, `user_id`, `window_id`, `split`) may hold rows of other splits or of none (null): they
     are rivals in their windows, never queries. Slice `same_window`: of the chunks that share a window, whose
-    summary is this SUBJECT's. Every model but `base` also gets the paired difference to `base`.
+    summary is this SUBJECT's. Every model but `base` also gets the paired difference to `base`. At most
+    `max_queries` chunks ask (a seeded sample) in either task; the candidates stay all.
     """
     is_query = (items["split"] == split).fill_null(False).to_numpy()
-    queries = np.flatnonzero(is_query)
+    held_out = np.flatnonzero(is_query)
+    asked = sampled(np.arange(len(held_out)), max_queries, scope.seed)
     users = items["user_id"].to_numpy()
     shared = (items.select(pl.len().over("window_id")).to_series() > 1).to_numpy()
     windows = items["window_id"]
-    in_shared = np.flatnonzero(is_query & shared)
+    in_shared = sampled(np.flatnonzero(is_query & shared), max_queries, scope.seed)
     sheet = ScoreSheet(scope)
     measured: dict[str, dict[str, Values]] = {}
-    tasks: dict[str, tuple[str, np.ndarray]] = {}
+    tasks: dict[str, Task] = {}
     for name, model in models.items():
-        everyone = full_ranks(model.chunk_vectors[queries], model.summary_vectors[queries], np.arange(len(queries)))
+        everyone = full_ranks(model.chunk_vectors[held_out[asked]], model.summary_vectors[held_out], asked)
         rivals = group_ranks(model.chunk_vectors[in_shared], model.summary_vectors, in_shared, windows)
         measured[name] = {
             "all": metrics(everyone, (1, 10)),
@@ -68,13 +83,13 @@ def item_encoder_scores(
         }
         mean_rivals = float(rivals.n_candidates.mean()) if len(rivals) else 0.0
         tasks = {
-            "all": (f"full:{len(queries)}", users[queries]),
+            "all": (f"full:{len(held_out)}", users[held_out[asked]]),
             "same_window": (f"window:{mean_rivals:.1f}", users[in_shared]),
         }
         chance = {"all": expected_at_random(everyone, (1, 10)), "same_window": {"recall@1": 1 / rivals.n_candidates}}
         measured[CHANCE] = chance
     versions = {name: model.version for name, model in models.items()} | {CHANCE: "exact"}
-    _write(sheet, measured, tasks, versions, {name: base for name in models if name != base and base in models})
+    sheet.write(measured, tasks, versions, {name: base for name in models if name != base and base in models})
     return sheet.frame()
 
 
@@ -85,35 +100,36 @@ def sequence_encoder_scores(
     *,
     reference: str = "whitened_decayed_mean",
     baseline_names: frozenset[str] | set[str] = frozenset(),
-    min_history: int = 1,
     max_queries: int | None = None,
 ) -> pl.DataFrame:
     """Next-chunk prediction of every model on held-out `histories`, full ranking.
 
-    A query is every chunk with at least `min_history` chunks before it (a seeded sample of `max_queries` if
-    there are more); candidates are all chunks of `histories` but the user's own past. Models that are not in
-    `baseline_names` also get the paired difference to `reference`, the strongest baseline.
+    A query is every chunk with a chunk before it (a seeded sample of `max_queries` if there are more); candidates
+    are all chunks of `histories` but the user's own past. Models that are not in `baseline_names` also get the
+    paired difference to `reference`, the strongest baseline.
     """
-    gold = _sample(next_chunk_queries(histories, min_history), max_queries, scope.seed)
+    gold = sampled(next_chunk_queries(histories), max_queries, scope.seed)
     gaps = np.maximum(histories.started[gold] - histories.ended[gold - 1], 0) if len(gold) else np.zeros(0)
     users = histories.user_ids[histories.history_of_row[gold]]
     masks = {"": np.ones(len(gold), dtype=bool)}
     masks |= {name: (gaps >= low) & (gaps < high) for name, low, high in GAPS}
+    known = histories.positions[gold]
+    everywhere = {name: (known >= low) & (known < high) for name, low, high in KNOWN}
     sheet = ScoreSheet(scope)
     measured: dict[str, dict[str, Values]] = {}
-    tasks: dict[str, tuple[str, np.ndarray]] = {}
+    tasks: dict[str, Task] = {}
     for name, prediction in predictions.items():
         measured[name] = {}
         for within in (None, WITHIN_DAYS):
             ranks = next_chunk_ranks(histories, prediction, gold, within)
             values = metrics(ranks)
-            for slice_, mask in masks.items():
+            for slice_, mask in (masks if within else masks | everywhere).items():
                 label = " ".join(filter(None, (slice_, within and f"±{within}d"))) or "all"
                 measured[name][label] = {metric: column[mask] for metric, column in values.items()}
                 tasks[label] = (_candidate_set(histories, ranks, mask, within), users[mask])
     versions = {name: prediction.version for name, prediction in predictions.items()}
     compared = [n for n in predictions if n not in baseline_names and n != reference and reference in predictions]
-    _write(sheet, measured, tasks, versions, dict.fromkeys(compared, reference))
+    sheet.write(measured, tasks, versions, dict.fromkeys(compared, reference))
     return sheet.frame()
 
 
@@ -134,35 +150,8 @@ def next_chunk_ranks(
     )
 
 
-def _write(
-    sheet: ScoreSheet,
-    measured: Mapping[str, Mapping[str, Values]],
-    tasks: Mapping[str, tuple[str, np.ndarray]],
-    versions: Mapping[str, str],
-    compared: Mapping[str, str],
-) -> None:
-    """Means of every model and slice, then differences of `compared` ({model: base})."""
-    for name, slices in measured.items():
-        for slice_, values in slices.items():
-            candidates, users = tasks[slice_]
-            sheet.means(name, values, users, slice_=slice_, candidates=candidates, version=versions[name])
-    for name, base in compared.items():
-        for slice_, values in measured[name].items():
-            candidates, users = tasks[slice_]
-            sheet.differences(
-                f"{name} - {base}", values, measured[base][slice_], users,
-                slice_=slice_, candidates=candidates, version=versions[name],
-            )  # fmt: skip
-
-
 def _candidate_set(histories: Histories, ranks: Ranks, mask: np.ndarray, within: float | None) -> str:
     if within is None:
         return f"full:{len(histories.vectors)}"
     n = ranks.n_candidates[mask]
     return f"±{within}d:{n.mean():.0f}" if len(n) else f"±{within}d:0"
-
-
-def _sample(rows: np.ndarray, at_most: int | None, seed: int) -> np.ndarray:
-    if at_most is None or len(rows) <= at_most:
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, at_most, replace=False))

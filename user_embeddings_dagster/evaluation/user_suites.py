@@ -6,12 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from user_embeddings_dagster.evaluation.baselines import Predictions, TrainStatistics, running_mean
+from user_embeddings_dagster.evaluation.baselines import Predictions, own_past
 from user_embeddings_dagster.evaluation.histories import Histories
-from user_embeddings_dagster.evaluation.ranking import expected_at_random, full_ranks, metrics
-from user_embeddings_dagster.evaluation.scores import Scope, ScoreSheet
+from user_embeddings_dagster.evaluation.ranking import CHANCE, expected_at_random, full_ranks, metrics, sampled
+from user_embeddings_dagster.evaluation.scores import Scope, ScoreSheet, Task, Values
 
 HISTORY_LENGTHS = (0, 1, 2, 5, 10)
+LONG_HALF = 10
+"""Chunks of the first half from which on a user counts as one with a long history."""
 SAME_CONVERSATION = 20 * 60
 """Seconds between chunks below which they belong to one conversation."""
 
@@ -20,12 +22,13 @@ SAME_CONVERSATION = 20 * 60
 class Halves:
     """First and second half of each history, in time; row h of both is the same person.
 
-    `n_omitted`: histories that are too short, or whose second half is all one conversation with the first.
+    `histories` [n_users]: which history it is. Left out are those that are too short, or whose second half is all
+    one conversation with the first.
     """
 
     first: Histories
     second: Histories
-    n_omitted: int
+    histories: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def temporal_halves(histories: Histories, min_chunks: int = 2, separation: float
     return Halves(
         histories.ranges(histories.offsets[:-1][kept], middle[kept], kept),
         histories.ranges(starts[kept], histories.offsets[1:][kept], kept),
-        histories.n_histories - len(kept),
+        kept,
     )
 
 
@@ -64,120 +67,142 @@ def _after_conversation(histories: Histories, middle: np.ndarray, separation: fl
     return np.minimum(following[middle], histories.offsets[1:])
 
 
-def user_baselines(halves: Halves, statistics: TrainStatistics) -> dict[str, UserModel]:
-    """`mean_pool` and `whitened_mean` of the two halves."""
-
-    def last_rows(histories: Histories) -> np.ndarray:
-        return running_mean(histories)[histories.offsets[1:] - 1]
-
-    def whitened(histories: Histories) -> Histories:
-        return histories.with_vectors(statistics.whitened(histories.vectors))
-
-    return {
-        "mean_pool": UserModel(last_rows(halves.first), last_rows(halves.second), "baseline"),
-        "whitened_mean": UserModel(last_rows(whitened(halves.first)), last_rows(whitened(halves.second)), "baseline"),
-    }
+def user_models(
+    halves: Halves, pools: Mapping[str, Callable[[Histories], np.ndarray]], version: str = "baseline"
+) -> dict[str, UserModel]:
+    """User embeddings of both halves by every function of histories."""
+    return {name: UserModel(pool(halves.first), pool(halves.second), version) for name, pool in pools.items()}
 
 
 def user_matching_scores(
-    scope: Scope, halves: Halves, models: Mapping[str, UserModel], *, reference: str = "whitened_mean"
+    scope: Scope,
+    halves: Halves,
+    models: Mapping[str, UserModel],
+    *,
+    reference: str = "whitened_mean",
+    max_queries: int | None = None,
 ) -> pl.DataFrame:
-    """Half a history finds the other half among all users' second halves: Recall@1, @10 and MRR."""
+    """Half a history finds the other half among all users' second halves: Recall@1, @10 and MRR.
+
+    Slices by the chunks of the first half: `all`, `half<10`, `half>=10`. At most `max_queries` users ask (a seeded
+    sample); the candidates stay all. Every model gets the paired difference to `reference`.
+    """
     sheet = ScoreSheet(scope)
     n = halves.first.n_histories
-    users = halves.first.user_ids
-    measured: dict[str, dict[str, np.ndarray]] = {}
+    asked = sampled(np.arange(n), max_queries, scope.seed)
+    users, lengths = halves.first.user_ids[asked], halves.first.lengths[asked]
+    slices = {
+        "all": np.ones(len(asked), dtype=bool),
+        f"half<{LONG_HALF}": lengths < LONG_HALF,
+        f"half>={LONG_HALF}": lengths >= LONG_HALF,
+    }
+    measured: dict[str, dict[str, Values]] = {}
     for name, model in models.items():
-        ranks = full_ranks(model.first, model.second, np.arange(n))
-        measured[name] = metrics(ranks, (1, 10))
-        measured["chance"] = expected_at_random(ranks, (1, 10))
-    for name, values in measured.items():
-        version = models[name].version if name in models else "exact"
-        sheet.means(name, values, users, slice_="all", candidates=f"full:{n}", version=version)
-    for name, model in models.items():
-        if reference in models and name not in (reference, "mean_pool"):
-            sheet.differences(
-                f"{name} - {reference}", measured[name], measured[reference], users,
-                slice_="all", candidates=f"full:{n}", version=model.version,
-            )  # fmt: skip
+        ranks = full_ranks(model.first[asked], model.second, asked)
+        for key, found in ((name, metrics(ranks, (1, 10))), (CHANCE, expected_at_random(ranks, (1, 10)))):
+            measured[key] = {s: {metric: row[mask] for metric, row in found.items()} for s, mask in slices.items()}
+    tasks = {slice_: (f"full:{n}", users[mask]) for slice_, mask in slices.items()}
+    versions = {name: model.version for name, model in models.items()} | {CHANCE: "exact"}
+    compared = [name for name in models if name != reference and reference in models]
+    sheet.write(measured, tasks, versions, dict.fromkeys(compared, reference))
     return sheet.frame()
 
 
 @dataclass(frozen=True)
 class SparseCases:
-    """Fixed later chunks to be predicted, from ever shorter histories of the same user.
-
-    `gold` [n_cases]: row of the chunk in `histories`. Case i with length k is the k chunks just before it, so
-    that only the amount of history varies, not how old it is.
-    """
+    """Chunks to be predicted, `gold` [n_cases] (rows of `histories`), each from the `length` chunks before it."""
 
     histories: Histories
     gold: np.ndarray
-    lengths: tuple[int, ...]
+    length: int
 
     @property
     def case_histories(self) -> np.ndarray:
         """History of each case [n_cases]."""
         return self.histories.history_of_row[self.gold]
 
-    def truncated(self, length: int) -> Histories:
+    @property
+    def known(self) -> Histories:
         """One history of exactly `length` chunks per case (all of them empty for 0)."""
-        return self.histories.ranges(self.gold - length, self.gold, self.case_histories)
+        return self.histories.ranges(self.gold - self.length, self.gold, self.case_histories)
 
 
 @dataclass(frozen=True)
 class SparseModel:
-    """Queries [n_cases, d] by history length, and candidates [n_chunks, d] row by row of the cases' histories."""
+    """Queries [n_cases, d] by slice, and candidates [n_chunks, d] row by row of the cases' histories."""
 
-    queries: Mapping[int, np.ndarray]
+    queries: Mapping[str, np.ndarray]
     candidates: np.ndarray
     version: str
 
 
 def sparse_cases(
-    histories: Histories, lengths: Sequence[int] = HISTORY_LENGTHS, targets_per_user: int = 5
-) -> SparseCases:
-    """Up to `targets_per_user` chunks of each user, evenly spaced, with the longest of `lengths` before them."""
+    histories: Histories,
+    lengths: Sequence[int] = HISTORY_LENGTHS,
+    targets_per_user: int = 5,
+    max_queries: int | None = None,
+    seed: int = 0,
+) -> dict[str, SparseCases]:
+    """Cases by slice, two for each length k; at most `max_queries` of each (a seeded sample).
+
+    `start=k`: the chunk after a person's first k, of everybody who has as many: what a new user gets. Other people
+    at each k. `history=k`: up to `targets_per_user` later chunks of each user, evenly spaced, with the longest of
+    `lengths` before them, from the last k alone: the same targets at each k, so that only the amount varies.
+    """
     longest = max(lengths)
     usable = np.maximum(histories.lengths - longest, 0)
     taken = np.minimum(usable, targets_per_user)
     which = np.repeat(np.arange(histories.n_histories), taken)
     index = np.arange(len(which)) - np.repeat(np.cumsum(taken) - taken, taken)
     # Evenly spaced places in the usable part: the k-th of t targets of u usable chunks is chunk k·u // t.
-    gold = histories.offsets[:-1][which] + longest + index * usable[which] // np.maximum(taken[which], 1)
-    return SparseCases(histories, gold, tuple(sorted(lengths)))
+    later = histories.offsets[:-1][which] + longest + index * usable[which] // np.maximum(taken[which], 1)
+    later = sampled(later, max_queries, seed)
+    cases = {f"history={length}": SparseCases(histories, later, length) for length in sorted(lengths)}
+    for length in sorted(lengths):
+        first = sampled(np.flatnonzero(histories.positions == length), max_queries, seed)
+        cases[f"start={length}"] = SparseCases(histories, first, length)
+    return cases
 
 
-def sparse_model(cases: SparseCases, predict: Callable[[Histories], Predictions]) -> SparseModel:
-    """Answers of a model that is a function of histories: the last row of each truncated history, or its prior."""
-    everything = predict(cases.histories)
+def sparse_model(cases: Mapping[str, SparseCases], predict: Callable[[Histories], Predictions]) -> SparseModel:
+    """Answers of a model that is a function of histories: the last row of each known history, or its prior."""
+    everything = predict(next(iter(cases.values())).histories)
     prior = everything.prior
     if prior is None:
         raise ValueError("a model needs a population prior for users without history")
     queries = {}
-    for length in cases.lengths:
-        if length == 0:
-            queries[0] = np.broadcast_to(prior, (len(cases.gold), len(prior)))
+    for slice_, case in cases.items():
+        if case.length == 0:
+            queries[slice_] = np.broadcast_to(prior, (len(case.gold), len(prior)))
         else:
-            part = cases.truncated(length)
-            queries[length] = predict(part).queries[part.offsets[1:] - 1]
+            known = case.known
+            queries[slice_] = predict(known).queries[known.last_rows]
     return SparseModel(queries, everything.candidates, everything.version)
 
 
-def sparse_user_scores(scope: Scope, cases: SparseCases, models: Mapping[str, SparseModel]) -> pl.DataFrame:
-    """Recall@1, @5, @10 and MRR of the same targets by history length (slices `history=0`, …).
+def sparse_user_scores(
+    scope: Scope,
+    cases: Mapping[str, SparseCases],
+    models: Mapping[str, SparseModel],
+    *,
+    reference: str = "whitened_decayed_mean_tuned",
+    baseline_names: frozenset[str] | set[str] = frozenset(),
+) -> pl.DataFrame:
+    """Recall@1, @5, @10 and MRR by slice of `cases`; models beside `baseline_names` get the difference to `reference`.
 
     The user's chunks before the target, seen or not, are no candidates, so that every length ranks the same set.
     """
     sheet = ScoreSheet(scope)
-    histories, gold = cases.histories, cases.gold
-    past = np.stack([histories.offsets[cases.case_histories], gold], axis=1)
-    users = histories.user_ids[cases.case_histories]
-    for name, model in models.items():
-        for length in cases.lengths:
-            values = metrics(full_ranks(model.queries[length], model.candidates, gold, excluded=past))
-            sheet.means(
-                name, values, users, slice_=f"history={length}", candidates=f"full:{len(histories.vectors)}",
-                version=model.version,
-            )  # fmt: skip
+    tasks: dict[str, Task] = {}
+    measured: dict[str, dict[str, Values]] = {name: {} for name in models}
+    for slice_, case in cases.items():
+        histories, gold = case.histories, case.gold
+        past = own_past(histories, gold)
+        tasks[slice_] = (f"full:{len(histories.vectors)}", histories.user_ids[case.case_histories])
+        for name, model in models.items():
+            ranks = full_ranks(model.queries[slice_], model.candidates, gold, excluded=past)
+            measured[name][slice_] = metrics(ranks)
+    versions = {name: model.version for name, model in models.items()}
+    compared = [name for name in models if name not in baseline_names | {reference} and reference in models]
+    sheet.write(measured, tasks, versions, dict.fromkeys(compared, reference))
     return sheet.frame()
