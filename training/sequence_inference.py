@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from training.sequence_batches import packed
-from training.sequence_features import Histories, ItemSpace, States, histories_from, matrix, states_of
+from training.sequence_features import (
+    RHYTHM,
+    Histories,
+    ItemSpace,
+    States,
+    daily_rhythm,
+    histories_from,
+    matrix,
+    states_of,
+)
 from training.sequence_memory import Memories, advance, from_bytes, inputs_of
 from training.sequence_model import SequenceModel, SequenceSettings
 from user_embeddings_dagster.evaluation.ranking import unit
@@ -75,7 +84,7 @@ class SequenceEncoder:
         states = states_of(histories, self.space)
         state, projected, mixers = self._run(states, keep=states.begins + states.lengths - 1, remember=True)
         memories = Memories(
-            _sums(histories, states, self.space), histories.lengths, histories.ended[histories.offsets[1:] - 1], mixers
+            *_sums(histories, states, self.space), histories.lengths, histories.ended[histories.offsets[1:] - 1], mixers
         )
         ended = frame.sort("user_id", "position")["ended_at"].to_numpy()
         return UserStates(
@@ -106,9 +115,9 @@ class SequenceEncoder:
         nothing = np.zeros((users, 2, len(self.space.mean)), dtype=np.float32)
         zeros = np.zeros(users, dtype=np.int64)
         items = np.tile(self.space.prior, (users, 1))
-        pools = np.concatenate([items, np.zeros_like(items)], axis=1)
+        pools = np.pad(items, ((0, 0), (0, items.shape[1] + RHYTHM)))
         _, mixers = self.model.step(self.model.fresh(users), inputs_of(self.model, items, pools, zeros, zeros))
-        return Memories(nothing, zeros, zeros, mixers).to_bytes()
+        return Memories(nothing, np.zeros((users, RHYTHM), dtype=np.float32), zeros, zeros, mixers).to_bytes()
 
     def encode_positions(self, sequences: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Per row of `sequences`, in its order: state [n, dimension] and query [n, D] after that chunk."""
@@ -161,14 +170,20 @@ class SequenceEncoder:
         return state, projected, [torch.cat(parts) for parts in blocks]
 
 
-def _sums(histories: Histories, states: States, space: ItemSpace) -> np.ndarray:
-    """Decayed and plain sum of each history's items [U, 2, D], as adding chunk by chunk gives them."""
+def _sums(histories: Histories, states: States, space: ItemSpace) -> tuple[np.ndarray, np.ndarray]:
+    """Decayed and plain sum of each history's items [U, 2, D] and sum of the rhythms [U, 2], as adding chunk by chunk
+    gives them."""
     items = np.delete(states.items, states.begins, axis=0)
+    if len(items) == 0:
+        users = histories.n_histories
+        return np.zeros((users, 2, len(space.mean)), np.float32), np.zeros((users, RHYTHM), np.float32)
     back = (histories.lengths[histories.history_of_row] - 1 - histories.positions)[:, None]
     weighted = np.stack([space.decay**back * items, items], axis=1)
-    if len(items) == 0:
-        return np.zeros((histories.n_histories, 2, len(space.mean)), dtype=np.float32)
-    return np.add.reduceat(weighted, histories.offsets[:-1], axis=0, dtype=np.float32)
+    begins = histories.offsets[:-1]
+    return (
+        np.add.reduceat(weighted, begins, axis=0, dtype=np.float32),
+        np.add.reduceat(daily_rhythm(histories.ended), begins, axis=0, dtype=np.float32),
+    )
 
 
 def _prior_states(space: ItemSpace, empty: np.ndarray) -> States:

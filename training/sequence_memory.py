@@ -1,6 +1,6 @@
 """What is kept of a user, so that one more chunk costs one step: constant in size, whatever the history's length.
 
-Sums of the two pools, number of chunks, time of the last one, and each mixer's memory. `to_bytes` and `from_bytes`
+Sums of the pools, number of chunks, time of the last one, and each mixer's memory. `to_bytes` and `from_bytes`
 are the stored form: little-endian, float32, one row per user.
 """
 
@@ -9,16 +9,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from training.sequence_features import ItemSpace, pools_of, position_codes
+from training.sequence_features import RHYTHM, ItemSpace, daily_rhythm, pools_of, position_codes
 from training.sequence_model import Inputs, SequenceModel
 
 
 @dataclass(frozen=True)
 class Memories:
-    """Memories of B users: `sums` [B, 2, D] (decayed and plain sum of the items), `counts` and `ended` [B] int64
-    (chunks read; seconds since 1970 of the last), `mixers`: per block [B, …]."""
+    """Memories of B users.
+
+    `sums` [B, 2, D]: decayed and plain sum of the items; `rhythms` [B, 2]: sum of the daily rhythms; `counts`, `ended`
+    [B] int64: chunks read, and seconds since 1970 of the last; `mixers`: per block [B, …].
+    """
 
     sums: np.ndarray
+    rhythms: np.ndarray
     counts: np.ndarray
     ended: np.ndarray
     mixers: list[torch.Tensor]
@@ -31,6 +35,7 @@ class Memories:
         times = np.stack([self.counts, self.ended], axis=1).astype("<i8")
         parts = [
             self.sums.reshape(len(self), 2 * self.sums.shape[2]),
+            self.rhythms,
             *(tensor.flatten(1).cpu().numpy() for tensor in self.mixers),
         ]
         return np.concatenate(
@@ -41,14 +46,14 @@ class Memories:
 def from_bytes(stored: np.ndarray, model: SequenceModel) -> Memories:
     """Memories from their stored form [B, size] uint8. Raises ValueError if they are of another model's shape."""
     like = model.fresh(1)
-    sizes = [2 * model.item_dimension, *(tensor[0].numel() for tensor in like)]
+    sizes = [2 * model.item_dimension, RHYTHM, *(tensor[0].numel() for tensor in like)]
     if stored.shape[1] != 16 + 4 * sum(sizes):
         raise ValueError(f"a stored user memory of {stored.shape[1]} bytes is not of this model")
     times = np.ascontiguousarray(stored[:, :16]).view("<i8")
     values = stored[:, 16:].copy().view("<f4")  # torch wants it writable
-    sums, *parts = np.split(values, np.cumsum(sizes)[:-1], axis=1)
+    sums, rhythms, *parts = np.split(values, np.cumsum(sizes)[:-1], axis=1)
     mixers = [torch.from_numpy(part).to(new).view(-1, *new.shape[1:]) for part, new in zip(parts, like, strict=True)]
-    return Memories(sums.reshape(-1, 2, model.item_dimension), times[:, 0], times[:, 1], mixers)
+    return Memories(sums.reshape(-1, 2, model.item_dimension), rhythms, times[:, 0], times[:, 1], mixers)
 
 
 def advance(
@@ -57,11 +62,11 @@ def advance(
     """Memories and states [B, d] of B users after one more chunk each: raw item vectors [B, D], end times [B]."""
     items = space.items(vectors)
     sums = memories.sums * np.array([[[space.decay], [1.0]]], dtype=np.float32) + items[:, None]
+    rhythms = memories.rhythms + daily_rhythm(ended)
     gaps, places = position_codes(memories.counts, ended - memories.ended)
-    states, mixers = model.step(
-        memories.mixers, inputs_of(model, items, pools_of(sums[:, 0], sums[:, 1], space.mean_weight), gaps, places)
-    )
-    return Memories(sums, memories.counts + 1, ended, mixers), states
+    pools = pools_of(sums[:, 0], sums[:, 1], rhythms / (memories.counts[:, None] + 1), space.mean_weight)
+    states, mixers = model.step(memories.mixers, inputs_of(model, items, pools, gaps, places))
+    return Memories(sums, rhythms, memories.counts + 1, ended, mixers), states
 
 
 def inputs_of(

@@ -4,7 +4,7 @@ With z in the item space of `sequence_features` (whitened, most predictable axes
 of the user state:
 
     s_t = recent_t + w · mean_t                  the tuned whitened baseline, D coordinates
-    m_t = `MEAN_SCALE` · mean_t                  what tells people apart, D coordinates
+    m_t = `MEAN_SCALE` · (mean_t, rhythm_t)      what tells people apart: items and hours of the day, D + 2 coordinates
     h_t = mixers(z_1 … z_t, s_t, time gaps)      causal, inner width at most 256
     c_t = first d coordinates of (s_t, m_t, 0 …) + g · O h_t         the user state
     q_t = c_t as D coordinates + ΔP c_t          the projector, from the state's space to the item space
@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from training.cpc import SAME_USER
-from training.sequence_features import GAP_BUCKETS, PLACE_BUCKETS
+from training.sequence_features import GAP_BUCKETS, MEAN_SCALE, PLACE_BUCKETS, RHYTHM
 from training.sequence_mixers import MIXERS, GatedRecurrence, WindowAttention
 
 WIDTH_CAP = 256
@@ -98,7 +98,7 @@ class SequenceSettings:
 class Inputs:
     """Packed states of whole histories (or pieces of them), one after the other.
 
-    items [M, D], pools [M, 2·D], gaps and places [M] (codes), since [M]: place in the history or piece, from 0.
+    items [M, D], pools [M, 2·D + 2], gaps and places [M] (codes), since [M]: place in the history or piece, from 0.
     """
 
     items: torch.Tensor
@@ -156,6 +156,10 @@ class SequenceModel(nn.Module):
         self.output = nn.Linear(width, dimension)
         self.weight = nn.Parameter(torch.tensor(settings.residual_weight))
         self.projector = nn.Linear(dimension, item_dimension, bias=False)
+        # What tells people apart is large in the state, for distances; the projector sees the mean at length two.
+        scale = torch.ones(dimension)
+        scale[item_dimension : 2 * item_dimension + RHYTHM] = MEAN_SCALE / 2
+        self.register_buffer("scale", scale, persistent=False)
         nn.init.normal_(self.gap.weight, std=0.02)
         nn.init.normal_(self.place.weight, std=0.02)
         if settings.pooled:
@@ -170,7 +174,7 @@ class SequenceModel(nn.Module):
         nn.init.zeros_(self.projector.weight)
         # Coordinates beyond the pools are zero at the start whatever the projector does with them; it must do
         # something, or no gradient would ever reach them.
-        beyond = self.dimension - 2 * self.item_dimension
+        beyond = self.dimension - 2 * self.item_dimension - RHYTHM
         if beyond > 0:
             nn.init.normal_(self.projector.weight[:, -beyond:], std=self.dimension**-0.5)
 
@@ -201,7 +205,8 @@ class SequenceModel(nn.Module):
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """q_t [.., D] of states [.., dimension]: what to compare with chunks in the item space, by cosine."""
-        return resized(states, self.item_dimension) + self.projector(states)
+        scale = self.get_buffer("scale")
+        return resized(states, self.item_dimension) + self.projector(states / scale)
 
     def _embedded(self, inputs: Inputs) -> torch.Tensor:
         baseline = inputs.pools[..., : self.item_dimension]

@@ -118,10 +118,17 @@ def test_version_follows_what_decides_a_vector() -> None:
 def test_version_and_dimension_need_no_torch() -> None:
     code = (
         "import sys; from user_embeddings_dagster.embedding.text_encoder import TextEncoder as T; "
-        "e = T(); assert len(e.version) == 32 and e.dimension == 384; "
+        "e = T(precision='float32'); assert len(e.version) == 32 and e.dimension == 384; "
         "heavy = {'torch', 'transformers', 'peft', 'lancedb'} & sys.modules.keys(); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_precision_belongs_to_the_version() -> None:
+    """Vectors of another precision are other vectors: a table never mixes them unnoticed."""
+    versions = {precision: TextEncoder(precision=precision).version for precision in ("float32", "bfloat16")}
+    assert versions["float32"] != versions["bfloat16"]
+    assert TextEncoder().version in versions.values()
 
 
 def test_folder_without_a_model_is_named(tmp_path) -> None:

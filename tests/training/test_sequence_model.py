@@ -79,8 +79,8 @@ def _states_before(histories, rows):
 def test_distances_between_pooled_histories_survive_in_the_state(frame, histories, space):
     """With room for both pools, the state is the pools: no information about the person is lost."""
     state = _encoder(space, 64).encode_users(frame).state
-    assert np.linalg.matrix_rank(state) == min(len(state), 32)
-    assert np.all(state[:, 32:] == 0)
+    assert np.linalg.matrix_rank(state) == min(len(state), 34)
+    assert np.all(state[:, 34:] == 0)
 
 
 @pytest.mark.parametrize("mixer", ["attention", "recurrence"])
@@ -162,7 +162,7 @@ def test_every_coordinate_of_a_wide_state_gets_a_gradient(frame, histories, spac
     sampler = Sampler(_corpus(histories["train"], space), 256, 10_000, 0, 0)
     batch = sampler.batch(0)
     model.project(model(batch.inputs)[0][batch.queries]).square().sum().backward()
-    assert torch.all(model.output.weight.grad.abs().sum(dim=1)[32:] > 0)
+    assert torch.all(model.output.weight.grad.abs().sum(dim=1)[34:] > 0)
 
 
 def _corpus(histories, space):
