@@ -3,7 +3,14 @@
 import subprocess
 import sys
 
-SCRIPTS = ("ingestion_reddit", "ingestion_json", "encoding", "training_item_encoder")
+SCRIPTS = (
+    "ingestion_reddit",
+    "ingestion_json",
+    "encoding",
+    "training_item_encoder",
+    "training_sequence_encoder",
+    "user_update",
+)
 
 
 def main() -> int:
