@@ -51,7 +51,7 @@ class SequenceEncoderConfig(dg.Config):
 
     steps: int = 60
     learning_rate: float = 5e-4
-    temperature: float = 0.03
+    temperature: float = 0.05
     truncation: float = 0.5
     mixer: str = "recurrence"
     window: int = 64
@@ -143,6 +143,7 @@ def item_encoder(
     deps=[
         "training_snapshot",
         dg.AssetDep("item_embeddings", partition_mapping=dg.AllPartitionMapping()),  # of every DataDAO
+        dg.AssetDep("chunk_embeddings", partition_mapping=dg.AllPartitionMapping()),
     ],
     group_name="training",
     owners=ML,
@@ -168,7 +169,8 @@ def sequence_encoder(
     lake, dimension = store.lake, context.partition_key
     snapshot = lake.read("training_snapshot")
     names = snapshot["datadao"].unique().sort().to_list()
-    vectors = {name: store.lance.content_hash(name, "item_embeddings") for name in names}
+    tables = ("item_embeddings", "chunk_embeddings")
+    vectors = {name: [store.lance.content_hash(name, table) for table in tables] for name in names}
     settings = {**config.model_dump(), "dimension": int(dimension)}
     inputs = [lake.path("training_snapshot").stem, vectors]
     wanted = fingerprint("sequence_encoder", versions.SEQUENCE_ENCODER, inputs, settings)

@@ -165,14 +165,14 @@ def item_encoder_scores(context: dg.AssetExecutionContext, config: QueryConfig, 
     return record(store, "item_encoder_scores", scores, picture, [tuned_not_worse_than_base(scores)])
 
 
-@score_asset("sequence_encoder_scores", ["sequence_encoder", "item_embeddings"])
+@score_asset("sequence_encoder_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings"])
 def sequence_encoder_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
     """One row per metric of next-chunk prediction by every baseline and every trained dimension (C36).
 
     Held-out users, full ranking among all their chunks; also by the time since the previous chunk, because the
     next chunk within minutes is mostly the same conversation.
     """
-    inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
+    inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
     models = sequence_models(store, trained_dimensions(store))
     scores = measure_sequence_encoders(inputs, models, config.max_queries)
     picture = plots.score_bars(scores.filter(datadao="all"), title="Next chunk", highlighted=list(models))
@@ -180,13 +180,13 @@ def sequence_encoder_scores(context: dg.AssetExecutionContext, config: QueryConf
     return record(store, "sequence_encoder_scores", scores, picture, pictures={"dimension_sweep": sweep})
 
 
-@score_asset("user_matching_scores", ["sequence_encoder", "item_embeddings"])
+@score_asset("user_matching_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings"])
 def user_matching_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
     """One row per metric of finding a user's second half of history from the first, among all users (C41).
 
     Halves in time, never one conversation in both; also for users of short and of long histories alone.
     """
-    inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
+    inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
     models = sequence_models(store, trained_dimensions(store))
     scores = measure_matching(inputs, models, config.max_queries)
     title = "Half a history finds the other half"
@@ -194,26 +194,26 @@ def user_matching_scores(context: dg.AssetExecutionContext, config: QueryConfig,
     return record(store, "user_matching_scores", scores, picture)
 
 
-@score_asset("sparse_user_scores", ["sequence_encoder", "item_embeddings"])
+@score_asset("sparse_user_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings"])
 def sparse_user_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
     """One row per metric of next-chunk prediction from 0, 1, 2, 5 and 10 chunks of history (C38).
 
     Of new users (the chunk after their first k), and of the same later chunks with only the last k known.
     """
-    inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
+    inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
     scores = measure_sparse_users(inputs, sequence_models(store, [SERVED_DIMENSION]), config.max_queries)
     picture = plots.history_lines(scores.filter(datadao="all"), metric="mrr", title="Next chunk, by length of history")
     return record(store, "sparse_user_scores", scores, picture)
 
 
-@score_asset("user_probe_scores", ["sequence_encoder", "item_embeddings", "masked_chunks"])
+@score_asset("user_probe_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings", "masked_chunks"])
 def user_probe_scores(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
     """One row per attribute of a person's future that a linear probe predicts from the user embedding of their past.
 
     C40, without a language model: active hours, DataDAO, topics, role in the thread, activity, length of chunks;
     beside baselines, random numbers and the same attributes of the past. Poor results stay in.
     """
-    inputs = EvaluationInputs.load(store.lake, store.lance, "item_embeddings", config.seed)
+    inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
     scores = measure_probes(store.lake, inputs, sequence_models(store, [SERVED_DIMENSION]))
     pooled = scores.filter(datadao="all")
     amounts = plots.grouped_bars(pooled, metric="r2", by="slice", title="Linear probes: amounts")
@@ -221,7 +221,7 @@ def user_probe_scores(context: dg.AssetExecutionContext, config: EvaluationConfi
     return record(store, "user_probe_scores", scores, amounts, pictures={"plot_classes": classes})
 
 
-@score_asset("datadao_comparison", ["sequence_encoder", "item_embeddings", "summary_embeddings"])
+@score_asset("datadao_comparison", ["sequence_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings"])
 def datadao_comparison(context: dg.AssetExecutionContext, config: EvaluationConfig, store: Store):
     """One row per metric of each DataDAO at an equal budget of users, chunks and queries, and their differences.
 

@@ -27,6 +27,7 @@ COLUMNS = vector_columns(
     deps=[
         "masked_chunks",
         "item_embeddings",
+        "chunk_embeddings",
         dg.AssetDep("sequence_encoder", partition_mapping=dg.SpecificPartitionsPartitionMapping([SERVED_DIMENSION])),
     ],
     group_name="users",

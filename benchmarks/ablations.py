@@ -138,7 +138,7 @@ def sequence_ablations(
     """What went wrong by variant, and the scores by suite."""
     from training.sequence_inference import SequenceEncoder
 
-    inputs = EvaluationInputs.load(lake, lance, "item_embeddings", seed)
+    inputs = EvaluationInputs.of_users(lake, lance, seed)
     fitted, histories = inputs.fitted(), inputs.histories(split)
     halves = temporal_halves(histories)
     table = sequences(inputs.snapshot, lance)
@@ -153,7 +153,7 @@ def sequence_ablations(
         users |= user_models(halves, {name: model.states}, name)
     scope = inputs.scope("ablations")
     return notes, {
-        "next_chunk": sequence_encoder_scores(scope, histories, predictions, reference=DEFAULT),
+        "next_chunk": sequence_encoder_scores(scope, histories, predictions, references=[DEFAULT]),
         "same_user": user_matching_scores(scope, halves, users, reference=DEFAULT),
     }
 

@@ -98,7 +98,7 @@ def padded_steps(histories: Histories, steps: int) -> Callable[[], int]:
 def packed_steps(histories: Histories, steps: int, mixer: str, dimension: int) -> Callable[[], int]:
     """Ours: packed histories of as many chunks as `USERS` users have on average."""
     torch.manual_seed(0)
-    space = ItemSpace(np.zeros(D, np.float32), np.eye(D, dtype=np.float32), histories.vectors[0], 0.3, 0.25)
+    space = ItemSpace.of_items(np.zeros(D, np.float32), np.eye(D, dtype=np.float32), histories.vectors[0], 0.3, 0.25)
     corpus = corpus_of(histories, states_of(histories, space), histories.chunk_ids, "cpu")
     settings = SequenceSettings(dimension=dimension, seed=0, mixer=mixer, width=WIDTH, layers=LAYERS, heads=HEADS)
     model = SequenceModel(settings, D).train()

@@ -3,8 +3,8 @@
     python -m benchmarks.user_update [--lengths 64 512 4096] [--rounds 30]
 
 Both read what they need from disk and write the user's memory back: the step reads one memory, the re-encoding
-reads every item vector of the user. Weights are random (their values cost nothing), on MiniLM's 384 dimensions;
-one thread; the median of the rounds, sides in turns.
+reads every item vector and context of the user. Weights are random (their values cost nothing), on MiniLM's
+384 dimensions; one thread; the median of the rounds, sides in turns.
 """
 
 import argparse
@@ -35,8 +35,10 @@ def encoder_of(dimension: int, **settings) -> SequenceEncoder:
     """An encoder with random weights and a random item space."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    rotation = np.linalg.qr(rng.standard_normal((D, D)))[0].astype(np.float32)
-    space = ItemSpace(np.zeros(D, np.float32), rotation, unit(rng.standard_normal(D)), 0.3, 0.25)
+    item, context = (np.linalg.qr(rng.standard_normal((D, D)))[0].astype(np.float32) for _ in range(2))
+    axes = np.linalg.qr(rng.standard_normal((2 * D, D)))[0].astype(np.float32)
+    zeros, prior = np.zeros(D, np.float32), unit(rng.standard_normal(D))
+    space = ItemSpace(zeros, item, zeros, context, axes, prior, 0.3, 0.25)
     model = SequenceModel(SequenceSettings(dimension=dimension, seed=0, **settings), D)
     with torch.no_grad():
         model.output.weight.normal_(std=0.05)
@@ -44,9 +46,9 @@ def encoder_of(dimension: int, **settings) -> SequenceEncoder:
 
 
 def history(length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Item vectors [length, 384] and end times [length] in seconds."""
+    """Item vectors beside contexts [length, 2 · 384] and end times [length] in seconds."""
     rng = np.random.default_rng(length)
-    return unit(rng.standard_normal((length, D))), np.cumsum(rng.integers(60, 100_000, length))
+    return unit(rng.standard_normal((length, 2 * D))), np.cumsum(rng.integers(60, 100_000, length))
 
 
 def frame_of(vectors: np.ndarray, ended: np.ndarray) -> pl.DataFrame:
@@ -56,7 +58,8 @@ def frame_of(vectors: np.ndarray, ended: np.ndarray) -> pl.DataFrame:
             "user_id": ["u"] * len(ended),
             "position": np.arange(len(ended)),
             "ended_at": pl.Series(ended * 1_000_000).cast(pl.Datetime("us", "UTC")),
-            "vector": pl.Series(vectors),
+            "vector": pl.Series(np.ascontiguousarray(vectors[:, :D])),
+            "context": pl.Series(np.ascontiguousarray(vectors[:, D:])),
         }
     )
 
@@ -84,7 +87,7 @@ def measure(kind: str, length: int, rounds: int, folder: Path) -> None:
     results: dict[str, np.ndarray] = {}
 
     def step() -> None:
-        memory, state, _ = encoder.advance(store.read(["u"])[1], vectors[-1:], ended[-1:])
+        memory, state, _ = encoder.advance(store.read(["u"])[1], vectors[-1:, :D], vectors[-1:, D:], ended[-1:])
         # Written under another name: the next round must start from the same memory.
         store.write([("w", "v", length + 1, "h")], memory)
         results["step"] = state

@@ -1,24 +1,26 @@
-"""What the sequence encoder starts from: the whitened item space and the pooled history, without torch.
+"""What the sequence encoder starts from: the whitened spaces and the pooled history, without torch.
 
-Item space: training users' vectors are whitened (mean and covariance taken out), then rotated to the axes
-along which a user's history predicts the next chunk, most predictable first. A rotation changes no cosine;
-it makes the first d coordinates the best d to keep when the state is small. The axes are the eigenvectors
-of the symmetrised lagged covariance of pooled history and next chunk, as in time-lagged independent
-component analysis (Molgedey and Schuster, Phys. Rev. Lett. 72, 3634, 1994).
+Two spaces, both whitened (mean and covariance of training users' vectors taken out). The person space holds item
+vectors, what SUBJECT says: the mean of a history in it tells people apart. The item space holds item vectors beside
+contexts, what the conversation is about: there a history predicts the next chunk.
+
+Both are rotated to the axes along which a history predicts the next chunk, most predictable first; the item space
+keeps as many as an item vector has coordinates. The axes are the eigenvectors of the symmetrised lagged covariance of
+pooled history and next chunk, as in time-lagged independent component analysis (Molgedey and Schuster, Phys. Rev. Lett.
+72, 3634, 1994). The first d coordinates are then the best d to keep when the state is small.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
 from user_embeddings_dagster.evaluation.baselines import (
-    Tuning,
-    decayed_mean,
     next_chunk_queries,
+    pooled,
     running_mean,
     train_statistics,
-    tune,
+    tune_pool,
 )
 from user_embeddings_dagster.evaluation.histories import Histories
 from user_embeddings_dagster.evaluation.ranking import unit
@@ -37,21 +39,44 @@ PLACE_BUCKETS = 40  # two per doubling of the number of chunks before
 
 @dataclass(frozen=True)
 class ItemSpace:
-    """Map into the item space: unit((x - mean) @ whitening); what the pooled history is made with.
+    """Maps into person space and item space; what the pooled history is made with. All arrays float32.
 
-    mean [D], whitening [D, D] with the rotation in it, prior [D]: the average training user, each user
-    weighing the same; all float32.
+    mean [D], whitening [D, D]: unit((item - mean) @ whitening) is the person space. context_mean [C],
+    context_whitening [C, C], axes [D + C, D]: the two whitened parts side by side, at length 1, times `axes`, is the
+    item space; without contexts (C = 0) it is the person space. prior [D]: the average training user in the item space,
+    each user weighing the same.
     """
 
     mean: np.ndarray
     whitening: np.ndarray
+    context_mean: np.ndarray
+    context_whitening: np.ndarray
+    axes: np.ndarray
     prior: np.ndarray
     decay: float
     mean_weight: float
 
-    def items(self, vectors: np.ndarray) -> np.ndarray:
-        """Item vectors [n, D] → item space [n, D], rows of length 1, float32."""
-        return unit((np.asarray(vectors, dtype=np.float32) - self.mean) @ self.whitening)
+    @classmethod
+    def of_items(
+        cls, mean: np.ndarray, whitening: np.ndarray, prior: np.ndarray, decay: float, mean_weight: float
+    ) -> "ItemSpace":
+        """A space without contexts."""
+        nothing = np.zeros((0, 0), dtype=np.float32)
+        axes = np.eye(len(mean), dtype=np.float32)
+        return cls(mean, whitening, nothing.ravel(), nothing, axes, prior, decay, mean_weight)
+
+    def maps(self, vectors: np.ndarray, contexts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Chunks in item and person space [n, D] each, rows of length 1: from item vectors [n, D], contexts [n, C].
+
+        Raises ValueError if the contexts that the space was made with are not given.
+        """
+        people = unit((np.asarray(vectors, dtype=np.float32) - self.mean) @ self.whitening)
+        if len(self.context_mean) == 0:
+            return people, people
+        if contexts is None:
+            raise ValueError("this encoder reads contexts: the chunks' vectors by the frozen text encoder")
+        about = unit((np.asarray(contexts, dtype=np.float32) - self.context_mean) @ self.context_whitening)
+        return unit(np.concatenate([people, about], axis=1) @ self.axes), people
 
 
 @dataclass(frozen=True)
@@ -59,9 +84,9 @@ class States:
     """Inputs of the model, one row per state: n chunks have n + 1 states, the first before any chunk.
 
     items [M, D]: the chunk that led to the state (the prior for the first). pools [M, 2·D + 2]: decayed mean plus
-    weighted mean, then the mean and the daily rhythm times `MEAN_SCALE`. gaps, places [M]: bucket codes. begins [U]:
-    first state of each history; lengths [U]: states of each history. target [M]: row of the chunk that comes next,
-    or -1.
+    weighted mean in the item space, then the person space's mean and the daily rhythm times `MEAN_SCALE`. gaps,
+    places [M]: bucket codes. begins [U]: first state of each history; lengths [U]: states of each history. target
+    [M]: row of the chunk that comes next, or -1.
     """
 
     items: np.ndarray
@@ -74,7 +99,7 @@ class States:
 
 
 def histories_from(sequences: pl.DataFrame) -> tuple[Histories, np.ndarray]:
-    """Histories of a frame (user_id, position, ended_at, vector; optional datadao, chunk_id), in time order.
+    """Histories of a frame (user_id, position, ended_at, vector; optional context, datadao, chunk_id), in time order.
 
     Also the row of the frame that each chunk of the histories is [n]. Raises ValueError on vectors that are
     null, not finite, or of different lengths.
@@ -91,6 +116,7 @@ def histories_from(sequences: pl.DataFrame) -> tuple[Histories, np.ndarray]:
         started=ended,
         ended=ended,
         chunk_ids=(frame["chunk_id"] if "chunk_id" in frame.columns else frame["_row"]).to_numpy(),
+        contexts=matrix(frame["context"]) if "context" in frame.columns else None,
     )
     return histories, frame["_row"].to_numpy()
 
@@ -109,18 +135,27 @@ def matrix(vectors: pl.Series) -> np.ndarray:
 
 
 def fit_item_space(train: Histories, valid: Histories, ridge: float) -> ItemSpace:
-    """Whitening, rotation and prior from training users; decay and mean weight by validation MRR."""
-    statistics = train_statistics(train.vectors, ridge)
-    tuning = tune(_head(valid, TUNING_CHUNKS), statistics)
-    white = train.with_vectors(statistics.whitened(train.vectors))
-    axes = _predictive_axes(white, tuning)
-    items = white.vectors @ axes
-    per_user = running_mean(train.with_vectors(items))[train.offsets[1:] - 1]
-    prior = unit(per_user.mean(axis=0))
-    return ItemSpace(
-        statistics.mean, (statistics.whitening @ axes).astype(np.float32), prior,
-        tuning.whitened_decay, tuning.mean_weight,
-    )  # fmt: skip
+    """Whitening, axes and prior from training users; decay and mean weight by validation MRR.
+
+    Without contexts in `train`, item space and person space are one.
+    """
+    items = train_statistics(train.vectors, ridge)
+    head = _head(valid, TUNING_CHUNKS)
+    white = train.with_vectors(items.whitened(train.vectors))
+    tuning = tune_pool(head.with_vectors(items.whitened(head.vectors)))
+    rotation = _predictive_axes(white, *tuning)
+    whitening = (items.whitening @ rotation).astype(np.float32)
+    space = ItemSpace.of_items(items.mean, whitening, np.zeros_like(items.mean), *tuning)
+    if train.contexts is not None:
+        contexts = train_statistics(train.contexts, ridge)
+        wide = replace(space, context_mean=contexts.mean, context_whitening=contexts.whitening,
+                       axes=np.eye(len(whitening) + len(contexts.mean), dtype=np.float32))  # fmt: skip
+        tuning = tune_pool(head.with_vectors(wide.maps(head.vectors, head.contexts)[0]))
+        both = train.with_vectors(wide.maps(train.vectors, train.contexts)[0])
+        axes = np.ascontiguousarray(_predictive_axes(both, *tuning)[:, : len(whitening)])
+        space = replace(wide, axes=axes, decay=tuning[0], mean_weight=tuning[1])
+    mapped = train.with_vectors(space.maps(train.vectors, train.contexts)[0])
+    return replace(space, prior=unit(running_mean(mapped)[train.last_rows].mean(axis=0)))
 
 
 def _head(histories: Histories, chunks: int) -> Histories:
@@ -131,14 +166,14 @@ def _head(histories: Histories, chunks: int) -> Histories:
     return histories.ranges(offsets[:count], offsets[1 : count + 1], np.arange(count))
 
 
-def _predictive_axes(white: Histories, tuning: Tuning) -> np.ndarray:
-    """Orthogonal [D, D]: columns are axes, the one along which history predicts the next chunk best first."""
+def _predictive_axes(white: Histories, decay: float, mean_weight: float) -> np.ndarray:
+    """Orthogonal [d, d]: columns are axes, the one along which history predicts the next chunk best first."""
     following = next_chunk_queries(white)
     dimension = white.vectors.shape[1]
     if len(following) == 0:
         return np.eye(dimension, dtype=np.float32)
-    pooled = decayed_mean(white, tuning.whitened_decay) + tuning.mean_weight * running_mean(white)
-    lagged = pooled[following - 1].T.astype(np.float64) @ white.vectors[following] / len(following)
+    history = pooled(white, decay, mean_weight)
+    lagged = history[following - 1].T.astype(np.float64) @ white.vectors[following] / len(following)
     _, axes = np.linalg.eigh((lagged + lagged.T) / 2)
     axes = axes[:, ::-1]
     # An eigenvector's sign is arbitrary: its largest component is made positive on every machine.
@@ -147,18 +182,19 @@ def _predictive_axes(white: Histories, tuning: Tuning) -> np.ndarray:
 
 
 def states_of(histories: Histories, space: ItemSpace) -> States:
-    """Inputs of the model for every state of every history; `histories.vectors` are raw item vectors."""
-    items = space.items(histories.vectors)
+    """Inputs of the model for every state of every history; vectors and contexts of `histories` are raw."""
+    items, people = space.maps(histories.vectors, histories.contexts)
     whitened = histories.with_vectors(items)
     totals = np.concatenate([np.zeros((1, RHYTHM)), daily_rhythm(histories.ended).cumsum(axis=0, dtype=np.float64)])
     rhythms = totals[1:] - np.repeat(totals[histories.offsets[:-1]], histories.lengths, axis=0)
     rhythms /= histories.positions[:, None] + 1
-    pools = pools_of(decayed_mean(whitened, space.decay), running_mean(whitened), rhythms, space.mean_weight)
+    long = running_mean(histories.with_vectors(people))
+    pools = pools_of(pooled(whitened, space.decay, space.mean_weight), long, rhythms)
     lengths = histories.lengths + 1
     begins = np.cumsum(lengths) - lengths
     n_states = int(lengths.sum())
     rows = np.delete(np.arange(n_states), begins)  # states that follow a chunk
-    first = np.pad(space.prior, (0, pools.shape[1] - len(space.prior)))
+    first = prior_pools(space)
     gaps, places = position_codes(histories.positions, np.diff(histories.ended, prepend=histories.ended[:1]))
     target = np.full(n_states, -1, dtype=np.int64)
     target[rows - 1] = np.arange(len(items))
@@ -173,12 +209,16 @@ def states_of(histories: Histories, space: ItemSpace) -> States:
     )
 
 
-def pools_of(recent: np.ndarray, long: np.ndarray, rhythms: np.ndarray, mean_weight: float) -> np.ndarray:
-    """Pools [n, 2·D + 2] from the decayed and the plain sum of the items [n, D] (the length plays no part) and the
-    mean daily rhythm [n, 2]."""
-    long = unit(long)
-    parts = [unit(recent) + mean_weight * long, MEAN_SCALE * long, MEAN_SCALE * RHYTHM_WEIGHT * rhythms]
+def pools_of(prediction: np.ndarray, long: np.ndarray, rhythms: np.ndarray) -> np.ndarray:
+    """Pools [n, 2·D + 2]: the baseline's prediction [n, D] in the item space; mean of the items in the person space
+    [n, D] (its length plays no part); mean daily rhythm [n, 2]."""
+    parts = [prediction, MEAN_SCALE * unit(long), MEAN_SCALE * RHYTHM_WEIGHT * rhythms]
     return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
+
+
+def prior_pools(space: ItemSpace) -> np.ndarray:
+    """Pools [2·D + 2] before any chunk: the average user's prediction, and nothing of the person."""
+    return np.pad(space.prior, (0, len(space.prior) + RHYTHM))
 
 
 def daily_rhythm(seconds: np.ndarray) -> np.ndarray:

@@ -17,15 +17,15 @@ from training.sequence_features import (
     States,
     daily_rhythm,
     histories_from,
-    matrix,
+    prior_pools,
     states_of,
 )
-from training.sequence_memory import Memories, advance, from_bytes, inputs_of
+from training.sequence_memory import SUMS, Memories, advance, from_bytes, inputs_of
 from training.sequence_model import SequenceModel, SequenceSettings
 from user_embeddings_dagster.evaluation.ranking import unit
 from user_embeddings_dagster.storage.manifest import verify
 
-FORMAT = "sequence-encoder/2"
+FORMAT = "sequence-encoder/3"
 BATCH_STATES = 8_192  # states of one forward pass (or one history)
 
 
@@ -76,11 +76,15 @@ class SequenceEncoder:
         return self.model.dimension
 
     def encode_users(self, sequences: pl.DataFrame) -> UserStates:
-        """State of each user of `sequences` (user_id, position, ended_at, vector) after the last chunk."""
-        frame = sequences.select("user_id", "position", "ended_at", "vector")
+        """State of each user of `sequences` (user_id, position, ended_at, vector, context) after the last chunk.
+
+        `context` may be left out for an encoder that was trained without.
+        """
+        columns = ["user_id", "position", "ended_at", "vector"]
+        frame = sequences.select(*columns, *(name for name in ("context",) if name in sequences.columns))
         histories, _ = histories_from(frame)
         if len(histories.vectors) == 0:
-            histories = histories.with_vectors(np.zeros((0, len(self.space.mean)), dtype=np.float32))
+            histories = self._nobody(users=0)
         states = states_of(histories, self.space)
         state, projected, mixers = self._run(states, keep=states.begins + states.lengths - 1, remember=True)
         memories = Memories(
@@ -98,24 +102,23 @@ class SequenceEncoder:
 
     @torch.inference_mode()
     def advance(
-        self, memory: np.ndarray, vectors: np.ndarray, ended: np.ndarray
+        self, memory: np.ndarray, vectors: np.ndarray, contexts: np.ndarray | None, ended: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One more chunk for each of B users: memory [B, size], state [B, dimension], query [B, D] after it.
 
-        `memory` [B, size] uint8 as stored, item `vectors` [B, D], `ended` [B] int64, seconds since 1970. Costs one
-        step whatever was read before, and equals encoding the whole history to about 1e-5. Raises ValueError if
-        the memory is another model's.
+        `memory` [B, size] uint8 as stored, item `vectors` [B, D], `contexts` [B, C] (None for an encoder trained
+        without), `ended` [B] int64, seconds since 1970. Costs one step whatever was read before, and equals encoding
+        the whole history to about 1e-5. Raises ValueError if the memory is another model's.
         """
-        memories, states = advance(self.model, self.space, from_bytes(memory, self.model), vectors, ended)
+        memories, states = advance(self.model, self.space, from_bytes(memory, self.model), vectors, contexts, ended)
         return memories.to_bytes(), states.cpu().numpy(), unit(self.model.project(states).cpu().numpy())
 
     @torch.inference_mode()
     def fresh(self, users: int) -> np.ndarray:
         """Memory [users, size] of users without a chunk, to be handed to `advance`."""
-        nothing = np.zeros((users, 2, len(self.space.mean)), dtype=np.float32)
+        nothing = np.zeros((users, SUMS, len(self.space.mean)), dtype=np.float32)
         zeros = np.zeros(users, dtype=np.int64)
-        items = np.tile(self.space.prior, (users, 1))
-        pools = np.pad(items, ((0, 0), (0, items.shape[1] + RHYTHM)))
+        items, pools = np.tile(self.space.prior, (users, 1)), np.tile(prior_pools(self.space), (users, 1))
         _, mixers = self.model.step(self.model.fresh(users), inputs_of(self.model, items, pools, zeros, zeros))
         return Memories(nothing, np.zeros((users, RHYTHM), dtype=np.float32), zeros, zeros, mixers).to_bytes()
 
@@ -131,16 +134,23 @@ class SequenceEncoder:
             query[rows] = unit(projected)
         return state, query
 
-    def targets(self, vectors: np.ndarray | pl.Series) -> np.ndarray:
-        """Item vectors [n, D] → candidates [n, D] in the space of the queries, rows of length 1."""
-        return self.space.items(matrix(vectors) if isinstance(vectors, pl.Series) else vectors)
+    def targets(self, vectors: np.ndarray, contexts: np.ndarray | None = None) -> np.ndarray:
+        """Item vectors [n, D] and contexts [n, C] → candidates [n, D] in the space of the queries, of length 1."""
+        return self.space.maps(vectors, contexts)[0]
 
     def prior(self) -> tuple[np.ndarray, np.ndarray]:
         """State [dimension] and query [D] of a user without any chunk: the population's."""
-        empty = np.zeros((0, len(self.space.mean)), dtype=np.float32)
-        states = _prior_states(self.space, empty)
+        states = states_of(self._nobody(users=1), self.space)
         state, projected, _ = self._run(states, keep=np.zeros(1, dtype=np.int64))
         return state[0], unit(projected)[0]
+
+    def _nobody(self, users: int) -> Histories:
+        """Histories of users without chunks."""
+        none = np.zeros(0, dtype=np.int64)
+        vectors, contexts = (np.zeros((0, len(m)), np.float32) for m in (self.space.mean, self.space.context_mean))
+        return Histories(
+            vectors, np.zeros(users + 1, dtype=np.int64), np.array([""] * users), none, none, none, contexts
+        )
 
     @torch.inference_mode()
     def _run(
@@ -171,23 +181,16 @@ class SequenceEncoder:
 
 
 def _sums(histories: Histories, states: States, space: ItemSpace) -> tuple[np.ndarray, np.ndarray]:
-    """Decayed and plain sum of each history's items [U, 2, D] and sum of the rhythms [U, 2], as adding chunk by chunk
-    gives them."""
+    """`Memories.sums` [U, 3, D] and sum of the rhythms [U, 2] of each history, as adding chunk by chunk gives them."""
     items = np.delete(states.items, states.begins, axis=0)
     if len(items) == 0:
         users = histories.n_histories
-        return np.zeros((users, 2, len(space.mean)), np.float32), np.zeros((users, RHYTHM), np.float32)
+        return np.zeros((users, SUMS, len(space.mean)), np.float32), np.zeros((users, RHYTHM), np.float32)
     back = (histories.lengths[histories.history_of_row] - 1 - histories.positions)[:, None]
-    weighted = np.stack([space.decay**back * items, items], axis=1)
+    people = space.maps(histories.vectors, histories.contexts)[1]
+    weighted = np.stack([space.decay**back * items, items, people], axis=1)
     begins = histories.offsets[:-1]
     return (
         np.add.reduceat(weighted, begins, axis=0, dtype=np.float32),
         np.add.reduceat(daily_rhythm(histories.ended), begins, axis=0, dtype=np.float32),
     )
-
-
-def _prior_states(space: ItemSpace, empty: np.ndarray) -> States:
-    """The single state of one history without chunks."""
-    none = np.zeros(0, dtype=np.int64)
-    nobody = Histories(empty, np.zeros(2, dtype=np.int64), np.array([""]), none, none, none)
-    return states_of(nobody, space)

@@ -54,7 +54,7 @@ class SequenceSettings:
     pooled: bool = True
     projector: bool = True
     time_features: bool = True
-    temperature: float = 0.03
+    temperature: float = 0.05
     truncation: float = 0.5
     same_user_negatives: str = "future"
     matched_days: float = 30.0

@@ -26,6 +26,7 @@ DAY = 86_400.0
 WARMUP_SHARE = 0.1
 CLIP_NORM = 1.0
 VALID_BATCH = 4096
+SPACE = ("mean", "whitening", "context_mean", "context_whitening", "axes", "prior")  # arrays of `ItemSpace`
 
 
 def train(job: Job) -> None:
@@ -211,9 +212,9 @@ def _splits(path: Path) -> dict[str, tuple[Histories, np.ndarray]]:
     if splits["train"][0].n_histories == 0:
         raise ValueError(f"{path.name}: no training users")
     if splits["valid"][0].n_histories == 0:
-        width = splits["train"][0].vectors.shape[1]
-        empty = splits["valid"][0].with_vectors(np.zeros((0, width), dtype=np.float32))
-        splits["valid"] = (empty, splits["valid"][1])
+        train = splits["train"][0]
+        nobody = train.ranges(*np.zeros((3, 0), dtype=np.int64))
+        splits["valid"] = (nobody, splits["valid"][1])
     return splits
 
 
@@ -222,13 +223,14 @@ def save_encoder(
 ) -> str:
     """Write model.safetensors and encoder.json; returns the version: a hash of weights and settings."""
     tensors = {f"model.{name}": tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    tensors |= {f"space.{name}": torch.from_numpy(getattr(space, name)) for name in ("mean", "whitening", "prior")}
+    tensors |= {f"space.{name}": torch.from_numpy(getattr(space, name)) for name in SPACE}
     tensors = {name: tensor.contiguous() for name, tensor in sorted(tensors.items())}
     save_file(tensors, folder / "model.safetensors")
     described = {
         "format": FORMAT,
         "settings": asdict(settings),
         "item_dimension": len(space.mean),
+        "context_dimension": len(space.context_mean),
         "decay": space.decay,
         "mean_weight": space.mean_weight,
     }

@@ -33,9 +33,10 @@ class Summing:
         self.encoded: list[str] = []
         self.steps = 0
 
-    def advance(self, memory, vectors, ended):
+    def advance(self, memory, vectors, contexts, ended):
         held = memory.copy().view(np.float32)
         n = held[:, :1] + 1
+        assert np.array_equal(contexts, vectors + 1)
         state = held[:, 1:] + n * np.pad(vectors, ((0, 0), (0, self.dimension - vectors.shape[1])))
         self.steps += len(memory)
         assert np.all(ended > 0)
@@ -46,8 +47,10 @@ class Summing:
         state, memory = np.zeros((len(ids), self.dimension), np.float32), []
         for row, user in enumerate(ids):
             held = np.zeros((1, 4 * (self.dimension + 1)), np.uint8)
-            for vector in sequences.filter(user_id=user).sort("position")["vector"]:
-                held, one, _ = self.advance(held, np.array([vector.to_list()], np.float32), np.ones(1))
+            chunks = sequences.filter(user_id=user).sort("position")
+            for vector, context in zip(chunks["vector"].to_list(), chunks["context"].to_list(), strict=True):
+                pair = np.array([[vector], [context]], np.float32)
+                held, one, _ = self.advance(held, *pair, np.ones(1))
                 state[row] = one
             memory.append(held)
         self.encoded += ids
@@ -87,9 +90,12 @@ class Platform:
         items = pl.DataFrame({"id": chunks["chunk_id"], "content": content, "version": "item"}).with_columns(
             vector=pl.Series([v.tolist() for v in vectors], dtype=pl.List(pl.Float32))
         )
-        if self.lance.exists(DAO, "item_embeddings"):
-            self.lance.keep_only(DAO, "item_embeddings", items["id"].to_list())
-        self.lance.upsert(DAO, "item_embeddings", items.sort("id"))
+        contexts = items.with_columns(vector=pl.Series([(v.astype(np.float32) + 1).tolist() for v in vectors]))
+        contexts = contexts.with_columns(pl.col("vector").cast(pl.List(pl.Float32)))
+        for table, frame in (("item_embeddings", items), ("chunk_embeddings", contexts)):
+            if self.lance.exists(DAO, table):
+                self.lance.keep_only(DAO, table, frame["id"].to_list())
+            self.lance.upsert(DAO, table, frame.sort("id"))
 
     def update(self, encoder):
         return update_users(self.lake, self.lance, self.memories, DAO, encoder)

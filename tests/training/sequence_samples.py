@@ -1,4 +1,7 @@
-"""Sequences with a rule that a model can learn and pooling cannot: the next chunk is a fixed rotation of the last."""
+"""Sequences with a rule that a model can learn and pooling cannot: the next chunk is a fixed rotation of the last.
+
+With contexts: another view of the same chunk, mostly of what changes slowly in a history.
+"""
 
 import json
 
@@ -6,14 +9,17 @@ import numpy as np
 import polars as pl
 
 DIMENSION = 16
+CONTEXT = 12
 
 
-def sequences(users=40, seed=0, shortest=1, longest=14, valid_share=0.2):
+def sequences(users=40, seed=0, shortest=1, longest=14, valid_share=0.2, contexts=False):
     rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(98).standard_normal((DIMENSION, CONTEXT))
     rotation = np.linalg.qr(np.random.default_rng(99).standard_normal((DIMENSION, DIMENSION)))[0]
     rows = []
     for user in range(users):
         vector = rng.standard_normal(DIMENSION)
+        about = vector @ mixing
         time = int(rng.integers(1_600_000_000, 1_600_500_000))
         for position in range(int(rng.integers(shortest, longest + 1))):
             time += int(rng.integers(60, 500_000))
@@ -31,7 +37,11 @@ def sequences(users=40, seed=0, shortest=1, longest=14, valid_share=0.2):
                 }
             )
             vector = rotation @ vector
-    return pl.DataFrame(rows, schema_overrides={"vector": pl.List(pl.Float32)}).with_columns(
+            if contexts:
+                noise = np.random.default_rng([seed, user, position]).standard_normal(CONTEXT)
+                rows[-1]["context"] = (about + 3 * noise).astype(np.float32).tolist()
+    overrides = {"vector": pl.List(pl.Float32)} | ({"context": pl.List(pl.Float32)} if contexts else {})
+    return pl.DataFrame(rows, schema_overrides=overrides).with_columns(
         pl.col("ended_at").cast(pl.Datetime("us", "UTC"))
     )
 

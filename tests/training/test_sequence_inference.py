@@ -79,7 +79,7 @@ def _next_chunks(encoder, frame):
 def test_training_learned_the_rule_that_pooling_cannot(encoder, folder, unseen):
     """C34: on users it never saw, the next chunk ranks higher than before training."""
     rows, queries = _next_chunks(encoder, unseen)
-    candidates = encoder.targets(unseen["vector"])
+    candidates = encoder.targets(np.stack(unseen["vector"].to_list()))
     trained = (1 / full_ranks(queries, candidates, rows).rank).mean()
     for parameter in (encoder.model.output.weight, encoder.model.output.bias, encoder.model.projector.weight):
         assert parameter.abs().sum() > 0

@@ -3,17 +3,17 @@ import polars as pl
 import pytest
 import torch
 
-from training.sequence_features import fit_item_space, histories_from
+from training.sequence_features import RHYTHM, fit_item_space, histories_from
 from training.sequence_inference import SequenceEncoder
-from training.sequence_memory import from_bytes
+from training.sequence_memory import SUMS, from_bytes
 from training.sequence_model import SequenceModel, SequenceSettings
 
 KINDS = {"recurrence": {}, "attention": {"mixer": "attention", "window": 8}}
 
 
-@pytest.fixture(scope="module")
-def frame(samples):
-    return samples.sequences(longest=40)
+@pytest.fixture(scope="module", params=[False, True], ids=["items", "items and contexts"])
+def frame(samples, request):
+    return samples.sequences(longest=40, contexts=request.param)
 
 
 def _encoder(frame, dimension=40, **settings):
@@ -47,7 +47,8 @@ def _advanced(encoder, memory, rest, ids):
         rows = np.searchsorted(ids, step["user_id"].to_numpy())
         vectors = np.stack(step["vector"].to_list()).astype(np.float32)
         ended = step["ended_at"].dt.epoch("s").to_numpy()
-        memory[rows], state[rows], query[rows] = encoder.advance(memory[rows], vectors, ended)
+        contexts = np.stack(step["context"].to_list()) if "context" in step.columns else None
+        memory[rows], state[rows], query[rows] = encoder.advance(memory[rows], vectors, contexts, ended)
     return memory, state, query
 
 
@@ -76,13 +77,13 @@ def test_a_memory_that_lost_its_mixers_is_caught(encoder, frame):
     first, rest = _split(frame, 6)
     before = encoder.encode_users(first)
     memory = before.memory.copy()
-    memory[:, 16 + 8 * 16 :] = 0
+    memory[:, 16 + 4 * (SUMS * 16 + RHYTHM) :] = 0
     _, state, _ = _advanced(encoder, memory, rest, before.user_ids)
     assert np.abs(state - encoder.encode_users(pl.concat([first, rest])).state).max() > 1e-3
 
 
 def test_a_memory_has_one_size_at_any_length(encoder, frame, samples):
-    long = samples.sequences(users=2, shortest=300, longest=301)
+    long = samples.sequences(users=2, shortest=300, longest=301, contexts="context" in frame.columns)
     assert encoder.encode_users(long).memory.shape[1] == encoder.encode_users(frame).memory.shape[1]
     assert encoder.encode_users(frame.clear()).memory.shape == (0, encoder.fresh(1).shape[1])
 
@@ -91,11 +92,13 @@ def test_a_memory_has_one_size_at_any_length(encoder, frame, samples):
 def test_the_memory_of_a_platforms_encoder_is_small(frame, settings):
     """At most 256 kB a user, for the widest state and MiniLM's 384 dimensions."""
     model = SequenceModel(SequenceSettings(dimension=4096, seed=0, **settings), 384)
-    size = 16 + 4 * (2 * 384 + sum(part[0].numel() for part in model.fresh(1)))
+    size = 16 + 4 * (SUMS * 384 + RHYTHM + sum(part[0].numel() for part in model.fresh(1)))
     assert size + 4 * 4096 <= 256_000
 
 
 def test_the_memory_of_another_model_is_refused(frame):
     memory = _encoder(frame).encode_users(frame).memory
     with pytest.raises(ValueError, match="not of this model"):
-        _encoder(frame, layers=3).advance(memory, np.zeros((len(memory), 16)), np.zeros(len(memory), np.int64))
+        _encoder(frame, layers=3).advance(
+            memory, np.zeros((len(memory), 16)), np.zeros((len(memory), 12)), np.zeros(len(memory), np.int64)
+        )

@@ -1,14 +1,23 @@
+from dataclasses import replace
+
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from training import sequence_mixers
+from training import sequence_features, sequence_mixers
 from training.sequence_batches import Sampler, corpus_of, epoch_batches, segments
 from training.sequence_features import fit_item_space, histories_from, states_of
 from training.sequence_inference import SequenceEncoder
 from training.sequence_model import SequenceModel, SequenceSettings
-from user_embeddings_dagster.evaluation.baselines import Tuning, train_statistics, tune, whitened_decayed
+from user_embeddings_dagster.evaluation.baselines import (
+    Tuning,
+    baselines,
+    fit_baselines,
+    train_statistics,
+    tune,
+    whitened_decayed,
+)
 from user_embeddings_dagster.evaluation.ranking import unit
 
 
@@ -49,10 +58,56 @@ def test_before_training_the_prediction_is_the_tuned_whitened_baseline(frame, hi
     encoder = _encoder(space, dimension)
     part = frame.filter(pl.col("split") == "valid")
     _, queries = encoder.encode_positions(part)
-    scores = queries @ encoder.targets(part["vector"]).T
+    scores = queries @ encoder.targets(np.stack(part["vector"].to_list())).T
     rows = histories_from(part)[1]
     expected = unit(baseline.queries) @ baseline.candidates.T
     np.testing.assert_allclose(scores[rows][:, rows], expected, atol=2e-6)
+
+
+@pytest.fixture(scope="module")
+def in_context(samples):
+    """Frame, histories by split and space of chunks with contexts."""
+    frame = samples.sequences(contexts=True)
+    histories = {name: histories_from(frame.filter(split=name))[0] for name in ("train", "valid")}
+    return frame, histories, fit_item_space(histories["train"], histories["valid"], ridge=0.1)
+
+
+def test_with_contexts_it_is_the_baseline_in_context(in_context):
+    """C34: but for the least predictable axes, which the item space leaves out."""
+    _, histories, space = in_context
+    fitted = fit_baselines(histories["train"], histories["valid"])
+    baseline = baselines(fitted)["whitened_in_context_tuned"](histories["valid"])
+    everything = replace(space, axes=_predictive_axes_of(histories["train"], space))
+    items, _ = everything.maps(histories["valid"].vectors, histories["valid"].contexts)
+    np.testing.assert_allclose(items @ items.T, baseline.candidates @ baseline.candidates.T, atol=1e-5)
+    assert (space.decay, space.mean_weight) == fitted.tuning.in_context
+    kept, _ = space.maps(histories["valid"].vectors, histories["valid"].contexts)
+    assert kept.shape[1] == 16 < items.shape[1] == 28
+    np.testing.assert_allclose(kept, unit(items[:, :16]), atol=1e-5)
+
+
+def _predictive_axes_of(train, space):
+    wide = replace(space, axes=np.eye(28, dtype=np.float32))
+    both = train.with_vectors(wide.maps(train.vectors, train.contexts)[0])
+    return sequence_features._predictive_axes(both, space.decay, space.mean_weight)
+
+
+def test_the_mean_of_a_person_is_of_the_items_alone(in_context):
+    """What others said tells nothing of who SUBJECT is: other contexts, the same mean and rhythm in the state."""
+    frame, _, space = in_context
+    encoder = _encoder(space, 64)
+    other = frame.with_columns(pl.col("context").list.eval(-pl.element()))
+    state, changed = encoder.encode_users(frame).state, encoder.encode_users(other).state
+    assert np.array_equal(state[:, 16:], changed[:, 16:])
+    assert np.abs(state[:, :16] - changed[:, :16]).max() > 0.1
+
+
+def test_contexts_that_an_encoder_reads_must_be_there(in_context):
+    frame, _, space = in_context
+    with pytest.raises(ValueError, match="reads contexts"):
+        _encoder(space, 16).encode_users(frame.drop("context"))
+    nobody = _encoder(space, 16).encode_users(frame.clear())
+    assert len(nobody.user_ids) == 0
 
 
 def test_a_small_state_keeps_the_most_predictable_coordinates(frame, space):
@@ -65,7 +120,7 @@ def test_a_small_state_keeps_the_most_predictable_coordinates(frame, space):
 def test_predictable_axes_come_first(frame, histories, space):
     """Broken twin: the axes in reverse order predict worse from the same number of coordinates."""
     valid = histories["valid"]
-    items = space.items(valid.vectors)
+    items, _ = space.maps(valid.vectors, None)
     following = np.flatnonzero(valid.positions > 0)
     lagged = (states_of(valid, space).pools[:, :16][_states_before(valid, following)] * items[following]).mean(axis=0)
     assert lagged[:4].sum() > lagged[-4:].sum()

@@ -52,11 +52,11 @@ class Encoder(Protocol):
         ...
 
     def encode_users(self, sequences: pl.DataFrame) -> States:
-        """States of whole histories (user_id, position, ended_at, vector)."""
+        """States of whole histories (user_id, position, ended_at, vector, context)."""
         ...
 
     def advance(
-        self, memory: np.ndarray, vectors: np.ndarray, ended: np.ndarray
+        self, memory: np.ndarray, vectors: np.ndarray, contexts: np.ndarray, ended: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Memories, states and projections after one more chunk of each user."""
         ...
@@ -191,11 +191,18 @@ def _rows(users: Sequence[str] | np.ndarray, state: np.ndarray, projected: np.nd
 
 
 def _with_vectors(lance: LanceTables, datadao: str, histories: pl.DataFrame) -> pl.DataFrame:
-    if histories.is_empty():
-        return histories.with_columns(vector=pl.lit(None, pl.List(pl.Float32)))
-    ids, vectors = lance.vectors(datadao, "item_embeddings", histories["chunk_id"].to_list())
-    frame = pl.DataFrame({"chunk_id": ids, "vector": pl.Series(vectors).cast(pl.List(pl.Float32))})
-    return histories.join(frame, on="chunk_id", how="inner", validate="1:1", maintain_order="left")
+    """The chunks with item vector and context. Raises ValueError with the number of those that have none."""
+    chunks = histories
+    for column, table in (("vector", "item_embeddings"), ("context", "chunk_embeddings")):
+        if histories.is_empty():
+            chunks = chunks.with_columns(pl.lit(None, pl.List(pl.Float32)).alias(column))
+            continue
+        ids, vectors = lance.vectors(datadao, table, histories["chunk_id"].to_list())
+        frame = pl.DataFrame({"chunk_id": ids, column: pl.Series(vectors).cast(pl.List(pl.Float32))})
+        chunks = chunks.join(frame, on="chunk_id", how="inner", validate="1:1", maintain_order="left")
+    if missing := histories.height - chunks.height:
+        raise ValueError(f"{datadao}: {missing} chunks have no vector")
+    return chunks
 
 
 def _encode(
@@ -217,14 +224,13 @@ def _advance(
     new = histories.join(users.select("user_id", "n_read"), on="user_id").filter(pl.col("position") >= pl.col("n_read"))
     new = _with_vectors(lance, datadao, new.with_columns(step=pl.col("position") - pl.col("n_read")))
     first, *later = new.sort("step", "user_id").partition_by("step", maintain_order=True)
-    memory, state, projected = encoder.advance(memory, stacked(first["vector"]), _seconds(first))
+    memory, state, projected = encoder.advance(memory, *_arrays(first))
     for part in later:
         rows = np.searchsorted(ids, part["user_id"].to_numpy())
-        memory[rows], state[rows], projected[rows] = encoder.advance(
-            memory[rows], stacked(part["vector"]), _seconds(part)
-        )
+        memory[rows], state[rows], projected[rows] = encoder.advance(memory[rows], *_arrays(part))
     return _rows(ids, state, projected), memory
 
 
-def _seconds(chunks: pl.DataFrame) -> np.ndarray:
-    return chunks["ended_at"].dt.epoch("s").to_numpy()
+def _arrays(chunks: pl.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Item vectors [n, D], contexts [n, C] and end times [n], seconds since 1970."""
+    return stacked(chunks["vector"]), stacked(chunks["context"]), chunks["ended_at"].dt.epoch("s").to_numpy()

@@ -67,6 +67,8 @@ class Tuning:
     decay: float = DECAY
     whitened_decay: float = DECAY
     mean_weight: float = MEAN_WEIGHT
+    in_context: tuple[float, float] = (DECAY, MEAN_WEIGHT)
+    """Decay and mean weight of `whitened_in_context`."""
 
 
 def train_statistics(vectors: np.ndarray, ridge: float = RIDGE) -> TrainStatistics:
@@ -144,8 +146,30 @@ def whitened_decayed(
 ) -> Predictions:
     """Whitened decayed mean plus `mean_weight` times the whitened mean, both at length 1."""
     whitened = histories.with_vectors(statistics.whitened(histories.vectors))
-    queries = decayed_mean(whitened, decay) + mean_weight * running_mean(whitened)
-    return Predictions(queries, whitened.vectors, statistics.whitened_prior)
+    return Predictions(pooled(whitened, decay, mean_weight), whitened.vectors, statistics.whitened_prior)
+
+
+def pooled(whitened: Histories, decay: float, mean_weight: float) -> np.ndarray:
+    """Decayed mean plus `mean_weight` times the mean of the chunks so far, each at length 1 [n_chunks, d]."""
+    return decayed_mean(whitened, decay) + mean_weight * running_mean(whitened)
+
+
+def in_context(histories: Histories, items: TrainStatistics, contexts: TrainStatistics) -> Histories:
+    """Histories of what SUBJECT says and what the conversation is about: whitened item vectors [n, d] beside whitened
+    contexts [n, c], at equal weight, at length 1. Raises ValueError if the contexts are not known."""
+    if histories.contexts is None:
+        raise ValueError("the histories come without contexts")
+    parts = [items.whitened(histories.vectors), contexts.whitened(histories.contexts)]
+    return histories.with_vectors(unit(np.concatenate(parts, axis=1)))
+
+
+def whitened_in_context(
+    histories: Histories, items: TrainStatistics, contexts: TrainStatistics, decay: float, mean_weight: float
+) -> Predictions:
+    """As `whitened_decayed`, on item vectors and contexts side by side."""
+    whitened = in_context(histories, items, contexts)
+    prior = np.concatenate([items.whitened_prior, contexts.whitened_prior])
+    return Predictions(pooled(whitened, decay, mean_weight), whitened.vectors, prior)
 
 
 def plda_mean(histories: Histories, model: TwoCovariance) -> Predictions:
@@ -171,13 +195,15 @@ class Fitted:
     statistics: TrainStatistics
     two_covariance: TwoCovariance
     tuning: Tuning | None = None
+    contexts: TrainStatistics | None = None
 
 
 def fit_baselines(training: Histories, valid: Histories | None = None) -> Fitted:
     """Fit on training users and tune on validation users. Raises ValueError where there is nothing to fit on."""
     statistics = train_statistics(training.vectors)
-    tuning = None if valid is None else tune(valid, statistics)
-    return Fitted(statistics, fit_two_covariance(training, RIDGE), tuning)
+    contexts = None if training.contexts is None else train_statistics(training.contexts)
+    tuning = None if valid is None else tune(valid, statistics, contexts)
+    return Fitted(statistics, fit_two_covariance(training, RIDGE), tuning, contexts)
 
 
 def baselines(fitted: Fitted, seed: int = 0) -> dict[str, Callable[[Histories], Predictions]]:
@@ -197,6 +223,10 @@ def baselines(fitted: Fitted, seed: int = 0) -> dict[str, Callable[[Histories], 
         functions["decayed_mean_tuned"] = lambda h: decayed(h, statistics, tuning.decay)
         functions["whitened_decayed_mean_tuned"] = lambda h: whitened_decayed(
             h, statistics, tuning.whitened_decay, tuning.mean_weight
+        )
+    if tuning is not None and (contexts := fitted.contexts) is not None:
+        functions["whitened_in_context_tuned"] = lambda h: whitened_in_context(
+            h, statistics, contexts, *tuning.in_context
         )
     return functions
 
@@ -228,17 +258,24 @@ def own_past(histories: Histories, gold: np.ndarray) -> np.ndarray:
     return np.stack([histories.offsets[histories.history_of_row[gold]], gold], axis=1)
 
 
-def tune(valid: Histories, statistics: TrainStatistics) -> Tuning:
-    """Decay and mean weight of highest next-chunk MRR on validation users; the defaults if they have no query."""
-    gold = next_chunk_queries(valid)
-    if len(gold) == 0:
+def tune(valid: Histories, statistics: TrainStatistics, contexts: TrainStatistics | None = None) -> Tuning:
+    """Decays and mean weights of highest next-chunk MRR on validation users; the defaults if they have no query."""
+    if len(next_chunk_queries(valid)) == 0:
         return Tuning()
+    decay = max(DECAYS, key=lambda d: _mrr(valid, decayed(valid, statistics, d)))
+    best = tune_pool(valid.with_vectors(statistics.whitened(valid.vectors)))
+    return Tuning(decay, *best, tune_pool(in_context(valid, statistics, contexts)) if contexts else best)
 
-    def mrr(predictions: Predictions) -> float:
-        ranks = full_ranks(predictions.queries[gold - 1], predictions.candidates, gold, excluded=own_past(valid, gold))
-        return float(np.mean(1 / ranks.rank))
 
-    decay = max(DECAYS, key=lambda d: mrr(decayed(valid, statistics, d)))
-    grid = [(d, w) for d in DECAYS for w in MEAN_WEIGHTS]
-    best = max(grid, key=lambda s: mrr(whitened_decayed(valid, statistics, *s)))
-    return Tuning(decay, *best)
+def tune_pool(whitened: Histories) -> tuple[float, float]:
+    """Decay and mean weight of `pooled` with the highest next-chunk MRR; the defaults without a query."""
+    if len(next_chunk_queries(whitened)) == 0:
+        return DECAY, MEAN_WEIGHT
+    grid = [(decay, weight) for decay in DECAYS for weight in MEAN_WEIGHTS]
+    return max(grid, key=lambda s: _mrr(whitened, Predictions(pooled(whitened, *s), whitened.vectors)))
+
+
+def _mrr(histories: Histories, predictions: Predictions) -> float:
+    gold = next_chunk_queries(histories)
+    ranks = full_ranks(predictions.queries[gold - 1], predictions.candidates, gold, excluded=own_past(histories, gold))
+    return float(np.mean(1 / ranks.rank))

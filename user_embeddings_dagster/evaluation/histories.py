@@ -10,9 +10,10 @@ import polars as pl
 class Histories:
     """Histories of `n_histories` users with `n_chunks` chunks in all.
 
-    `vectors` [n_chunks, dim] float32; history h is rows `offsets[h]` to `offsets[h + 1]` (`offsets` is
-    [n_histories + 1] int64); `user_ids` [n_histories]; `started`, `ended` [n_chunks] int64, seconds since 1970;
-    `chunk_ids` [n_chunks]. A person in two DataDAOs has two histories under one user id.
+    `vectors` [n_chunks, dim] float32: item vectors; `contexts` [n_chunks, dim] float32: vectors of the whole chunks,
+    others' words included, by the frozen text encoder (None: not known). History h is rows `offsets[h]` to
+    `offsets[h + 1]` (`offsets` is [n_histories + 1] int64); `user_ids` [n_histories]; `started`, `ended` [n_chunks]
+    int64, seconds since 1970; `chunk_ids` [n_chunks]. A person in two DataDAOs has two histories under one user id.
     """
 
     vectors: np.ndarray
@@ -21,6 +22,7 @@ class Histories:
     started: np.ndarray
     ended: np.ndarray
     chunk_ids: np.ndarray
+    contexts: np.ndarray | None = None
 
     @property
     def n_histories(self) -> int:
@@ -48,10 +50,10 @@ class Histories:
         return self.offsets[1:] - 1
 
     def with_vectors(self, vectors: np.ndarray) -> "Histories":
-        """The same histories with other vectors [n_chunks, any]."""
+        """The same histories with other vectors [n_chunks, any] and without contexts."""
         if len(vectors) != len(self.vectors):
             raise ValueError(f"{len(vectors)} vectors for {len(self.vectors)} chunks")
-        return replace(self, vectors=vectors)
+        return replace(self, vectors=vectors, contexts=None)
 
     def ranges(self, begins: np.ndarray, ends: np.ndarray, histories: np.ndarray) -> "Histories":
         """One history per row range [begins[i], ends[i]), which may be empty, of the person `histories[i]`."""
@@ -60,12 +62,17 @@ class Histories:
         rows = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths) + np.repeat(begins, lengths)
         return Histories(
             self.vectors[rows], offsets, self.user_ids[histories], self.started[rows], self.ended[rows],
-            self.chunk_ids[rows],
+            self.chunk_ids[rows], None if self.contexts is None else self.contexts[rows],
         )  # fmt: skip
 
 
-def histories_of(snapshot: pl.DataFrame, chunk_ids: pl.Series | list[str], vectors: np.ndarray) -> Histories:
-    """Histories of the rows of a TRAINING_SNAPSHOT (filter it first), with `vectors[i]` belonging to `chunk_ids[i]`.
+def histories_of(
+    snapshot: pl.DataFrame,
+    chunk_ids: pl.Series | list[str],
+    vectors: np.ndarray,
+    contexts: np.ndarray | None = None,
+) -> Histories:
+    """Histories of the rows of a TRAINING_SNAPSHOT (filter it first); `vectors[i]`, `contexts[i]` of `chunk_ids[i]`.
 
     Ordered by DataDAO, user and position. Raises ValueError with the number of chunks that have no vector.
     """
@@ -75,11 +82,13 @@ def histories_of(snapshot: pl.DataFrame, chunk_ids: pl.Series | list[str], vecto
         raise ValueError(f"{missing} of {rows.height} snapshot chunks have no vector")
     first = rows.select(pl.struct("datadao", "user_id").rle_id().is_first_distinct()).to_series().to_numpy()
     begins = np.flatnonzero(first) if rows.height else np.zeros(0, dtype=np.int64)
+    chosen = rows["row"].to_numpy()
     return Histories(
-        vectors=np.ascontiguousarray(vectors[rows["row"].to_numpy()], dtype=np.float32),
+        vectors=np.ascontiguousarray(vectors[chosen], dtype=np.float32),
         offsets=np.append(begins, rows.height).astype(np.int64),
         user_ids=rows["user_id"].to_numpy()[begins],
         started=rows["started_at"].dt.epoch("s").to_numpy(),
         ended=rows["ended_at"].dt.epoch("s").to_numpy(),
         chunk_ids=rows["chunk_id"].to_numpy(),
+        contexts=None if contexts is None else np.ascontiguousarray(contexts[chosen], dtype=np.float32),
     )

@@ -1,6 +1,7 @@
 """What every evaluation asset starts from: the snapshot's histories and their vectors, per split."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
@@ -23,14 +24,25 @@ class EvaluationInputs:
     chunk_ids: pl.Series
     vectors: np.ndarray  # [n, d] float32
     seed: int
+    contexts: np.ndarray | None = None  # [n, c] float32
 
     @classmethod
     def load(cls, lake: Lake, lance: LanceTables, table: str, seed: int) -> "EvaluationInputs":
         """Of every DataDAO in the current snapshot. Raises FileNotFoundError naming what was not materialised."""
         snapshot = lake.read("training_snapshot")
-        names = snapshot["datadao"].unique().sort().to_list()
-        frame = vector_frame(lance, table, names)
+        frame = vector_frame(lance, table, snapshot["datadao"].unique().sort().to_list())
         return cls(snapshot, frame["chunk_id"], stacked(frame["vector"]), seed)
+
+    @classmethod
+    def of_users(cls, lake: Lake, lance: LanceTables, seed: int) -> "EvaluationInputs":
+        """Item vectors with their contexts: what user embeddings are made from."""
+        items = cls.load(lake, lance, "item_embeddings", seed)
+        return replace(items, contexts=cls.load(lake, lance, "chunk_embeddings", seed).vectors_of(items.chunk_ids))
+
+    def vectors_of(self, chunk_ids: Iterable[str]) -> np.ndarray:
+        """Vectors [n, d] of chunks. Raises KeyError if one has none."""
+        place = dict(zip(self.chunk_ids, range(len(self.chunk_ids)), strict=True))
+        return self.vectors[[place[chunk] for chunk in chunk_ids]]
 
     @property
     def datadaos(self) -> list[str]:
@@ -51,12 +63,7 @@ class EvaluationInputs:
         rows = self.snapshot.filter(pl.col("split") == split)
         if datadao != "all":
             rows = rows.filter(pl.col("datadao") == datadao)
-        return histories_of(rows, self.chunk_ids, self.vectors)
-
-    def of(self, histories: Histories) -> np.ndarray:
-        """Vectors [n_chunks, d] of the chunks of `histories`, in their order."""
-        place = dict(zip(self.chunk_ids, range(len(self.chunk_ids)), strict=True))
-        return self.vectors[[place[chunk] for chunk in histories.chunk_ids]]
+        return histories_of(rows, self.chunk_ids, self.vectors, self.contexts)
 
     def fitted(self) -> Fitted:
         """The baselines, fitted on training users and tuned on validation users."""

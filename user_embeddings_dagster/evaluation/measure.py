@@ -30,7 +30,9 @@ from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
 
 REFERENCE = "whitened_decayed_mean_tuned"
-SPARSE_BASELINES = frozenset({"popularity", "mean_pool", REFERENCE})
+IN_CONTEXT = "whitened_in_context_tuned"
+REFERENCES = (REFERENCE, "decayed_mean_tuned", IN_CONTEXT)
+SPARSE_BASELINES = frozenset({"popularity", "mean_pool", REFERENCE, IN_CONTEXT})
 
 
 class Encoder(Protocol):
@@ -42,7 +44,7 @@ class Encoder(Protocol):
         """Per row: state [n, dimension] and query [n, D] after that chunk."""
         ...
 
-    def targets(self, vectors: np.ndarray) -> np.ndarray:
+    def targets(self, vectors: np.ndarray, contexts: np.ndarray | None = None) -> np.ndarray:
         """Candidates [n, D] in the space of the queries."""
         ...
 
@@ -60,7 +62,7 @@ class SequenceModel:
     def __call__(self, histories: Histories) -> Predictions:
         """Queries after every chunk, candidates, prior."""
         _, queries = self.encoder.encode_positions(_frame(histories))
-        candidates = self.encoder.targets(histories.vectors)
+        candidates = self.encoder.targets(histories.vectors, histories.contexts)
         return Predictions(queries, candidates, self.encoder.prior()[1], self.encoder.version)
 
     def states(self, histories: Histories) -> np.ndarray:
@@ -70,14 +72,15 @@ class SequenceModel:
 
 def _frame(histories: Histories) -> pl.DataFrame:
     """As rows; one user per history, because a person's two DataDAOs are two histories."""
-    return pl.DataFrame(
-        {
-            "user_id": np.char.mod("%09d", histories.history_of_row),
-            "position": histories.positions,
-            "ended_at": pl.Series(histories.ended * 1_000_000).cast(pl.Datetime("us", "UTC")),
-            "vector": pl.Series(histories.vectors).cast(pl.List(pl.Float32)),
-        }
-    )
+    columns = {
+        "user_id": np.char.mod("%09d", histories.history_of_row),
+        "position": histories.positions,
+        "ended_at": pl.Series(histories.ended * 1_000_000).cast(pl.Datetime("us", "UTC")),
+        "vector": pl.Series(histories.vectors).cast(pl.List(pl.Float32)),
+    }
+    if histories.contexts is not None:
+        columns["context"] = pl.Series(histories.contexts).cast(pl.List(pl.Float32))
+    return pl.DataFrame(columns)
 
 
 def measure_item_encoder(
@@ -128,7 +131,7 @@ def measure_sequence_encoders(
                 inputs.scope("sequence_encoder_scores", datadao),
                 histories,
                 predictions,
-                reference=REFERENCE,
+                references=REFERENCES,
                 baseline_names=frozenset(functions),
                 max_queries=max_queries,
             )
@@ -164,7 +167,7 @@ def measure_sparse_users(
 ) -> pl.DataFrame:
     """Next chunk by length of history, over all DataDAOs and within each: some baselines and the sequence encoders."""
     functions = baselines(inputs.fitted(), inputs.seed)
-    chosen = {name: functions[name] for name in sorted(SPARSE_BASELINES)} | dict(models)
+    chosen = {name: functions[name] for name in sorted(SPARSE_BASELINES & functions.keys())} | dict(models)
     parts = []
     for datadao in ("all", *inputs.held_out(split)):
         cases = sparse_cases(inputs.histories(split, datadao), max_queries=max_queries, seed=inputs.seed)
@@ -185,7 +188,7 @@ def compare_datadaos(
     lake: Lake, lance: LanceTables, seed: int, models: Mapping[str, SequenceModel], tuned_version: str
 ) -> pl.DataFrame:
     """Every DataDAO on an equal budget of held-out users, chunks and queries."""
-    inputs = EvaluationInputs.load(lake, lance, "item_embeddings", seed)
+    inputs = EvaluationInputs.of_users(lake, lance, seed)
     held_out = {name: inputs.histories("test", name) for name in inputs.datadaos}
     budget = common_budget(held_out)
     samples = equal_samples(held_out, budget, seed)
@@ -201,8 +204,8 @@ def compare_datadaos(
         statistics=statistics,
         items={
             name: {
-                "untuned": ItemModel(base.of(sample), summaries.of(sample), "base"),
-                "item_encoder": ItemModel(sample.vectors, summaries.of(sample), tuned_version),
+                "untuned": ItemModel(base.vectors_of(sample.chunk_ids), summaries.vectors_of(sample.chunk_ids), "base"),
+                "item_encoder": ItemModel(sample.vectors, summaries.vectors_of(sample.chunk_ids), tuned_version),
             }
             for name, sample in samples.items()
         },

@@ -1,6 +1,6 @@
 """Rows of the scores table: every value with its seed, split hash, candidate set, n and interval (Law 6)."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,14 +106,14 @@ class ScoreSheet:
         measured: Mapping[str, Mapping[str, Values]],
         tasks: Mapping[str, Task],
         versions: Mapping[str, str],
-        compared: Mapping[str, str],
+        compared: Iterable[tuple[str, str]],
     ) -> None:
-        """Means of `measured` ({model: {slice: …}}), then the paired differences of `compared` ({model: base})."""
+        """Means of `measured` ({model: {slice: …}}), then the paired differences of `compared` (model, base)."""
         for name, slices in measured.items():
             for slice_, values in slices.items():
                 candidates, users = tasks[slice_]
                 self.means(name, values, users, slice_=slice_, candidates=candidates, version=versions[name])
-        for name, base in compared.items():
+        for name, base in compared:
             for slice_, values in measured[name].items():
                 candidates, users = tasks[slice_]
                 self.differences(

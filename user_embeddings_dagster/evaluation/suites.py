@@ -5,7 +5,7 @@ by the time since SUBJECT's previous chunk, because the next chunk within minute
 and would pass for knowledge of the person; `after…` by the number of chunks that are known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,7 +89,7 @@ def item_encoder_scores(
         chance = {"all": expected_at_random(everyone, (1, 10)), "same_window": {"recall@1": 1 / rivals.n_candidates}}
         measured[CHANCE] = chance
     versions = {name: model.version for name, model in models.items()} | {CHANCE: "exact"}
-    sheet.write(measured, tasks, versions, {name: base for name in models if name != base and base in models})
+    sheet.write(measured, tasks, versions, [(name, base) for name in models if name != base and base in models])
     return sheet.frame()
 
 
@@ -98,7 +98,7 @@ def sequence_encoder_scores(
     histories: Histories,
     predictions: Mapping[str, Predictions],
     *,
-    reference: str = "whitened_decayed_mean",
+    references: Sequence[str] = ("whitened_decayed_mean",),
     baseline_names: frozenset[str] | set[str] = frozenset(),
     max_queries: int | None = None,
 ) -> pl.DataFrame:
@@ -106,7 +106,7 @@ def sequence_encoder_scores(
 
     A query is every chunk with a chunk before it (a seeded sample of `max_queries` if there are more); candidates
     are all chunks of `histories` but the user's own past. Models that are not in `baseline_names` also get the
-    paired difference to `reference`, the strongest baseline.
+    paired difference to each of `references` that is there.
     """
     gold = sampled(next_chunk_queries(histories), max_queries, scope.seed)
     gaps = np.maximum(histories.started[gold] - histories.ended[gold - 1], 0) if len(gold) else np.zeros(0)
@@ -128,8 +128,9 @@ def sequence_encoder_scores(
                 measured[name][label] = {metric: column[mask] for metric, column in values.items()}
                 tasks[label] = (_candidate_set(histories, ranks, mask, within), users[mask])
     versions = {name: prediction.version for name, prediction in predictions.items()}
-    compared = [n for n in predictions if n not in baseline_names and n != reference and reference in predictions]
-    sheet.write(measured, tasks, versions, dict.fromkeys(compared, reference))
+    bases = [name for name in references if name in predictions]
+    compared = [(name, base) for name in predictions if name not in baseline_names for base in bases if name != base]
+    sheet.write(measured, tasks, versions, compared)
     return sheet.frame()
 
 

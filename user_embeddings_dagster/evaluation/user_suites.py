@@ -104,7 +104,7 @@ def user_matching_scores(
     tasks = {slice_: (f"full:{n}", users[mask]) for slice_, mask in slices.items()}
     versions = {name: model.version for name, model in models.items()} | {CHANCE: "exact"}
     compared = [name for name in models if name != reference and reference in models]
-    sheet.write(measured, tasks, versions, dict.fromkeys(compared, reference))
+    sheet.write(measured, tasks, versions, [(name, reference) for name in compared])
     return sheet.frame()
 
 
@@ -204,5 +204,5 @@ def sparse_user_scores(
             measured[name][slice_] = metrics(ranks)
     versions = {name: model.version for name, model in models.items()}
     compared = [name for name in models if name not in baseline_names | {reference} and reference in models]
-    sheet.write(measured, tasks, versions, dict.fromkeys(compared, reference))
+    sheet.write(measured, tasks, versions, [(name, reference) for name in compared])
     return sheet.frame()

@@ -55,7 +55,11 @@ def with_negatives(pairs: pl.DataFrame, negatives: pl.DataFrame) -> pl.DataFrame
 
 
 def sequences(snapshot: pl.DataFrame, lance: LanceTables, splits: tuple[str, ...] = ("train", "valid")) -> pl.DataFrame:
-    """Histories of item vectors: datadao, user_id, split, position, ended_at, chunk_id, window_id, vector."""
+    """Histories of item vectors: datadao, user_id, split, position, ended_at, chunk_id, window_id, vector, context.
+
+    `context` is the vector of the whole chunk by the frozen text encoder: what the conversation is about, where the
+    item vector is about SUBJECT.
+    """
     names = snapshot["datadao"].unique().sort().to_list()
     return (
         snapshot.filter(pl.col("split").is_in(splits))
@@ -71,5 +75,11 @@ def sequences(snapshot: pl.DataFrame, lance: LanceTables, splits: tuple[str, ...
             "thread_id",
         )
         .join(vector_frame(lance, "item_embeddings", names), on="chunk_id", how="left", validate="1:1")
+        .join(
+            vector_frame(lance, "chunk_embeddings", names).rename({"vector": "context"}),
+            on="chunk_id",
+            how="left",
+            validate="1:1",
+        )
         .sort("datadao", "user_id", "position")
     )
