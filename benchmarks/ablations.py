@@ -29,10 +29,11 @@ import numpy as np
 import polars as pl
 
 from assets.encoders import ItemEncoderConfig, SequenceEncoderConfig
+from assets.partitions import SERVED_DIMENSION
 from resources.text_encoder import TextEncoderResource
 from user_embeddings_dagster.evaluation.baselines import baselines, user_pools
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
-from user_embeddings_dagster.evaluation.measure import SequenceModel
+from user_embeddings_dagster.evaluation.measure import IN_CONTEXT, REFERENCE, SequenceModel
 from user_embeddings_dagster.evaluation.suites import ItemModel, item_encoder_scores, sequence_encoder_scores
 from user_embeddings_dagster.evaluation.user_suites import temporal_halves, user_matching_scores, user_models
 from user_embeddings_dagster.mining.pairs import sequences, training_pairs, with_negatives
@@ -42,7 +43,8 @@ from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
 from user_embeddings_dagster.storage.models import ModelFolder
 
 DEFAULT = "default"
-# Settings by variant, as they stand in config.json; "*negatives" is a kind of `negatives_of_kind` instead.
+# Settings by variant, as they stand in config.json; "*negatives" is a kind of `negatives_of_kind` instead, "*contexts"
+# False leaves the contexts out of the sequences.
 ITEM: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "another seed": {"seed": 1},
@@ -57,7 +59,10 @@ SEQUENCE: dict[str, dict[str, Any]] = {
     "random initial weights, without the pooled history": {"steps": 0, "pooled": False},
     "initial weights": {"steps": 0},
     "without the pooled history": {"pooled": False},
+    "without contexts": {"*contexts": False},
     "attention over a window": {"mixer": "attention"},
+    "attention over everything": {"mixer": "attention", "window": 256},
+    "plain InfoNCE": {"truncation": 0.0},
     "gated recurrence": {"mixer": "recurrence"},
     "no projector": {"projector": False},
     "no time features": {"time_features": False},
@@ -76,7 +81,7 @@ SEQUENCE_COLUMNS = (
     ("same_user", "all", "recall@1"),
     ("same_user", "all", "mrr"),
 )
-REFERENCES = ("untuned", "whitened_decayed_mean_tuned", "whitened_mean")
+REFERENCES = ("untuned", REFERENCE, IN_CONTEXT, "whitened_mean")
 NEGATIVES_PER_CHUNK = 4
 
 
@@ -86,7 +91,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="data root of a finished lineage (only read)")
     parser.add_argument("--only", choices=("item", "sequence"), help="one of the two encoders")
     parser.add_argument("--test", action="store_true", help="score test users: once, for a record")
-    parser.add_argument("--dimension", type=int, default=256, help="of the user state")
+    parser.add_argument("--dimension", type=int, default=int(SERVED_DIMENSION), help="of the user state")
     parser.add_argument("--steps", type=int, help="of every training, in place of the default's")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--work", type=Path, help="folder of the trainings (a temporary one, removed at the end)")
@@ -123,7 +128,8 @@ def item_ablations(
     models = {"untuned": ItemModel(stacked(asked["chunk_vector"]), summaries, "base")}
     notes: dict[str, str] = {}
 
-    def tables(kind: str | None) -> dict[str, pl.DataFrame]:
+    def tables(changed: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
+        kind = changed.get("*negatives")
         return {"pairs": mined if kind is None else negatives_of_kind(mined, kind, settings["seed"])}
 
     for name, output in trained("item_encoder", work, settings, ITEM, tables, notes):
@@ -143,11 +149,15 @@ def sequence_ablations(
     halves = temporal_halves(histories)
     table = sequences(inputs.snapshot, lance)
     settings = {**SequenceEncoderConfig().model_dump(), **base}
-    reference = "whitened_decayed_mean_tuned"
-    predictions = {reference: baselines(fitted, seed)[reference](histories)}
+    functions = baselines(fitted, seed)
+    predictions = {name: functions[name](histories) for name in (REFERENCE, IN_CONTEXT)}
     users = user_models(halves, {"whitened_mean": user_pools(fitted.statistics)["whitened_mean"]})
     notes: dict[str, str] = {}
-    for name, output in trained("sequence_encoder", work, settings, SEQUENCE, lambda _: {"sequences": table}, notes):
+
+    def tables(changed: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
+        return {"sequences": table if changed.get("*contexts", True) else table.drop("context")}
+
+    for name, output in trained("sequence_encoder", work, settings, SEQUENCE, tables, notes):
         model = SequenceModel(SequenceEncoder.load(output))
         predictions[name] = model(histories)
         users |= user_models(halves, {name: model.states}, name)
@@ -178,14 +188,14 @@ def trained(
             continue
         if (
             name != DEFAULT
-            and "*negatives" not in changed
+            and len(own) == len(changed)
             and all(settings.get(k, known.get(k)) == v for k, v in own.items())
         ):
             notes[name] = "is the default"
             continue
         folder = ModelFolder(work / job / "".join(c if c.isalnum() else "_" for c in name))
         print(f"training {job}: {name}", file=sys.stderr, flush=True)
-        folder.write_inputs({**settings, **own}, **tables(changed.get("*negatives")))
+        folder.write_inputs({**settings, **own}, **tables(changed))
         command = [sys.executable, "-P", "-m", f"training.{job}", "--inputs", folder.inputs, "--output", folder.output]
         done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         complete = done.returncode == 0 and folder.complete

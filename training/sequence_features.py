@@ -86,7 +86,7 @@ class States:
     items [M, D]: the chunk that led to the state (the prior for the first). pools [M, 2·D + 2]: decayed mean plus
     weighted mean in the item space, then the person space's mean and the daily rhythm times `MEAN_SCALE`. gaps,
     places [M]: bucket codes. begins [U]: first state of each history; lengths [U]: states of each history. target
-    [M]: row of the chunk that comes next, or -1.
+    [M]: row of the chunk that comes next, or -1. people [n, D]: the chunks in the person space.
     """
 
     items: np.ndarray
@@ -96,6 +96,7 @@ class States:
     begins: np.ndarray
     lengths: np.ndarray
     target: np.ndarray
+    people: np.ndarray
 
 
 def histories_from(sequences: pl.DataFrame) -> tuple[Histories, np.ndarray]:
@@ -206,6 +207,7 @@ def states_of(histories: Histories, space: ItemSpace) -> States:
         begins=begins,
         lengths=lengths,
         target=target,
+        people=people,
     )
 
 

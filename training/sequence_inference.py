@@ -187,8 +187,7 @@ def _sums(histories: Histories, states: States, space: ItemSpace) -> tuple[np.nd
         users = histories.n_histories
         return np.zeros((users, SUMS, len(space.mean)), np.float32), np.zeros((users, RHYTHM), np.float32)
     back = (histories.lengths[histories.history_of_row] - 1 - histories.positions)[:, None]
-    people = space.maps(histories.vectors, histories.contexts)[1]
-    weighted = np.stack([space.decay**back * items, items, people], axis=1)
+    weighted = np.stack([space.decay**back * items, items, states.people], axis=1)
     begins = histories.offsets[:-1]
     return (
         np.add.reduceat(weighted, begins, axis=0, dtype=np.float32),
