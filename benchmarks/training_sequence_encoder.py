@@ -101,7 +101,7 @@ def packed_steps(histories: Histories, steps: int, mixer: str, dimension: int) -
     space = ItemSpace.of_items(np.zeros(D, np.float32), np.eye(D, dtype=np.float32), histories.vectors[0], 0.3, 0.25)
     corpus = corpus_of(histories, states_of(histories, space), histories.chunk_ids, "cpu")
     settings = SequenceSettings(dimension=dimension, seed=0, mixer=mixer, width=WIDTH, layers=LAYERS, heads=HEADS)
-    model = SequenceModel(settings, D).train()
+    model = SequenceModel(settings, D, D).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4)
     mean = USERS * len(histories.vectors) / histories.n_histories
     sampler = Sampler(corpus, 256, round(mean), 0, 0)

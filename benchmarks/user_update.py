@@ -18,13 +18,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from training.sequence_features import ItemSpace
+from training.sequence_features import KEPT_AXES, ItemSpace
 from training.sequence_inference import SequenceEncoder
 from training.sequence_model import SequenceModel, SequenceSettings
 from user_embeddings_dagster.evaluation.ranking import unit
 from user_embeddings_dagster.storage.user_memories import UserMemories
 
 D = 384
+ITEM = round(KEPT_AXES * 2 * D)
 STEPS = 16
 KINDS = {
     "recurrence": {"mixer": "recurrence"},
@@ -38,10 +39,10 @@ def encoder_of(dimension: int, **settings) -> SequenceEncoder:
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     item, context = (np.linalg.qr(rng.standard_normal((D, D)))[0].astype(np.float32) for _ in range(2))
-    axes = np.linalg.qr(rng.standard_normal((2 * D, D)))[0].astype(np.float32)
-    zeros, prior = np.zeros(D, np.float32), unit(rng.standard_normal(D))
+    axes = np.linalg.qr(rng.standard_normal((2 * D, ITEM)))[0].astype(np.float32)
+    zeros, prior = np.zeros(D, np.float32), unit(rng.standard_normal(ITEM))
     space = ItemSpace(zeros, item, zeros, context, axes, prior, 0.3, 0.25)
-    model = SequenceModel(SequenceSettings(dimension=dimension, seed=0, **settings), D)
+    model = SequenceModel(SequenceSettings(dimension=dimension, seed=0, **settings), ITEM, D)
     with torch.no_grad():
         model.output.weight.normal_(std=0.05)
     return SequenceEncoder(model, space, "random")

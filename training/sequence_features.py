@@ -5,9 +5,9 @@ vectors, what SUBJECT says: the mean of a history in it tells people apart. The 
 contexts, what the conversation is about: there a history predicts the next chunk.
 
 Both are rotated to the axes along which a history predicts the next chunk, most predictable first; the item space
-keeps as many as an item vector has coordinates. The axes are the eigenvectors of the symmetrised lagged covariance of
-pooled history and next chunk, as in time-lagged independent component analysis (Molgedey and Schuster, Phys. Rev. Lett.
-72, 3634, 1994). The first d coordinates are then the best d to keep when the state is small.
+leaves out the last quarter. The axes are the eigenvectors of the symmetrised lagged covariance of pooled history and
+next chunk, as in time-lagged independent component analysis (Molgedey and Schuster, Phys. Rev. Lett. 72, 3634, 1994).
+The first d coordinates are then the best d to keep when the state is small.
 """
 
 from dataclasses import dataclass, replace
@@ -31,6 +31,7 @@ TUNING_CHUNKS = 2_000  # validation chunks that decay and mean weight are chosen
 MEAN_SCALE = 8.0
 # Weight of the daily rhythm beside the mean of the items (length 1), chosen by matching halves of training users.
 RHYTHM_WEIGHT = 0.3
+KEPT_AXES = 0.75  # share of the item space's axes: chosen by cross-validation, over every DataDAO
 RHYTHM = 2  # coordinates of the rhythm
 _DAY = 86_400
 GAP_BUCKETS = 28  # log2 of seconds: 2^27 s is 4.3 years
@@ -42,8 +43,8 @@ class ItemSpace:
     """Maps into person space and item space; what the pooled history is made with. All arrays float32.
 
     mean [D], whitening [D, D]: unit((item - mean) @ whitening) is the person space. context_mean [C],
-    context_whitening [C, C], axes [D + C, D]: the two whitened parts side by side, at length 1, times `axes`, is the
-    item space; without contexts (C = 0) it is the person space. prior [D]: the average training user in the item space,
+    context_whitening [C, C], axes [D + C, I]: the two whitened parts side by side, at length 1, times `axes`, is the
+    item space; without contexts (C = 0) it is the person space. prior [I]: the average training user in the item space,
     each user weighing the same.
     """
 
@@ -66,7 +67,7 @@ class ItemSpace:
         return cls(mean, whitening, nothing.ravel(), nothing, axes, prior, decay, mean_weight)
 
     def maps(self, vectors: np.ndarray, contexts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Chunks in item and person space [n, D] each, rows of length 1: from item vectors [n, D], contexts [n, C].
+        """Chunks in item space [n, I] and person space [n, D], rows of length 1, from item vectors and contexts.
 
         Raises ValueError if the contexts that the space was made with are not given.
         """
@@ -83,7 +84,7 @@ class ItemSpace:
 class States:
     """Inputs of the model, one row per state: n chunks have n + 1 states, the first before any chunk.
 
-    items [M, D]: the chunk that led to the state (the prior for the first). pools [M, 2·D + 2]: decayed mean plus
+    items [M, I]: the chunk that led to the state (the prior for the first). pools [M, I + D + 2]: decayed mean plus
     weighted mean in the item space, then the person space's mean and the daily rhythm times `MEAN_SCALE`. gaps,
     places [M]: bucket codes. begins [U]: first state of each history; lengths [U]: states of each history. target
     [M]: row of the chunk that comes next, or -1. people [n, D]: the chunks in the person space.
@@ -153,7 +154,7 @@ def fit_item_space(train: Histories, valid: Histories, ridge: float) -> ItemSpac
                        axes=np.eye(len(whitening) + len(contexts.mean), dtype=np.float32))  # fmt: skip
         tuning = tune_pool(head.with_vectors(wide.maps(head.vectors, head.contexts)[0]))
         both = train.with_vectors(wide.maps(train.vectors, train.contexts)[0])
-        axes = np.ascontiguousarray(_predictive_axes(both, *tuning)[:, : len(whitening)])
+        axes = np.ascontiguousarray(_predictive_axes(both, *tuning)[:, : round(KEPT_AXES * len(wide.axes))])
         space = replace(wide, axes=axes, decay=tuning[0], mean_weight=tuning[1])
     mapped = train.with_vectors(space.maps(train.vectors, train.contexts)[0])
     return replace(space, prior=unit(running_mean(mapped)[train.last_rows].mean(axis=0)))
@@ -173,8 +174,10 @@ def _predictive_axes(white: Histories, decay: float, mean_weight: float) -> np.n
     dimension = white.vectors.shape[1]
     if len(following) == 0:
         return np.eye(dimension, dtype=np.float32)
-    history = pooled(white, decay, mean_weight)
-    lagged = history[following - 1].T.astype(np.float64) @ white.vectors[following] / len(following)
+    # Between each chunk weighing the same, and each person: else a few long histories would choose the axes.
+    weights = 1 / np.sqrt(white.lengths[white.history_of_row[following]])
+    history = pooled(white, decay, mean_weight)[following - 1] * weights[:, None]
+    lagged = history.T.astype(np.float64) @ white.vectors[following] / weights.sum()
     _, axes = np.linalg.eigh((lagged + lagged.T) / 2)
     axes = axes[:, ::-1]
     # An eigenvector's sign is arbitrary: its largest component is made positive on every machine.
@@ -212,15 +215,15 @@ def states_of(histories: Histories, space: ItemSpace) -> States:
 
 
 def pools_of(prediction: np.ndarray, long: np.ndarray, rhythms: np.ndarray) -> np.ndarray:
-    """Pools [n, 2·D + 2]: the baseline's prediction [n, D] in the item space; mean of the items in the person space
+    """Pools [n, I + D + 2]: the baseline's prediction [n, I] in the item space; mean of the items in the person space
     [n, D] (its length plays no part); mean daily rhythm [n, 2]."""
     parts = [prediction, MEAN_SCALE * unit(long), MEAN_SCALE * RHYTHM_WEIGHT * rhythms]
     return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
 
 
 def prior_pools(space: ItemSpace) -> np.ndarray:
-    """Pools [2·D + 2] before any chunk: the average user's prediction, and nothing of the person."""
-    return np.pad(space.prior, (0, len(space.prior) + RHYTHM))
+    """Pools [I + D + 2] before any chunk: the average user's prediction, and nothing of the person."""
+    return np.pad(space.prior, (0, len(space.mean) + RHYTHM))
 
 
 def daily_rhythm(seconds: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from training.sequence_features import (
     prior_pools,
     states_of,
 )
-from training.sequence_memory import SUMS, Memories, advance, from_bytes, inputs_of
+from training.sequence_memory import Memories, advance, from_bytes, inputs_of
 from training.sequence_model import SequenceModel, SequenceSettings
 from user_embeddings_dagster.evaluation.ranking import unit
 from user_embeddings_dagster.storage.manifest import verify
@@ -64,7 +64,7 @@ class SequenceEncoder:
         tensors = load_file(folder / "model.safetensors")
         parts = {name.removeprefix("space."): t.numpy() for name, t in tensors.items() if name.startswith("space.")}
         space = ItemSpace(**parts, decay=described["decay"], mean_weight=described["mean_weight"])
-        model = SequenceModel(SequenceSettings(**described["settings"]), described["item_dimension"])
+        model = SequenceModel(SequenceSettings(**described["settings"]), len(space.prior), len(space.mean))
         model.load_state_dict(
             {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         )
@@ -74,6 +74,11 @@ class SequenceEncoder:
     def dimension(self) -> int:
         """Dimension of the user state."""
         return self.model.dimension
+
+    @property
+    def item_dimension(self) -> int:
+        """Dimension of the item space: of queries and candidates."""
+        return self.model.item_dimension
 
     def encode_users(self, sequences: pl.DataFrame) -> UserStates:
         """State of each user of `sequences` (user_id, position, ended_at, vector, context) after the last chunk.
@@ -116,17 +121,17 @@ class SequenceEncoder:
     @torch.inference_mode()
     def fresh(self, users: int) -> np.ndarray:
         """Memory [users, size] of users without a chunk, to be handed to `advance`."""
-        nothing = np.zeros((users, SUMS, len(self.space.mean)), dtype=np.float32)
         zeros = np.zeros(users, dtype=np.int64)
+        sums = _no_sums(users, self.space)
         items, pools = np.tile(self.space.prior, (users, 1)), np.tile(prior_pools(self.space), (users, 1))
         _, mixers = self.model.step(self.model.fresh(users), inputs_of(self.model, items, pools, zeros, zeros))
-        return Memories(nothing, np.zeros((users, RHYTHM), dtype=np.float32), zeros, zeros, mixers).to_bytes()
+        return Memories(*sums, zeros, zeros, mixers).to_bytes()
 
     def encode_positions(self, sequences: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
         """Per row of `sequences`, in its order: state [n, dimension] and query [n, D] after that chunk."""
         histories, rows = histories_from(sequences)
         state = np.empty((len(rows), self.dimension), dtype=np.float32)
-        query = np.empty((len(rows), len(self.space.mean)), dtype=np.float32)
+        query = np.empty((len(rows), self.item_dimension), dtype=np.float32)
         if len(rows):
             states = states_of(histories, self.space)
             after = np.delete(np.arange(len(states.items)), states.begins)
@@ -159,7 +164,7 @@ class SequenceEncoder:
         """States and projections of the states `keep` (ascending); with `remember` also the mixers' memories there,
         of which there must be one per history."""
         state = np.empty((len(keep), self.dimension), dtype=np.float32)
-        projected = np.empty((len(keep), len(self.space.mean)), dtype=np.float32)
+        projected = np.empty((len(keep), self.item_dimension), dtype=np.float32)
         pieces = np.stack([states.begins, states.lengths], axis=1)
         ends = np.cumsum(states.lengths)
         memories, begin = [], 0
@@ -180,16 +185,22 @@ class SequenceEncoder:
         return state, projected, [torch.cat(parts) for parts in blocks]
 
 
-def _sums(histories: Histories, states: States, space: ItemSpace) -> tuple[np.ndarray, np.ndarray]:
-    """`Memories.sums` [U, 3, D] and sum of the rhythms [U, 2] of each history, as adding chunk by chunk gives them."""
+def _sums(histories: Histories, states: States, space: ItemSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`sums`, `people` and `rhythms` of the memory of each history, as adding chunk by chunk gives them."""
     items = np.delete(states.items, states.begins, axis=0)
     if len(items) == 0:
-        users = histories.n_histories
-        return np.zeros((users, SUMS, len(space.mean)), np.float32), np.zeros((users, RHYTHM), np.float32)
+        return _no_sums(histories.n_histories, space)
     back = (histories.lengths[histories.history_of_row] - 1 - histories.positions)[:, None]
-    weighted = np.stack([space.decay**back * items, items, states.people], axis=1)
-    begins = histories.offsets[:-1]
-    return (
-        np.add.reduceat(weighted, begins, axis=0, dtype=np.float32),
-        np.add.reduceat(daily_rhythm(histories.ended), begins, axis=0, dtype=np.float32),
-    )
+    weighted = np.stack([space.decay**back * items, items], axis=1)
+
+    def total(rows: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(rows, histories.offsets[:-1], axis=0, dtype=np.float32)
+
+    return total(weighted), total(states.people), total(daily_rhythm(histories.ended))
+
+
+def _no_sums(users: int, space: ItemSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same of users without chunks."""
+    shapes = ((users, 2, len(space.prior)), (users, len(space.mean)), (users, RHYTHM))
+    sums, people, rhythms = (np.zeros(shape, dtype=np.float32) for shape in shapes)
+    return sums, people, rhythms

@@ -1,21 +1,21 @@
 """The sequence encoder's network: a small causal residual over the whitened, pooled history.
 
-With z in the item space of `sequence_features` (whitened, most predictable axes first) and d the dimension
-of the user state:
+With z in the item space of `sequence_features` (whitened, I most predictable axes first), p in its person space (D
+axes) and d the dimension of the user state:
 
-    s_t = recent_t + w · mean_t                  the tuned whitened baseline, D coordinates
-    m_t = `MEAN_SCALE` · (mean_t, rhythm_t)      what tells people apart: items and hours of the day, D + 2 coordinates
+    s_t = recent_t + w · mean_t                  the tuned whitened baseline, I coordinates
+    m_t = `MEAN_SCALE` · (mean of p, rhythm_t)   what tells people apart: items and hours of the day, D + 2 coordinates
     h_t = mixers(z_1 … z_t, s_t, time gaps)      causal, inner width at most 256
     c_t = first d coordinates of (s_t, m_t, 0 …) + g · O h_t         the user state
-    q_t = c_t as D coordinates + ΔP c_t          the projector, from the state's space to the item space
+    q_t = c_t as I coordinates + ΔP c_t          the projector, from the state's space to the item space
 
-O and ΔP start at zero, so that before training q_t is the whitened baseline exactly (D ≤ d) or its d most
-predictable coordinates (d < D), and c_t keeps the distances between pooled histories: a transformer's bare
+O and ΔP start at zero, so that before training q_t is the whitened baseline exactly (I ≤ d) or its d most
+predictable coordinates (d < I), and c_t keeps the distances between pooled histories: a transformer's bare
 last state is a poor user embedding. Training can only add to this, and weight decay pulls it back there.
 
 The mixers are a transformer's attention over a window, or a gated linear recurrence; with either, everything
 that the next chunk needs is a memory of constant size (see `sequence_mixers`, `sequence_memory`). The inner width
-does not grow with d: d = 4096 costs one matrix [width, d] and one [d, D] more than d = 64.
+does not grow with d: d = 4096 costs one matrix [width, d] and one [d, I] more than d = 64.
 """
 
 from dataclasses import dataclass, fields
@@ -98,7 +98,7 @@ class SequenceSettings:
 class Inputs:
     """Packed states of whole histories (or pieces of them), one after the other.
 
-    items [M, D], pools [M, 2·D + 2], gaps and places [M] (codes), since [M]: place in the history or piece, from 0.
+    items [M, I], pools [M, I + D + 2], gaps and places [M] (codes), since [M]: place in the history or piece, from 0.
     """
 
     items: torch.Tensor
@@ -143,12 +143,17 @@ class Block(nn.Module):
 
 
 class SequenceModel(nn.Module):
-    """States c_t [.., dimension] and projections q_t [.., item_dimension]; see the module's formulas."""
+    """States c_t [.., dimension] and projections q_t [.., item_dimension]; see the module's formulas.
 
-    def __init__(self, settings: SequenceSettings, item_dimension: int) -> None:
+    `item_dimension` I and `person_dimension` D of `sequence_features.ItemSpace`.
+    """
+
+    def __init__(self, settings: SequenceSettings, item_dimension: int, person_dimension: int) -> None:
         super().__init__()
         width, dimension = settings.inner_width, settings.dimension
-        self.settings, self.dimension, self.item_dimension = settings, dimension, item_dimension
+        self.settings, self.dimension = settings, dimension
+        self.item_dimension, self.person_dimension = item_dimension, person_dimension
+        pools = item_dimension + person_dimension + RHYTHM
         self.input = nn.Linear(2 * item_dimension, width)
         self.gap, self.place = nn.Embedding(GAP_BUCKETS, width), nn.Embedding(PLACE_BUCKETS, width)
         self.blocks = nn.ModuleList(Block(settings) for _ in range(settings.layers))
@@ -158,23 +163,22 @@ class SequenceModel(nn.Module):
         self.projector = nn.Linear(dimension, item_dimension, bias=False)
         # What tells people apart is large in the state, for distances; the projector sees the mean at length two.
         scale = torch.ones(dimension)
-        scale[item_dimension : 2 * item_dimension + RHYTHM] = MEAN_SCALE / 2
+        scale[item_dimension:pools] = MEAN_SCALE / 2
         self.register_buffer("scale", scale, persistent=False)
         nn.init.normal_(self.gap.weight, std=0.02)
         nn.init.normal_(self.place.weight, std=0.02)
         if settings.pooled:
-            self._start_at_the_baseline()
+            self._start_at_the_baseline(beyond=dimension - pools)
         if not settings.projector:
             nn.init.zeros_(self.projector.weight)
             self.projector.requires_grad_(False)
 
-    def _start_at_the_baseline(self) -> None:
+    def _start_at_the_baseline(self, beyond: int) -> None:
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
         nn.init.zeros_(self.projector.weight)
         # Coordinates beyond the pools are zero at the start whatever the projector does with them; it must do
         # something, or no gradient would ever reach them.
-        beyond = self.dimension - 2 * self.item_dimension - RHYTHM
         if beyond > 0:
             nn.init.normal_(self.projector.weight[:, -beyond:], std=self.dimension**-0.5)
 

@@ -39,7 +39,7 @@ def train(job: Job) -> None:
         name: corpus_of(histories, states_of(histories, space), windows, device)
         for name, (histories, windows) in splits.items()
     }
-    model = SequenceModel(settings, len(space.mean)).to(device)
+    model = SequenceModel(settings, len(space.prior), len(space.mean)).to(device)
     trainer = Trainer(job, settings, model, space, corpora, splits["valid"][0])
     metadata = trainer.run()
     version = save_encoder(job.result, model, settings, space, metadata)
@@ -229,7 +229,8 @@ def save_encoder(
     described = {
         "format": FORMAT,
         "settings": asdict(settings),
-        "item_dimension": len(space.mean),
+        "item_dimension": len(space.prior),
+        "person_dimension": len(space.mean),
         "context_dimension": len(space.context_mean),
         "decay": space.decay,
         "mean_weight": space.mean_weight,

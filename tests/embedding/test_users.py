@@ -29,7 +29,7 @@ class Summing:
     """A sequence encoder whose state is the sum of (position + 1) · vector: order and every chunk matter."""
 
     def __init__(self, version="v1", dimension=4):
-        self.version, self.dimension = version, dimension
+        self.version, self.dimension, self.item_dimension = version, dimension, 3
         self.encoded: list[str] = []
         self.steps = 0
 

@@ -5,7 +5,7 @@ import torch
 
 from training.sequence_features import RHYTHM, fit_item_space, histories_from
 from training.sequence_inference import SequenceEncoder
-from training.sequence_memory import SUMS, from_bytes
+from training.sequence_memory import from_bytes
 from training.sequence_model import SequenceModel, SequenceSettings
 
 KINDS = {"recurrence": {}, "attention": {"mixer": "attention", "window": 8}}
@@ -21,7 +21,9 @@ def _encoder(frame, dimension=40, **settings):
     parts = {name: histories_from(frame.filter(pl.col("split") == name))[0] for name in ("train", "valid")}
     space = fit_item_space(parts["train"], parts["valid"], ridge=0.1)
     torch.manual_seed(0)
-    model = SequenceModel(SequenceSettings(dimension=dimension, seed=0, heads=2, **settings), len(space.mean))
+    model = SequenceModel(
+        SequenceSettings(dimension=dimension, seed=0, heads=2, **settings), len(space.prior), len(space.mean)
+    )
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
@@ -42,7 +44,7 @@ def _split(frame, n):
 def _advanced(encoder, memory, rest, ids):
     """Memory, state and query of each user after the chunks of `rest`, one at a time."""
     state = np.zeros((len(ids), encoder.dimension), dtype=np.float32)
-    query = np.zeros((len(ids), len(encoder.space.mean)), dtype=np.float32)
+    query = np.zeros((len(ids), encoder.item_dimension), dtype=np.float32)
     for step in rest.partition_by("position", maintain_order=True):
         rows = np.searchsorted(ids, step["user_id"].to_numpy())
         vectors = np.stack(step["vector"].to_list()).astype(np.float32)
@@ -77,7 +79,7 @@ def test_a_memory_that_lost_its_mixers_is_caught(encoder, frame):
     first, rest = _split(frame, 6)
     before = encoder.encode_users(first)
     memory = before.memory.copy()
-    memory[:, 16 + 4 * (SUMS * 16 + RHYTHM) :] = 0
+    memory[:, 16 + 4 * (2 * encoder.item_dimension + 16 + RHYTHM) :] = 0
     _, state, _ = _advanced(encoder, memory, rest, before.user_ids)
     assert np.abs(state - encoder.encode_users(pl.concat([first, rest])).state).max() > 1e-3
 
@@ -91,8 +93,8 @@ def test_a_memory_has_one_size_at_any_length(encoder, frame, samples):
 @pytest.mark.parametrize("settings", [{}, {"mixer": "attention"}])
 def test_the_memory_of_a_platforms_encoder_is_small(frame, settings):
     """At most 256 kB a user, for the widest state and MiniLM's 384 dimensions."""
-    model = SequenceModel(SequenceSettings(dimension=4096, seed=0, **settings), 384)
-    size = 16 + 4 * (SUMS * 384 + RHYTHM + sum(part[0].numel() for part in model.fresh(1)))
+    model = SequenceModel(SequenceSettings(dimension=4096, seed=0, **settings), 576, 384)
+    size = 16 + 4 * (2 * 576 + 384 + RHYTHM + sum(part[0].numel() for part in model.fresh(1)))
     assert size + 4 * 4096 <= 256_000
 
 

@@ -40,7 +40,7 @@ def space(histories):
 def _encoder(space, dimension, random_weights=False, mixer="recurrence", **settings):
     torch.manual_seed(0)
     settings = {"dimension": dimension, "seed": 0, "heads": 2, "mixer": mixer} | settings
-    model = SequenceModel(SequenceSettings(**settings), len(space.mean))
+    model = SequenceModel(SequenceSettings(**settings), len(space.prior), len(space.mean))
     if random_weights:  # as after training: nothing is zero
         with torch.no_grad():
             for parameter in model.parameters():
@@ -82,8 +82,8 @@ def test_with_contexts_it_is_the_baseline_in_context(in_context):
     np.testing.assert_allclose(items @ items.T, baseline.candidates @ baseline.candidates.T, atol=1e-5)
     assert (space.decay, space.mean_weight) == fitted.tuning.in_context
     kept, _ = space.maps(histories["valid"].vectors, histories["valid"].contexts)
-    assert kept.shape[1] == 16 < items.shape[1] == 28
-    np.testing.assert_allclose(kept, unit(items[:, :16]), atol=1e-5)
+    assert kept.shape[1] == 21 < items.shape[1] == 28
+    np.testing.assert_allclose(kept, unit(items[:, :21]), atol=1e-5)
 
 
 def _predictive_axes_of(train, space):
@@ -98,8 +98,8 @@ def test_the_mean_of_a_person_is_of_the_items_alone(in_context):
     encoder = _encoder(space, 64)
     other = frame.with_columns(pl.col("context").list.eval(-pl.element()))
     state, changed = encoder.encode_users(frame).state, encoder.encode_users(other).state
-    assert np.array_equal(state[:, 16:], changed[:, 16:])
-    assert np.abs(state[:, :16] - changed[:, :16]).max() > 0.1
+    assert np.array_equal(state[:, 21:], changed[:, 21:])
+    assert np.abs(state[:, :21] - changed[:, :21]).max() > 0.1
 
 
 def test_contexts_that_an_encoder_reads_must_be_there(in_context):

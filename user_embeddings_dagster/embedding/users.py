@@ -51,6 +51,11 @@ class Encoder(Protocol):
         """Of the user state."""
         ...
 
+    @property
+    def item_dimension(self) -> int:
+        """Of the projections."""
+        ...
+
     def encode_users(self, sequences: pl.DataFrame) -> States:
         """States of whole histories (user_id, position, ended_at, vector, context)."""
         ...
@@ -138,7 +143,8 @@ def update_users(lake: Lake, lance: LanceTables, memories: UserMemories, datadao
     same rows again.
     """
     histories = user_histories(lake, lance, datadao)
-    if lance.dimension(datadao, TABLE) not in (None, encoder.dimension):
+    widths = lance.dimension(datadao, TABLE), lance.dimension(datadao, TABLE, "projected")
+    if widths not in ((None, None), (encoder.dimension, encoder.item_dimension)):
         lance.drop(datadao, TABLE)
     users = plan(histories, memories.known(encoder.version), _present(lance, datadao, encoder.version))
     parts = [_encode(encoder, lance, datadao, histories, users.filter(action=ENCODED))]

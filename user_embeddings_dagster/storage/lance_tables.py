@@ -128,9 +128,9 @@ class LanceTables:
             folder.rename(dropped)
             shutil.rmtree(dropped)
 
-    def dimension(self, datadao: str, table: str) -> int | None:
+    def dimension(self, datadao: str, table: str, column: str = "vector") -> int | None:
         """Length of the table's vectors, or None if there is no table."""
-        return self.open(datadao, table).schema.field("vector").type.list_size if self.exists(datadao, table) else None
+        return self.open(datadao, table).schema.field(column).type.list_size if self.exists(datadao, table) else None
 
     def count(self, datadao: str, table: str) -> int:
         """Rows in the table; 0 if there is no table."""
