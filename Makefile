@@ -40,7 +40,7 @@ CORPORA ?= zig='telegram/zig*.zip' ubuntu='telegram/ubuntu*.zip' telegram='teleg
 	chatgpt='chatgpt/*' pushshift='reddit/R[CS]_*' reddit='reddit/*.csv'
 real: install
 	@test -n "$(DATA)" || { echo 'usage: make real DATA=/path/to/exports'; exit 2; }
-	$(BIN)/user-embeddings --data data-real real --exports $(DATA) $(CORPORA)
+	$(BIN)/user-embeddings --data data-real real --exports $(DATA) $(if $(CONFIG),--config $(CONFIG)) $(CORPORA)
 
 crash-test: install
 	$(BIN)/python -m benchmarks.crash

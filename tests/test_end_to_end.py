@@ -15,6 +15,7 @@ from user_embeddings_dagster.storage.score_table import ScoreTable
 DATADAOS = {"chatgpt", "pushshift", "reddit", "telegram"}
 FAST = {
     "masked_chunks": {"max_chunks_per_user": 6},
+    "masked_chunks:pushshift": {"max_chunks_per_user": 5},
     "item_encoder": {"steps": 4, "batch_size": 16},
     "sequence_encoder": {"steps": 10},
 }
@@ -42,6 +43,12 @@ def platform(tmp_path_factory) -> tuple[Layout, list, dict[str, Stored], list, d
 def test_every_run_succeeds(platform):
     _, first, _, second, _ = platform
     assert [run for run in first + second if not run.success] == []
+
+
+def test_settings_of_an_asset_may_differ_by_partition(platform):
+    lake = Lake(platform[0].root)
+    most = {d: lake.read("masked_chunks", d)["user_id"].value_counts()["count"].max() for d in DATADAOS}
+    assert most == dict.fromkeys(DATADAOS, 6) | {"pushshift": 5}
 
 
 def test_every_stage_of_every_datadao_has_rows(platform):

@@ -1,6 +1,7 @@
 """Command line: `user-embeddings demo | real | samples | scores | trace | dev`."""
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -50,6 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
     real.add_argument("--exports", type=Path, required=True, help="folder that the patterns are relative to")
     real.add_argument("corpora", nargs="+", metavar="DATADAO=PATTERN", help="e.g. zig=telegram/zig*.zip")
     real.add_argument("--dimensions", nargs="+", default=["64", "256", "1024"])
+    real.add_argument(
+        "--config", type=Path, help='JSON, settings by "asset" or "asset:partition", in place of the default caps'
+    )
 
     commands.add_parser("scores", help="print the scores table")
     trace = commands.add_parser("trace", help="where one raw record went: its message, its chunks, the scores")
@@ -95,6 +99,11 @@ def _real(options: argparse.Namespace, layout: Layout) -> int:
     if not options.exports.is_dir():
         print(f"{options.exports}: no such folder", file=sys.stderr)
         return 2
+    try:
+        config = REAL_CONFIG if options.config is None else _config(options.config)
+    except (OSError, ValueError) as error:
+        print(f"{options.config}: {error}", file=sys.stderr)
+        return 2
     linked = 0
     for corpus in options.corpora:
         name, _, pattern = corpus.partition("=")
@@ -113,7 +122,20 @@ def _real(options: argparse.Namespace, layout: Layout) -> int:
     if not linked:
         print(f"{options.exports}: none of the patterns matches a file", file=sys.stderr)
         return 2
-    return _run(layout, options.dimensions, REAL_CONFIG)
+    return _run(layout, options.dimensions, config)
+
+
+def _config(path: Path) -> dict[str, dict[str, object]]:
+    """Settings by asset. Raises ValueError unless they are an object of objects under names of assets."""
+    from user_embeddings_dagster.definitions import defs
+
+    config = json.loads(path.read_text())
+    assets = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    if not isinstance(config, dict) or not all(isinstance(settings, dict) for settings in config.values()):
+        raise ValueError("settings must be an object of objects")
+    if unknown := sorted(name for name in config if name.partition(":")[0] not in assets):
+        raise ValueError(f"no assets: {unknown}")
+    return config
 
 
 def _run(layout: Layout, dimensions, ops) -> int:

@@ -67,8 +67,8 @@ def run_lineage(
 ) -> list[StageRun]:
     """Everything, in order: prepare each DataDAO, train, embed items, train each dimension, embed users, evaluate.
 
-    `ops` is Dagster run config by asset name. A DataDAO whose preparation fails is left out and reported; a failed
-    training or evaluation stops the run there.
+    `ops` is Dagster run config by asset name, or by "asset:partition" for what differs in one. A DataDAO whose
+    preparation fails is left out and reported; a failed training or evaluation stops the run there.
     """
     runs: list[StageRun] = []
 
@@ -78,7 +78,10 @@ def run_lineage(
         definition = defs.resolve_job_def(job)
         nodes = {node.name for node in definition.all_node_defs}
         config = {
-            "ops": {name: {"config": dict(value)} for name, value in ops.items() if name in nodes},
+            "ops": {
+                name: {"config": {**ops.get(name, {}), **ops.get(f"{name}:{partition}", {})}}
+                for name in {asset.partition(":")[0] for asset in ops} & nodes
+            },
             "loggers": {"console": {"config": {"log_level": "INFO"}}},
         }
         result = definition.execute_in_process(
