@@ -17,5 +17,6 @@ datadaos = dg.DynamicPartitionsDefinition(name=DATADAO)
 DIMENSIONS = ("64", "128", "256", "512", "1024", "2048", "4096")
 dimensions = dg.StaticPartitionsDefinition(list(DIMENSIONS))
 
-# The dimension whose states are served as user embeddings: the smallest with room for both pools of 384 dimensions.
+# The dimension whose states are served as user embeddings: the smallest with room for what predicts the next chunk (768
+# axes: item vectors and contexts) and for most of what tells people apart (2 + 384).
 SERVED_DIMENSION = "1024"

@@ -18,14 +18,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from training.sequence_features import KEPT_AXES, ItemSpace
+from training.sequence_features import ItemSpace
 from training.sequence_inference import SequenceEncoder
 from training.sequence_model import SequenceModel, SequenceSettings
 from user_embeddings_dagster.evaluation.ranking import unit
 from user_embeddings_dagster.storage.user_memories import UserMemories
 
 D = 384
-ITEM = round(KEPT_AXES * 2 * D)
+ITEM = 2 * D
 STEPS = 16
 KINDS = {
     "recurrence": {"mixer": "recurrence"},

@@ -4,10 +4,10 @@ Two spaces, both whitened (mean and covariance of training users' vectors taken 
 vectors, what SUBJECT says: the mean of a history in it tells people apart. The item space holds item vectors beside
 contexts, what the conversation is about: there a history predicts the next chunk.
 
-Both are rotated to the axes along which a history predicts the next chunk, most predictable first; the item space
-leaves out the last quarter. The axes are the eigenvectors of the symmetrised lagged covariance of pooled history and
-next chunk, as in time-lagged independent component analysis (Molgedey and Schuster, Phys. Rev. Lett. 72, 3634, 1994).
-The first d coordinates are then the best d to keep when the state is small.
+Both are rotated to the axes along which a history predicts the next chunk, most predictable first: the first d
+coordinates are the best d to keep when the state is small. The axes are the eigenvectors of the symmetrised lagged
+covariance of pooled history and next chunk, as in time-lagged independent component analysis (Molgedey and Schuster,
+Phys. Rev. Lett. 72, 3634, 1994).
 """
 
 from dataclasses import dataclass, replace
@@ -25,13 +25,12 @@ from user_embeddings_dagster.evaluation.baselines import (
 from user_embeddings_dagster.evaluation.histories import Histories
 from user_embeddings_dagster.evaluation.ranking import unit
 
-TUNING_CHUNKS = 2_000  # validation chunks that decay and mean weight are chosen on
+TUNING_CHUNKS = 3_000  # validation chunks that decay and mean weight are chosen on
 # Weight of the plain mean beside the prediction, where the state has room for both: the mean tells people apart
 # better (same-user matching), the decayed mean predicts the next chunk better.
 MEAN_SCALE = 8.0
 # Weight of the daily rhythm beside the mean of the items (length 1), chosen by matching halves of training users.
 RHYTHM_WEIGHT = 0.3
-KEPT_AXES = 0.75  # share of the item space's axes: chosen by cross-validation, over every DataDAO
 RHYTHM = 2  # coordinates of the rhythm
 _DAY = 86_400
 GAP_BUCKETS = 28  # log2 of seconds: 2^27 s is 4.3 years
@@ -43,9 +42,9 @@ class ItemSpace:
     """Maps into person space and item space; what the pooled history is made with. All arrays float32.
 
     mean [D], whitening [D, D]: unit((item - mean) @ whitening) is the person space. context_mean [C],
-    context_whitening [C, C], axes [D + C, I]: the two whitened parts side by side, at length 1, times `axes`, is the
-    item space; without contexts (C = 0) it is the person space. prior [I]: the average training user in the item space,
-    each user weighing the same.
+    context_whitening [C, C], axes [I, I] with I = D + C: the two whitened parts side by side, at length 1, times
+    `axes`, is the item space; without contexts (C = 0) it is the person space. prior [I]: the average training user in
+    the item space, each user weighing the same.
     """
 
     mean: np.ndarray
@@ -85,7 +84,7 @@ class States:
     """Inputs of the model, one row per state: n chunks have n + 1 states, the first before any chunk.
 
     items [M, I]: the chunk that led to the state (the prior for the first). pools [M, I + D + 2]: decayed mean plus
-    weighted mean in the item space, then the person space's mean and the daily rhythm times `MEAN_SCALE`. gaps,
+    weighted mean in the item space, then the daily rhythm and the person space's mean times `MEAN_SCALE`. gaps,
     places [M]: bucket codes. begins [U]: first state of each history; lengths [U]: states of each history. target
     [M]: row of the chunk that comes next, or -1. people [n, D]: the chunks in the person space.
     """
@@ -154,8 +153,7 @@ def fit_item_space(train: Histories, valid: Histories, ridge: float) -> ItemSpac
                        axes=np.eye(len(whitening) + len(contexts.mean), dtype=np.float32))  # fmt: skip
         tuning = tune_pool(head.with_vectors(wide.maps(head.vectors, head.contexts)[0]))
         both = train.with_vectors(wide.maps(train.vectors, train.contexts)[0])
-        axes = np.ascontiguousarray(_predictive_axes(both, *tuning)[:, : round(KEPT_AXES * len(wide.axes))])
-        space = replace(wide, axes=axes, decay=tuning[0], mean_weight=tuning[1])
+        space = replace(wide, axes=_predictive_axes(both, *tuning), decay=tuning[0], mean_weight=tuning[1])
     mapped = train.with_vectors(space.maps(train.vectors, train.contexts)[0])
     return replace(space, prior=unit(running_mean(mapped)[train.last_rows].mean(axis=0)))
 
@@ -217,7 +215,7 @@ def states_of(histories: Histories, space: ItemSpace) -> States:
 def pools_of(prediction: np.ndarray, long: np.ndarray, rhythms: np.ndarray) -> np.ndarray:
     """Pools [n, I + D + 2]: the baseline's prediction [n, I] in the item space; mean of the items in the person space
     [n, D] (its length plays no part); mean daily rhythm [n, 2]."""
-    parts = [prediction, MEAN_SCALE * unit(long), MEAN_SCALE * RHYTHM_WEIGHT * rhythms]
+    parts = [prediction, MEAN_SCALE * RHYTHM_WEIGHT * rhythms, MEAN_SCALE * unit(long)]
     return np.concatenate(parts, axis=1, dtype=np.float32, casting="same_kind")
 
 

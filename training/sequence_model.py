@@ -1,10 +1,10 @@
 """The sequence encoder's network: a small causal residual over the whitened, pooled history.
 
-With z in the item space of `sequence_features` (whitened, I most predictable axes first), p in its person space (D
-axes) and d the dimension of the user state:
+With z in the item space of `sequence_features` (I axes, most predictable first), p in its person space (D axes, the
+same) and d the dimension of the user state:
 
     s_t = recent_t + w · mean_t                  the tuned whitened baseline, I coordinates
-    m_t = `MEAN_SCALE` · (mean of p, rhythm_t)   what tells people apart: items and hours of the day, D + 2 coordinates
+    m_t = `MEAN_SCALE` · (rhythm_t, mean of p)   what tells people apart: hours of the day and items, 2 + D coordinates
     h_t = mixers(z_1 … z_t, s_t, time gaps)      causal, inner width at most 256
     c_t = first d coordinates of (s_t, m_t, 0 …) + g · O h_t         the user state
     q_t = c_t as I coordinates + ΔP c_t          the projector, from the state's space to the item space

@@ -93,8 +93,8 @@ def test_a_memory_has_one_size_at_any_length(encoder, frame, samples):
 @pytest.mark.parametrize("settings", [{}, {"mixer": "attention"}])
 def test_the_memory_of_a_platforms_encoder_is_small(frame, settings):
     """At most 256 kB a user, for the widest state and MiniLM's 384 dimensions."""
-    model = SequenceModel(SequenceSettings(dimension=4096, seed=0, **settings), 576, 384)
-    size = 16 + 4 * (2 * 576 + 384 + RHYTHM + sum(part[0].numel() for part in model.fresh(1)))
+    model = SequenceModel(SequenceSettings(dimension=4096, seed=0, **settings), 768, 384)
+    size = 16 + 4 * (2 * 768 + 384 + RHYTHM + sum(part[0].numel() for part in model.fresh(1)))
     assert size + 4 * 4096 <= 256_000
 
 

@@ -1,11 +1,9 @@
-from dataclasses import replace
-
 import numpy as np
 import polars as pl
 import pytest
 import torch
 
-from training import sequence_features, sequence_mixers
+from training import sequence_mixers
 from training.sequence_batches import Sampler, corpus_of, epoch_batches, segments
 from training.sequence_features import fit_item_space, histories_from, states_of
 from training.sequence_inference import SequenceEncoder
@@ -73,23 +71,16 @@ def in_context(samples):
 
 
 def test_with_contexts_it_is_the_baseline_in_context(in_context):
-    """C34: but for the least predictable axes, which the item space leaves out."""
-    _, histories, space = in_context
+    """C34: training starts there, exactly."""
+    frame, histories, space = in_context
     fitted = fit_baselines(histories["train"], histories["valid"])
     baseline = baselines(fitted)["whitened_in_context_tuned"](histories["valid"])
-    everything = replace(space, axes=_predictive_axes_of(histories["train"], space))
-    items, _ = everything.maps(histories["valid"].vectors, histories["valid"].contexts)
-    np.testing.assert_allclose(items @ items.T, baseline.candidates @ baseline.candidates.T, atol=1e-5)
-    assert (space.decay, space.mean_weight) == fitted.tuning.in_context
-    kept, _ = space.maps(histories["valid"].vectors, histories["valid"].contexts)
-    assert kept.shape[1] == 21 < items.shape[1] == 28
-    np.testing.assert_allclose(kept, unit(items[:, :21]), atol=1e-5)
-
-
-def _predictive_axes_of(train, space):
-    wide = replace(space, axes=np.eye(28, dtype=np.float32))
-    both = train.with_vectors(wide.maps(train.vectors, train.contexts)[0])
-    return sequence_features._predictive_axes(both, space.decay, space.mean_weight)
+    part = frame.filter(split="valid")
+    encoder, rows = _encoder(space, 32), histories_from(part)[1]
+    _, queries = encoder.encode_positions(part)
+    candidates = encoder.targets(histories["valid"].vectors, histories["valid"].contexts)
+    expected = unit(baseline.queries) @ baseline.candidates.T
+    np.testing.assert_allclose(queries[rows] @ candidates.T, expected, atol=3e-6)
 
 
 def test_the_mean_of_a_person_is_of_the_items_alone(in_context):
@@ -98,8 +89,8 @@ def test_the_mean_of_a_person_is_of_the_items_alone(in_context):
     encoder = _encoder(space, 64)
     other = frame.with_columns(pl.col("context").list.eval(-pl.element()))
     state, changed = encoder.encode_users(frame).state, encoder.encode_users(other).state
-    assert np.array_equal(state[:, 21:], changed[:, 21:])
-    assert np.abs(state[:, :21] - changed[:, :21]).max() > 0.1
+    assert np.array_equal(state[:, 28:], changed[:, 28:])
+    assert np.abs(state[:, :28] - changed[:, :28]).max() > 0.1
 
 
 def test_contexts_that_an_encoder_reads_must_be_there(in_context):
