@@ -51,7 +51,7 @@ ITEM: dict[str, dict[str, Any]] = {
     "no hard negatives": {"negatives": 0},
     "random negatives": {"*negatives": "random"},
     "negatives of the same window": {"*negatives": "window"},
-    "LoRA in every layer": {"top_layers": None},
+    "LoRA in the top three layers": {"top_layers": 3},
 }
 SEQUENCE: dict[str, dict[str, Any]] = {
     DEFAULT: {},
