@@ -69,6 +69,7 @@ SEQUENCE: dict[str, dict[str, Any]] = {
     "same-user negatives: none": {"same_user_negatives": "none"},
     "same-user negatives: future": {"same_user_negatives": "future"},
     "same-user negatives: all": {"same_user_negatives": "all"},
+    "negatives of every DataDAO": {"negatives_across_datadaos": True},
     "no negatives of the same time": {"matched_share": 0.0},
     "half the loss on negatives of the same time": {"matched_share": 0.5},
 }

@@ -99,7 +99,9 @@ def packed_steps(histories: Histories, steps: int, mixer: str, dimension: int) -
     """Ours: packed histories of as many chunks as `USERS` users have on average."""
     torch.manual_seed(0)
     space = ItemSpace.of_items(np.zeros(D, np.float32), np.eye(D, dtype=np.float32), histories.vectors[0], 0.3, 0.25)
-    corpus = corpus_of(histories, states_of(histories, space), histories.chunk_ids, "cpu")
+    corpus = corpus_of(
+        histories, states_of(histories, space), histories.chunk_ids, np.zeros(len(histories.vectors)), "cpu"
+    )
     settings = SequenceSettings(dimension=dimension, seed=0, mixer=mixer, width=WIDTH, layers=LAYERS, heads=HEADS)
     model = SequenceModel(settings, D, D).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-4)

@@ -29,6 +29,7 @@ class Keys:
     windows: torch.Tensor
     positions: torch.Tensor
     times: torch.Tensor
+    datadaos: torch.Tensor
 
     def take(self, rows: torch.Tensor) -> "Keys":
         """The keys of some rows."""
@@ -38,6 +39,7 @@ class Keys:
             self.windows[rows],
             self.positions[rows],
             self.times[rows],
+            self.datadaos[rows],
         )
 
 
@@ -74,16 +76,22 @@ def generalised(losses: torch.Tensor, q: float) -> torch.Tensor:
     return losses if q == 0 else -torch.expm1(-q * losses) / q
 
 
-def negatives_of(positives: torch.Tensor, keys: Keys, same_user: str = "future") -> torch.Tensor:
+def negatives_of(
+    positives: torch.Tensor, keys: Keys, same_user: str = "future", across_datadaos: bool = False
+) -> torch.Tensor:
     """Which keys are negatives of the queries whose positives are rows `positives` [Q] of `keys`: [Q, K].
 
     Never negatives: the positive; chunks cut from the positive's window (the same conversation, seen by
     another SUBJECT: a false negative). Chunks of the same person (in any DataDAO) at other times: "none" of
-    them, those of the same history after the positive ("future"), or "all".
+    them, those of the same history after the positive ("future"), or "all". Chunks of other DataDAOs only with
+    `across_datadaos`: they are easily told by their platform alone, and learning to do so costs a small DataDAO's
+    ranking of its own chunks.
     """
     if same_user not in SAME_USER:
         raise ValueError(f"same_user must be one of {SAME_USER}, not {same_user!r}")
     allowed = keys.windows[None, :] != keys.windows[positives][:, None]
+    if not across_datadaos:
+        allowed &= keys.datadaos[None, :] == keys.datadaos[positives][:, None]
     own = keys.people[None, :] == keys.people[positives][:, None]
     if same_user == "none":
         allowed &= ~own

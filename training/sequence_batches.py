@@ -41,14 +41,15 @@ class Batch:
     positives: torch.Tensor
 
 
-def corpus_of(histories: Histories, states: States, windows: np.ndarray, device: str) -> Corpus:
-    """A split's corpus; `windows` [n] are the window ids of the chunks, in the histories' order."""
+def corpus_of(histories: Histories, states: States, windows: np.ndarray, datadaos: np.ndarray, device: str) -> Corpus:
+    """A split's corpus; `windows`, `datadaos` [n] are those of the chunks, in the histories' order."""
     tensor = {
         "histories": histories.history_of_row,
         "people": np.unique(histories.user_ids, return_inverse=True)[1][histories.history_of_row],
         "windows": np.unique(windows, return_inverse=True)[1],
         "positions": histories.positions,
         "times": histories.ended,
+        "datadaos": np.unique(datadaos, return_inverse=True)[1],
     }
     keys = Keys(**{name: torch.from_numpy(np.array(v, np.int64)).to(device) for name, v in tensor.items()})
     items = np.delete(states.items, states.begins, axis=0)

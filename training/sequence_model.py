@@ -57,6 +57,7 @@ class SequenceSettings:
     temperature: float = 0.05
     truncation: float = 0.5
     same_user_negatives: str = "future"
+    negatives_across_datadaos: bool = False
     matched_days: float = 30.0
     matched_share: float = 0.0
     ridge: float = 0.1

@@ -36,8 +36,8 @@ def train(job: Job) -> None:
     splits = _splits(job.inputs / "sequences.parquet")
     space = fit_item_space(splits["train"][0], splits["valid"][0], settings.ridge)
     corpora = {
-        name: corpus_of(histories, states_of(histories, space), windows, device)
-        for name, (histories, windows) in splits.items()
+        name: corpus_of(histories, states_of(histories, space), windows, datadaos, device)
+        for name, (histories, windows, datadaos) in splits.items()
     }
     model = SequenceModel(settings, len(space.prior), len(space.mean)).to(device)
     trainer = Trainer(job, settings, model, space, corpora, splits["valid"][0])
@@ -93,7 +93,9 @@ class Trainer:
         settings, corpus = self.settings, self.corpora["train"]
         batch = self.sampler.batch(step)
         keys = corpus.keys.take(batch.key_rows)
-        negatives = negatives_of(batch.positives, keys, settings.same_user_negatives)
+        negatives = negatives_of(
+            batch.positives, keys, settings.same_user_negatives, settings.negatives_across_datadaos
+        )
         matched = time_matched(batch.positives, keys, settings.matched_days * DAY)
         self.model.train()
         queries = self._queries(batch)
@@ -153,7 +155,9 @@ class Trainer:
                 continue
             projected = self._queries(batch)
             positives = batch.key_rows[batch.positives]
-            allowed = negatives_of(positives, corpus.keys, self.settings.same_user_negatives)
+            allowed = negatives_of(
+                positives, corpus.keys, self.settings.same_user_negatives, self.settings.negatives_across_datadaos
+            )
             losses.append(cpc_losses(projected, corpus.items, positives, allowed, self.settings.temperature).cpu())
             queries[positives.cpu().numpy()] = projected.cpu().numpy()
         items = corpus.items.cpu().numpy()
@@ -199,8 +203,8 @@ class Trainer:
         return metadata | {"trained_steps": steps}
 
 
-def _splits(path: Path) -> dict[str, tuple[Histories, np.ndarray]]:
-    """Histories and window ids of train and valid. Raises ValueError on other splits, or no train user."""
+def _splits(path: Path) -> dict[str, tuple[Histories, np.ndarray, np.ndarray]]:
+    """Histories, window ids and DataDAOs of train and valid. Raises ValueError on other splits, or no train user."""
     frame = pl.read_parquet(path)
     if unknown := sorted(set(frame["split"].unique()) - {"train", "valid"}):
         raise ValueError(f"{path.name}: rows of split {unknown}; only train and valid may enter training")
@@ -208,13 +212,13 @@ def _splits(path: Path) -> dict[str, tuple[Histories, np.ndarray]]:
     for name in ("train", "valid"):
         part = frame.filter(pl.col("split") == name)
         histories, rows = histories_from(part)
-        splits[name] = (histories, part["window_id"].to_numpy()[rows])
+        splits[name] = (histories, part["window_id"].to_numpy()[rows], part["datadao"].to_numpy()[rows])
     if splits["train"][0].n_histories == 0:
         raise ValueError(f"{path.name}: no training users")
     if splits["valid"][0].n_histories == 0:
         train = splits["train"][0]
         nobody = train.ranges(*np.zeros((3, 0), dtype=np.int64))
-        splits["valid"] = (nobody, splits["valid"][1])
+        splits["valid"] = (nobody, *splits["valid"][1:])
     return splits
 
 

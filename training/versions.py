@@ -4,4 +4,4 @@ Free of torch, so that the assets, which ask whether there is anything to train,
 """
 
 ITEM_ENCODER = "2"
-SEQUENCE_ENCODER = "5"
+SEQUENCE_ENCODER = "6"

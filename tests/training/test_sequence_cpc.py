@@ -59,14 +59,21 @@ def _keys():
         windows=torch.tensor([0, 1, 2, 1, 3, 4]),
         positions=torch.tensor([0, 1, 2, 0, 1, 0]),
         times=torch.tensor([0, 100, 200, 100, 260, 120]),
+        datadaos=torch.tensor([0, 0, 0, 0, 0, 1]),
     )
 
 
 @pytest.mark.parametrize(("same_user", "expected"), [("none", [4]), ("future", [2, 4]), ("all", [0, 2, 4, 5])])
 def test_negatives_are_other_users_and_other_times_but_never_the_same_window(same_user, expected):
     """C34: for the positive in row 1; row 3 is the same conversation, seen by another SUBJECT."""
-    mask = negatives_of(torch.tensor([1]), _keys(), same_user)
+    mask = negatives_of(torch.tensor([1]), _keys(), same_user, across_datadaos=True)
     assert mask[0].nonzero().flatten().tolist() == expected
+
+
+def test_negatives_come_from_the_same_datadao():
+    """Of all the chunks that may be negatives, row 5 alone is of another DataDAO."""
+    mask = negatives_of(torch.tensor([1, 5]), _keys(), "all")
+    assert [row.nonzero().flatten().tolist() for row in mask] == [[0, 2, 4], []]
 
 
 def test_time_matched_negatives_are_those_near_the_positive():

@@ -212,7 +212,8 @@ def test_every_coordinate_of_a_wide_state_gets_a_gradient(frame, histories, spac
 
 
 def _corpus(histories, space):
-    return corpus_of(histories, states_of(histories, space), histories.chunk_ids, "cpu")
+    one = np.zeros(len(histories.vectors))
+    return corpus_of(histories, states_of(histories, space), histories.chunk_ids, one, "cpu")
 
 
 def test_an_epoch_holds_every_piece_once_within_the_budget():
