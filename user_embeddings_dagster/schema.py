@@ -236,6 +236,41 @@ CHUNK_SUMMARIES = Table(
     ("summary_id",),
 )
 
+UNSUMMARISED_CHUNKS = Table(
+    "unsummarised_chunks",
+    "One row per masked chunk that has no summary, with the reason.",
+    (
+        Column("chunk_id", _TEXT, "chunk without a summary"),
+        Column("datadao", _TEXT, "DataDAO slug"),
+        Column("user_id", _TEXT, "the SUBJECT"),
+        Column("summarizer", _TEXT, "extractive, or the language model's name"),
+        Column("program_version", _TEXT, "version of the summarising program"),
+        Column("reason", _TEXT, "nothing_contributed, or why the model gave no valid answer: timeout, truncated, …"),
+        Column("detail", _TEXT, "more of the reason, without any content"),
+        Column("attempts", _COUNT, "calls made for it"),
+    ),
+    ("chunk_id",),
+)
+
+KOAIS = Table(
+    "koais",
+    "One row per Knowledge, Opinion, Attribute or Intent that SUBJECT shows in a chunk.",
+    (
+        Column("koai_id", _TEXT, "hash of chunk, extractor, its version, kind and statement (32 hex)"),
+        Column("chunk_id", _TEXT, "chunk it was read off"),
+        Column("datadao", _TEXT, "DataDAO slug"),
+        Column("user_id", _TEXT, "the SUBJECT"),
+        Column("ended_at", TIMESTAMP, "SUBJECT's last message in the chunk, UTC"),
+        Column("kind", _TEXT, "knowledge, opinion, attribute or intent"),
+        Column("statement", _TEXT, "one self-contained sentence about SUBJECT, masked", personal=True),
+        Column("evidence", pl.List(pl.Int64), "0-based turns of the chunk that it rests on"),
+        Column("violations", pl.List(pl.Int64), "numbers of the constraints that the statement violates"),
+        Column("extractor", _TEXT, "cues, or the language model's name"),
+        Column("program_version", _TEXT, "version of the extracting program"),
+    ),
+    ("koai_id",),
+)
+
 TRAINING_SNAPSHOT = Table(
     "training_snapshot",
     "One row per chunk that training and evaluation may use, with its user's split.",
@@ -263,6 +298,21 @@ HARD_NEGATIVES = Table(
         Column("similarity", pl.Float32(), "cosine of the negative's summary to the query's own summary"),
     ),
     ("chunk_id", "negative_chunk_id"),
+)
+
+RELABELLED_PAIRS = Table(
+    "relabelled_pairs",
+    "One row per training chunk whose positive and hard negative were chosen by ranking its nearest summaries.",
+    (
+        Column("chunk_id", _TEXT, "training chunk (the query)"),
+        Column("positive_chunk_id", _TEXT, "training chunk whose summary ranks first: the chunk itself, or another"),
+        Column("negative_chunk_id", _TEXT, "training chunk whose summary is the hard negative (rank k)"),
+        Column("own_rank", _COUNT, "1-based fused rank of the chunk's own summary"),
+        Column("positive_score", pl.Float64(), "reciprocal-rank fusion score of the positive"),
+        Column("own_score", pl.Float64(), "reciprocal-rank fusion score of the own summary"),
+        Column("ranker", _TEXT, "what ranked: the two rankers, or the language model's name"),
+    ),
+    ("chunk_id",),
 )
 
 SCORES = Table(
@@ -311,6 +361,6 @@ TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES, MASKED_CHUNKS, CHUNK_SUMMARIES,
-        TRAINING_SNAPSHOT, HARD_NEGATIVES, SCORES, DATA_FUNNEL,
+        UNSUMMARISED_CHUNKS, KOAIS, TRAINING_SNAPSHOT, HARD_NEGATIVES, RELABELLED_PAIRS, SCORES, DATA_FUNNEL,
     )
 }  # fmt: skip
