@@ -60,7 +60,9 @@ class Usage(msgspec.Struct, frozen=True):
     usd: float = 0.0
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(*(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other))))
+        return Usage(
+            *(a + b for a, b in zip(msgspec.structs.astuple(self), msgspec.structs.astuple(other), strict=True))
+        )
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -103,9 +105,9 @@ class LanguageModel(Protocol):
     """
 
     @property
-    def name(self) -> str: ...  # noqa: D102
+    def name(self) -> str: ...
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Answer]: ...  # noqa: D102
+    def complete(self, requests: Iterable[Request]) -> Iterator[Answer]: ...
 
 
 class ModelRefused(Exception):
