@@ -7,6 +7,7 @@ no key, no download and no GPU.
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 PREFIX = "USER_EMBEDDINGS_"
 
@@ -40,6 +41,17 @@ def data_root() -> Path:
 def torch_threads() -> int:
     """Threads that torch may use: USER_EMBEDDINGS_TORCH_THREADS, or every processor we may run on."""
     return int(os.environ.get(f"{PREFIX}TORCH_THREADS", len(os.sched_getaffinity(0))))
+
+
+def language_model_settings(fields: set[str]) -> dict[str, str]:
+    """Those of `fields` that are set as USER_EMBEDDINGS_LANGUAGE_MODEL_<FIELD>."""
+    found = {field: os.environ.get(f"{PREFIX}LANGUAGE_MODEL_{field.upper()}") for field in sorted(fields)}
+    return {field: value for field, value in found.items() if value}
+
+
+def language_model_key() -> str | None:
+    """The endpoint's key, USER_EMBEDDINGS_LANGUAGE_MODEL_KEY: read when it is used, never part of a configuration."""
+    return os.environ.get(f"{PREFIX}LANGUAGE_MODEL_KEY")
 
 
 @dataclass(frozen=True)
@@ -77,3 +89,29 @@ class Layout:
     def key(self) -> Path:
         """Secret of the keyed hashes."""
         return self.root / "keys" / "identity.key"
+
+    @property
+    def master_key(self) -> Path:
+        """Secret under which the contributors' keys are wrapped; without it nothing encrypted can be read."""
+        return self.root / "keys" / "master.key"
+
+    @property
+    def contributor_keys(self) -> Path:
+        """The contributors' keys, wrapped (SQLite)."""
+        return self.root / "keys" / "contributors.sqlite"
+
+    @property
+    def batches(self) -> Path:
+        """What batch jobs are asked and answer, encrypted, while they run: batches/<asset>/<partition>/"""
+        return self.root / "batches"
+
+    @property
+    def language_model_cache(self) -> Path:
+        """Answers of language models, each encrypted with its contributor's key (SQLite)."""
+        return self.root / "cache" / "language_models.sqlite"
+
+    @property
+    def language_model_cache_url(self) -> str:
+        """Where answers are cached: USER_EMBEDDINGS_LANGUAGE_MODEL_CACHE (sqlite, lmdb or redis URL), or the file."""
+        default = f"sqlite://{quote(str(self.language_model_cache.absolute()))}"
+        return os.environ.get(f"{PREFIX}LANGUAGE_MODEL_CACHE") or default

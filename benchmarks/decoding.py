@@ -1,0 +1,243 @@
+"""The contents of a file as every reader of its format would see them: what compression hides from a byte search.
+
+Parquet, Arrow IPC, Lance (data and index files), DuckDB, SQLite (with its log), LMDB, zip, gzip, Zstandard, each
+also inside each other, and \\u escapes as JSON and logs have them. A format is known by its magic bytes, not its name.
+"""
+
+import gzip
+import re
+import shutil
+import sqlite3
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+View = tuple[str, bytes]
+_LMDB_MAGIC = (0xBEEFC0DE).to_bytes(4, "little")
+_ESCAPES = re.compile(rb'(?:\\u[0-9a-fA-F]{4})+|\\x[0-9a-fA-F]{2}|\\["\\/bfnrt]')
+_SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+_NESTED = 8  # containers in containers
+
+
+class Undecoded(Exception):
+    """A file that begins like a format and cannot be read as one: what it hides is unknown."""
+
+
+def views(path: Path) -> Iterator[View]:
+    """(how it was read, bytes) of a file: as it is, then decoded. Raises Undecoded after what could be read."""
+    yield from _views(path, "", 0)
+
+
+def _views(path: Path, read_as: str, depth: int) -> Iterator[View]:
+    data = path.read_bytes()
+    yield from _plain(data, read_as)
+    kind = _kind(data)
+    if kind is None:
+        return
+    if depth == _NESTED:
+        raise Undecoded(f"{kind} in {_NESTED} containers")
+    name = f"{read_as}/{kind}" if read_as else kind
+    with tempfile.TemporaryDirectory(prefix="decoding-") as folder:
+        try:
+            for cell in _DECODERS[kind](path, Path(folder)):
+                if _kind(cell) is None:
+                    yield from _plain(cell, name)
+                else:
+                    inner = Path(folder) / "inner"
+                    inner.write_bytes(cell)
+                    yield from _views(inner, name, depth + 1)
+        except _errors() as error:
+            raise Undecoded(f"{kind}: {type(error).__name__}") from None
+
+
+def _plain(data: bytes, read_as: str) -> Iterator[View]:
+    yield read_as or "bytes", data
+    for _ in range(3):  # JSON in JSON in a log
+        unescaped = _ESCAPES.sub(_unescaped, data)
+        if unescaped == data:
+            return
+        data = unescaped
+        yield f"{read_as} unescaped".strip(), data
+
+
+def _unescaped(match: re.Match[bytes]) -> bytes:
+    escape = match.group()
+    if escape.startswith(b"\\u"):
+        codes = bytes.fromhex(escape.replace(b"\\u", b"").decode())
+        return codes.decode("utf-16-be", "replace").encode()
+    if escape.startswith(b"\\x"):
+        return bytes.fromhex(escape[2:].decode())
+    return _SHORT.get(escape[1:], escape[1:])
+
+
+def _kind(data: bytes) -> str | None:
+    begins = {
+        b"PK\x03\x04": "zip",
+        b"\x1f\x8b": "gzip",
+        b"\x28\xb5\x2f\xfd": "zstd",
+        b"PAR1": "parquet",
+        b"ARROW1": "arrow",
+        b"SQLite format 3\x00": "sqlite",
+    }
+    for magic, kind in begins.items():
+        if data.startswith(magic):
+            return kind
+    if data[8:12] == b"DUCK":
+        return "duckdb"
+    if data[16:20] == _LMDB_MAGIC:
+        return "lmdb"
+    return "lance" if data.endswith(b"LANC") and not _is_manifest(data) else None
+
+
+def _is_manifest(data: bytes) -> bool:
+    """A Lance manifest, which compresses nothing: [length u32, protobuf], its position u64, version u32, magic."""
+    position = int.from_bytes(data[-16:-8], "little")
+    return position + 4 + int.from_bytes(data[position : position + 4], "little") + 16 == len(data)
+
+
+def _zip(path: Path, folder: Path) -> Iterator[bytes]:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            yield member.filename.encode() + b"\n" + member.comment
+            yield archive.read(member)
+
+
+def _gzip(path: Path, folder: Path) -> Iterator[bytes]:
+    yield gzip.decompress(path.read_bytes())
+
+
+def _zstd(path: Path, folder: Path) -> Iterator[bytes]:
+    with zstandard.open(path, "rb") as reader:  # reads all frames
+        yield reader.read()
+
+
+def _parquet(path: Path, folder: Path) -> Iterator[bytes]:
+    for batch in pq.ParquetFile(path).iter_batches():
+        yield from _columns(batch)
+
+
+def _arrow(path: Path, folder: Path) -> Iterator[bytes]:
+    with pa.ipc.open_file(path) as reader:
+        yield from _columns(reader.read_all())
+
+
+def _lance(path: Path, folder: Path) -> Iterator[bytes]:
+    from lance.file import LanceFileReader
+
+    yield from _columns(LanceFileReader(str(path)).read_all().to_table())
+
+
+def _columns(table: pa.Table | pa.RecordBatch) -> Iterator[bytes]:
+    for column in table.columns:
+        for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            yield from _cells(_leaves(chunk))
+
+
+def _leaves(array: pa.Array) -> Iterator[bytes | str]:
+    """Texts and bytes of an array, however deep."""
+    if isinstance(array, pa.ExtensionArray):
+        yield from _leaves(array.storage)
+    elif isinstance(array, pa.DictionaryArray):
+        yield from _leaves(array.dictionary)
+    elif isinstance(array, pa.StructArray):
+        for field in array.flatten():
+            yield from _leaves(field)
+    elif isinstance(array, pa.MapArray):
+        yield from chain(_leaves(array.keys), _leaves(array.items))
+    elif pa.types.is_nested(array.type):
+        yield from _leaves(array.flatten())
+    elif not pa.types.is_primitive(array.type) and not pa.types.is_null(array.type):
+        yield from (cell for cell in array.to_pylist() if cell)
+
+
+def _cells(values: Iterable[Any]) -> Iterator[bytes]:
+    """Texts of the values in one piece, and by themselves the blobs that are a format of their own."""
+    together = []
+    for value in values:
+        raw = value if isinstance(value, bytes) else str(value).encode("utf-8", "replace")
+        if _kind(raw) is None:
+            together.append(raw)
+        else:
+            yield raw
+    yield b"\n".join(together)
+
+
+def _sqlite(path: Path, folder: Path) -> Iterator[bytes]:
+    copy = _copied(path, folder, "-wal")
+    connection = sqlite3.connect(copy)
+    connection.text_factory = bytes
+    try:
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            rows = connection.execute("SELECT * FROM " + _quoted(table.decode()))
+            yield from _cells(value for row in rows for value in row if value)
+    finally:
+        connection.close()
+
+
+def _duckdb(path: Path, folder: Path) -> Iterator[bytes]:
+    connection = duckdb.connect(str(_copied(path, folder, ".wal")))
+    try:
+        for schema, table in connection.execute("SELECT schema_name, table_name FROM duckdb_tables()").fetchall():
+            yield from _columns(connection.sql(f"SELECT * FROM {_quoted(schema)}.{_quoted(table)}").to_arrow_table())
+    finally:
+        connection.close()
+
+
+def _lmdb(path: Path, folder: Path) -> Iterator[bytes]:
+    import lmdb
+
+    copy = folder / "data.mdb"
+    shutil.copyfile(path, copy)
+    with lmdb.open(str(folder), readonly=True, lock=False, max_dbs=64, map_size=max(path.stat().st_size, 1)) as store:
+        with store.begin() as transaction:
+            main = list(transaction.cursor())
+        yield from _cells(part for pair in main for part in pair)
+        for name, _ in main:
+            try:
+                database = store.open_db(name, create=False)
+            except lmdb.Error:  # an entry, no database
+                continue
+            with store.begin(db=database) as transaction:
+                yield from _cells(part for pair in transaction.cursor() for part in pair)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _copied(path: Path, folder: Path, log: str) -> Path:
+    """A copy with its write-ahead log, so that reading changes nothing of the original."""
+    copy = folder / "copy"
+    shutil.copyfile(path, copy)
+    if (beside := path.with_name(path.name + log)).exists():
+        shutil.copyfile(beside, copy.with_name(copy.name + log))
+    return copy
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    import lmdb
+
+    libraries = (sqlite3.Error, duckdb.Error, lmdb.Error, pa.ArrowException, zstandard.ZstdError, zlib.error)
+    return (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, *libraries)
+
+
+_DECODERS: dict[str, Callable[[Path, Path], Iterator[bytes]]] = {
+    "zip": _zip,
+    "gzip": _gzip,
+    "zstd": _zstd,
+    "parquet": _parquet,
+    "arrow": _arrow,
+    "lance": _lance,
+    "sqlite": _sqlite,
+    "duckdb": _duckdb,
+    "lmdb": _lmdb,
+}
