@@ -1,12 +1,16 @@
-"""Whether a model's text is the JSON that was asked for."""
+"""Whether a model's text is the JSON that was asked for, and how it is asked again if not."""
 
 import json
 from functools import lru_cache
 from typing import Any
 
 import jsonschema
+import msgspec
 
-from user_embeddings_dagster.language_models.protocol import Reason
+from user_embeddings_dagster.language_models.protocol import Reason, Request
+
+# An invalid answer is asked for again at least this warm: at 0 it would be the same answer.
+RETRY_TEMPERATURE = 0.5
 
 
 class InvalidAnswer(Exception):
@@ -40,3 +44,13 @@ def _validator(schema: str) -> jsonschema.Draft202012Validator:
 
 def _no_constant(name: str) -> None:
     raise ValueError(name)  # NaN and infinities are no JSON
+
+
+def varied(request: Request, error: InvalidAnswer) -> Request:
+    """The same question after an invalid answer: another seed, warmer, and twice the room if it was too little."""
+    return msgspec.structs.replace(
+        request,
+        seed=request.seed + 1,
+        temperature=max(request.temperature, RETRY_TEMPERATURE),
+        max_tokens=request.max_tokens * (2 if error.reason == "truncated" else 1),
+    )
