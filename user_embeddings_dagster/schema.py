@@ -73,6 +73,12 @@ _PROVENANCE = (
     Column("raw_location", _COUNT, "place in the member: 1-based line (NDJSON, CSV) or 0-based index (JSON)"),
 )
 
+_COST = (
+    Column("prompt_tokens", _COUNT, "tokens that the model read for this row, over all attempts; 0 without a model"),
+    Column("completion_tokens", _COUNT, "tokens that the model wrote for this row, over all attempts"),
+    Column("usd", pl.Float64(), "what they cost at the configured prices, US dollars"),
+)
+
 RAW_FILES = Table(
     "raw_files",
     "One row per raw file of a DataDAO's landing folder.",
@@ -232,6 +238,7 @@ CHUNK_SUMMARIES = Table(
         Column("text", _TEXT, "SUBJECT-centric summary, masked", personal=True),
         Column("summarizer", _TEXT, "extractive, or the language model's name"),
         Column("program_version", _TEXT, "version of the summarising program"),
+        *_COST,
     ),
     ("summary_id",),
 )
@@ -248,6 +255,7 @@ UNSUMMARISED_CHUNKS = Table(
         Column("reason", _TEXT, "nothing_contributed, or why the model gave no valid answer: timeout, truncated, …"),
         Column("detail", _TEXT, "more of the reason, without any content"),
         Column("attempts", _COUNT, "calls made for it"),
+        *_COST,
     ),
     ("chunk_id",),
 )

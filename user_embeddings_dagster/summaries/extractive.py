@@ -72,6 +72,9 @@ def _summaries(chunks: pl.DataFrame, max_sentences: int, max_words: int) -> pl.D
         text=pl.Series(texts, dtype=pl.String),
         summarizer=pl.lit(SUMMARISER),
         program_version=pl.lit(PROGRAM_VERSION),
+        prompt_tokens=0,
+        completion_tokens=0,
+        usd=0.0,
     ).filter(pl.col("text") != "")
     ids = summarised.select("chunk_id", "summarizer", "program_version", "text").iter_rows()
     summarised = summarised.with_columns(summary_id=pl.Series([content_id(*parts) for parts in ids], dtype=pl.String))

@@ -1,0 +1,134 @@
+"""Summaries of a DataDAO's chunks: every chunk ends with one, or with the reason why it has none (C22, C23)."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from user_embeddings_dagster.keys import content_id
+from user_embeddings_dagster.language_models.program import Program
+from user_embeddings_dagster.language_models.protocol import TRANSIENT, Failure, LanguageModel, Usage
+from user_embeddings_dagster.schema import CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS, Table
+from user_embeddings_dagster.summaries.asking import Spending, ask
+from user_embeddings_dagster.summaries.chunk_words import chunk_words
+from user_embeddings_dagster.summaries.constraints import SUMMARY_RULES, count, summary_violations
+from user_embeddings_dagster.summaries.extractive import PROGRAM_VERSION, SUMMARISER, summarise
+from user_embeddings_dagster.summaries.subject import remasked
+
+NOTHING_CONTRIBUTED = "nothing_contributed"
+_COST = {"prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "usd": pl.Float64}
+
+
+@dataclass(frozen=True)
+class Summaries:
+    """CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS, and figures for metadata. Every chunk is in exactly one of the two."""
+
+    summaries: pl.DataFrame
+    unsummarised: pl.DataFrame
+    stats: dict[str, Any]
+
+    def frame(self, table: Table) -> pl.DataFrame:
+        """The rows of one of the two tables."""
+        return {CHUNK_SUMMARIES.name: self.summaries, UNSUMMARISED_CHUNKS.name: self.unsummarised}[table.name]
+
+
+def extractive_summaries(chunks: pl.DataFrame, progress: Callable[[int, int], None] | None = None) -> Summaries:
+    """SUBJECT's own sentences: no model is asked anything. Chunks without a word of SUBJECT are listed."""
+    summaries = summarise(chunks, progress=progress)
+    rest = chunks.join(summaries.select("chunk_id"), on="chunk_id", how="anti")
+    rows = [(chunk_id, NOTHING_CONTRIBUTED, "", 0, 0, 0, 0.0) for chunk_id in rest["chunk_id"]]
+    listed = _unsummarised(rows, chunks, SUMMARISER, PROGRAM_VERSION)
+    stats = {"summarizer": SUMMARISER, "program_version": PROGRAM_VERSION}
+    return Summaries(summaries, listed, {**stats, **_reasons(listed)})
+
+
+def summarise_with(
+    model: LanguageModel,
+    program: Program,
+    chunks: pl.DataFrame,
+    previous: Sequence[pl.DataFrame] = (),
+    progress: Callable[[int, int], None] | None = None,
+) -> Summaries:
+    """Summaries of `chunks` (MASKED_CHUNKS) by `program` on `model`.
+
+    `previous` are the two tables of an earlier run, if there was one: rows of chunks that are still there, by the
+    same model and program version, are kept; failures that may pass with time are asked again. The text of an answer
+    goes through the patterns of `privacy.pii` once more.
+    """
+    tables = (CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS)
+    found = previous or [table.empty() for table in tables]
+    kept = [_kept(*pair, chunks, model.name, program.version) for pair in zip(tables, found, strict=True)]
+    asked = chunks.join(pl.concat(frame.select("chunk_id") for frame in kept), on="chunk_id", how="anti")
+    summaries, failures, spending = [], [], Spending()
+    for chunk_id, answer in ask(model, program, asked, progress):
+        spending.add(answer)
+        if isinstance(answer, Failure):
+            failures.append((chunk_id, answer.reason, answer.detail, answer.attempts, *_cost(answer.usage)))
+        elif text := program.parse(answer.value).summary.strip():
+            summaries.append((chunk_id, text, *_cost(answer.usage)))
+        else:
+            failures.append((chunk_id, NOTHING_CONTRIBUTED, "", answer.attempts, *_cost(answer.usage)))
+    made, n_remasked = _summaries(summaries, asked, model.name, program.version)
+    listed = _unsummarised(failures, asked, model.name, program.version)
+    unsummarised = pl.concat([kept[1], listed])
+    stats = {
+        "summarizer": model.name,
+        "program_version": program.version,
+        "asked": asked.height,
+        "kept": chunks.height - asked.height,
+        "remasked": n_remasked,
+        **spending.stats,
+        **_violations(made, asked),
+        **_reasons(unsummarised),
+    }
+    return Summaries(pl.concat([kept[0], made]), unsummarised, stats)
+
+
+def _violations(summaries: pl.DataFrame, chunks: pl.DataFrame) -> dict[str, int]:
+    """Summaries of this run that violate each numbered constraint (C24)."""
+    texts = summaries.select("chunk_id", "text").join(chunks.select("chunk_id", "speakers", "turns"), on="chunk_id")
+    found = (
+        [violation.number for violation in summary_violations(text, chunk_words(speakers, turns))]
+        for _, text, speakers, turns in texts.iter_rows()
+    )
+    return {f"violations_S{number}": n for number, n in count(found, SUMMARY_RULES).items()}
+
+
+def _reasons(unsummarised: pl.DataFrame) -> dict[str, int]:
+    counts = unsummarised["reason"].value_counts().sort("reason")
+    transient = unsummarised.filter(pl.col("reason").is_in(TRANSIENT)).height
+    return {"to_ask_again": transient, **{f"unsummarised_{reason}": n for reason, n in counts.iter_rows()}}
+
+
+def _kept(table: Table, frame: pl.DataFrame, chunks: pl.DataFrame, model: str, version: str) -> pl.DataFrame:
+    """Rows of an earlier run that still hold."""
+    if frame.schema != table.schema:  # written by earlier code
+        return table.empty()
+    holds = (pl.col("summarizer") == model) & (pl.col("program_version") == version)
+    if "reason" in frame.columns:
+        holds &= ~pl.col("reason").is_in(TRANSIENT)
+    return frame.filter(holds).join(chunks.select("chunk_id"), on="chunk_id", how="semi")
+
+
+def _summaries(rows: list[tuple], chunks: pl.DataFrame, model: str, version: str) -> tuple[pl.DataFrame, int]:
+    schema = {"chunk_id": pl.String, "text": pl.String, **_COST}
+    answered = pl.DataFrame(rows, schema, orient="row")
+    texts, n_remasked = remasked(answered["text"])
+    answered = answered.with_columns(text=texts, summarizer=pl.lit(model), program_version=pl.lit(version))
+    ids = answered.select("chunk_id", "summarizer", "program_version", "text").iter_rows()
+    answered = answered.with_columns(summary_id=pl.Series([content_id(*parts) for parts in ids], dtype=pl.String))
+    whose = chunks.select("chunk_id", "datadao", "user_id", "ended_at")
+    return CHUNK_SUMMARIES.conform(answered.join(whose, on="chunk_id", validate="1:1")), n_remasked
+
+
+def _unsummarised(rows: list[tuple], chunks: pl.DataFrame, model: str, version: str) -> pl.DataFrame:
+    schema = {"chunk_id": pl.String, "reason": pl.String, "detail": pl.String, "attempts": pl.Int64, **_COST}
+    listed = pl.DataFrame(rows, schema, orient="row").join(
+        chunks.select("chunk_id", "datadao", "user_id"), on="chunk_id", validate="1:1"
+    )
+    return UNSUMMARISED_CHUNKS.conform(listed.with_columns(summarizer=pl.lit(model), program_version=pl.lit(version)))
+
+
+def _cost(usage: Usage) -> tuple[int, int, float]:
+    return usage.prompt_tokens, usage.completion_tokens, usage.usd
