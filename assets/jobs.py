@@ -9,10 +9,15 @@ prepare_datadao = dg.define_asset_job(
     selection=dg.AssetSelection.groups(*DATADAO_STAGES) - dg.AssetSelection.assets("raw_exports"),
     description="One DataDAO, from its raw exports to base embeddings: needs no trained encoder.",
 )
+refine_summary_program = dg.define_asset_job(
+    "refine_summary_program",
+    selection=dg.AssetSelection.assets("summary_program"),
+    description="Refine the program that asks the language model for summaries; without a model, say so.",
+)
 train = dg.define_asset_job(
     "train",
-    selection=dg.AssetSelection.assets("training_snapshot", "hard_negatives", "item_encoder"),
-    description="Freeze the training snapshot, mine hard negatives, train the item encoder.",
+    selection=dg.AssetSelection.assets("training_snapshot", "hard_negatives", "relabelled_pairs", "item_encoder"),
+    description="Freeze the training snapshot, mine hard negatives, rank candidates, train the item encoder.",
 )
 embed_items = dg.define_asset_job(
     "embed_items",
@@ -39,8 +44,23 @@ evaluate = dg.define_asset_job(
     selection=dg.AssetSelection.groups("evaluation"),
     description="Every score, the DataDAO comparison and the data funnel.",
 )
+ablate_negatives = dg.define_asset_job(
+    "ablate_negatives",
+    selection=dg.AssetSelection.assets("negative_ablation_scores"),
+    description="Train the item encoder with each kind of pairs and negatives, three seeds each, and compare them.",
+)
 
-JOBS = [prepare_datadao, train, embed_items, train_sequence_encoder, datadao, embed_users, evaluate]
+JOBS = [
+    prepare_datadao,
+    refine_summary_program,
+    train,
+    embed_items,
+    train_sequence_encoder,
+    datadao,
+    embed_users,
+    evaluate,
+    ablate_negatives,
+]
 
 # Off until an operator turns them on: training costs a GPU.
 SCHEDULES = [

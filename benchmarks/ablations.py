@@ -43,14 +43,16 @@ from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
 from user_embeddings_dagster.storage.models import ModelFolder
 
 DEFAULT = "default"
-# Settings by variant, as they stand in config.json; "*negatives" is a kind of `negatives_of_kind` instead, "*contexts"
-# False leaves the contexts out of the sequences.
+# Settings by variant, as they stand in config.json; "*negatives" is a kind of `negatives_of_kind` instead, "*pairs"
+# says where positives come from, "*contexts" False leaves the contexts out of the sequences. Several seeds of each kind
+# of positives and negatives are compared by the asset negative_ablation_scores.
 ITEM: dict[str, dict[str, Any]] = {
     DEFAULT: {},
     "another seed": {"seed": 1},
     "no hard negatives": {"negatives": 0},
     "random negatives": {"*negatives": "random"},
     "negatives of the same window": {"*negatives": "window"},
+    "relabelled pairs": {"*pairs": "relabelled"},
     "LoRA in the top three layers": {"top_layers": 3},
 }
 SEQUENCE: dict[str, dict[str, Any]] = {
@@ -123,17 +125,25 @@ def item_ablations(
     snapshot = lake.read("training_snapshot")
     pairs = training_pairs(snapshot, lake, lance)
     mined = with_negatives(pairs, lake.read("hard_negatives"))
-    settings = {**ItemEncoderConfig().model_dump(), "base": encoder.base, "max_tokens": encoder.max_tokens, **base}
+    configured = ItemEncoderConfig().model_dump(exclude={"pairs"})
+    settings = {**configured, "base": encoder.base, "max_tokens": encoder.max_tokens, **base}
     asked = pairs.filter(pl.col("window_id").is_in(pairs.filter(split=split)["window_id"].unique().to_list()))
     texts, summaries = asked["text"].to_list(), stacked(asked["summary_vector"])
     models = {"untuned": ItemModel(stacked(asked["chunk_vector"]), summaries, "base")}
     notes: dict[str, str] = {}
 
     def tables(changed: Mapping[str, Any]) -> dict[str, pl.DataFrame]:
+        if changed.get("*pairs"):
+            return {"pairs": with_negatives(pairs, lake.read("hard_negatives"), lake.read("relabelled_pairs"))}
         kind = changed.get("*negatives")
         return {"pairs": mined if kind is None else negatives_of_kind(mined, kind, settings["seed"])}
 
-    for name, output in trained("item_encoder", work, settings, ITEM, tables, notes):
+    variants = ITEM
+    if lake.current("relabelled_pairs") is None:
+        absent = [name for name, changed in ITEM.items() if "*pairs" in changed]
+        notes |= dict.fromkeys(absent, "relabelled_pairs has not been materialised")
+        variants = {name: changed for name, changed in ITEM.items() if name not in absent}
+    for name, output in trained("item_encoder", work, settings, variants, tables, notes):
         models[name] = ItemModel(encoder.load(output).encode(texts), summaries, name)
     scope = EvaluationInputs(snapshot, pairs["chunk_id"], np.zeros((0, 0)), seed).scope("ablations")
     return notes, {"items": item_encoder_scores(scope, asked, models, base=DEFAULT, split=split)}

@@ -88,9 +88,7 @@ def theirs(chunks: list[str], summaries: list[str], top_layers: int | None, fold
 def prepared(training: ItemTraining, chunks: list[str], targets: np.ndarray) -> Pairs:
     """The pairs as the job reads them, without mined negatives."""
     tokens = base_model.tokenize(training.tokenizer, chunks, MAX_TOKENS)
-    none = [np.array([], dtype=np.int64)] * len(chunks)
-    lengths = np.array([len(row) for row in tokens])
-    return Pairs(tokens, lengths, torch.from_numpy(targets), torch.full((len(chunks),), 0.95), none, 1)
+    return Pairs.unmined(tokens, torch.from_numpy(targets), 0.95)
 
 
 def ours(

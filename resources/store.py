@@ -1,10 +1,14 @@
 """Where everything is stored."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 
 from user_embeddings_dagster.keys import load_or_create_key
+from user_embeddings_dagster.language_models.cache import Cache, open_cache
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.settings import Layout, data_root
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables
@@ -51,3 +55,14 @@ class Store(dg.ConfigurableResource):
     def key(self) -> bytes:
         """Secret of the keyed hashes; created on first use."""
         return load_or_create_key(self.layout.key)
+
+    @property
+    def contributor_keys(self) -> ContributorKeys:
+        """One key per contributor, wrapped under the platform's master key; to be closed."""
+        return ContributorKeys(self.layout.contributor_keys, load_or_create_key(self.layout.master_key))
+
+    @contextmanager
+    def language_model_cache(self, ttl: float | None = None) -> Iterator[Cache]:
+        """Answers of language models, encrypted; entries older than `ttl` seconds are not used."""
+        with self.contributor_keys as keys, open_cache(self.layout.language_model_cache_url, keys, ttl) as cache:
+            yield cache

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
@@ -21,15 +22,25 @@ class TrainingJobs(dg.ConfigurableResource):
     torch_threads: int = 0
     termination_seconds: float = 30.0
 
-    def run(self, context: dg.AssetExecutionContext, job: str, inputs: Path, output: Path) -> dg.MaterializeResult:
-        """Run `training.<job>` on an inputs folder, writing an output folder. Raises dagster.Failure."""
+    def run(
+        self,
+        context: dg.AssetExecutionContext,
+        job: str,
+        inputs: Path,
+        output: Path,
+        variables: Mapping[str, str] | None = None,
+    ) -> dg.MaterializeResult:
+        """Run `training.<job>` on an inputs folder, writing an output folder. Raises dagster.Failure.
+
+        `variables` are added to its environment: what must not stand in a file.
+        """
         command = [sys.executable, "-P", "-m", f"{self.package}.{job}", "--inputs", inputs, "--output", output]
         output.parent.mkdir(parents=True, exist_ok=True)
         log = output.parent / "stderr.log"
         with dg.open_pipes_session(
             context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()
         ) as session:
-            environment = {**os.environ, **session.get_bootstrap_env_vars()}
+            environment = {**os.environ, **session.get_bootstrap_env_vars(), **(variables or {})}
             if self.torch_threads:
                 environment["USER_EMBEDDINGS_TORCH_THREADS"] = str(self.torch_threads)
             with log.open("wb") as stderr:

@@ -104,7 +104,7 @@ class ItemTraining:
         """Whether a training on these pairs keeps the frozen layers' activations."""
         config = self.config
         size = ActivationCache.bytes(pairs.lengths, self.model.config.hidden_size)
-        seen_again = config.steps * config.batch_size > len(pairs)
+        seen_again = config.steps * config.batch_size > len(pairs.queries)
         return self.frozen is not None and seen_again and size <= config.cache_mb * 10**6
 
     def build_cache(self, pairs: Pairs, path: Path) -> None:
@@ -165,7 +165,7 @@ class ItemTraining:
         """One optimizer step (1-based); its mean loss, gradient norm, learning rate and candidates per
         query."""
         config = self.config
-        rows = item_data.batch_rows(len(pairs), config.batch_size, config.seed, step - 1)
+        rows = pairs.queries[item_data.batch_rows(len(pairs.queries), config.batch_size, config.seed, step - 1)]
         over = item_data.candidates(pairs, rows, config.negatives, config.seed, step - 1)
         rate = config.learning_rate * lora.warmup_cosine(
             step, config.steps, max(1, round(config.warmup_share * config.steps))
@@ -227,10 +227,11 @@ def train(job: Job) -> None:
     device = job.seed()
     training = ItemTraining(config, device)
     pairs = item_data.load(job.inputs / "pairs.parquet", training.tokenizer, config.max_tokens, config.margin)
-    if len(pairs["train"]) < 2:
-        raise ValueError(f"{len(pairs['train'])} training pairs: at least 2 are needed")
+    asked = len(pairs["train"].queries)
+    if asked < 2:
+        raise ValueError(f"{asked} training pairs: at least 2 are needed")
     frozen = lora.frozen_hash(training.model)
-    job.log(f"{len(pairs['train'])} training and {len(pairs['valid'])} validation pairs on {device}")
+    job.log(f"{asked} training and {len(pairs['valid'])} validation pairs on {device}")
     if training.caches(pairs["train"]):
         training.build_cache(pairs["train"], job.work / "activations.f16")
         job.log("the frozen layers' activations are kept")
@@ -274,7 +275,7 @@ def finish(job: Job, training: ItemTraining, pairs: dict[str, Pairs], frozen: st
         **{name: value for name, value in lines[0].items() if name.startswith("start_")},
         **training.best.get("metrics", {}),
         "best_step": training.best["step"] or config.steps,
-        "train_pairs": len(pairs["train"]),
+        "train_pairs": len(pairs["train"].queries),
         "valid_pairs": len(pairs["valid"]),
         "train_users": pairs["train"].users,
         "trainable_parameters": sum(weight.numel() for weight in training.weights.values()),

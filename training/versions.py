@@ -5,3 +5,4 @@ Free of torch, so that the assets, which ask whether there is anything to train,
 
 ITEM_ENCODER = "2"
 SEQUENCE_ENCODER = "6"
+VLLM_BATCH = "1"

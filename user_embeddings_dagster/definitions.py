@@ -9,14 +9,19 @@ from assets import (
     encoders,
     hard_negatives,
     jobs,
+    koais,
     masked_chunks,
     messages,
+    negative_ablation,
     raw_exports,
+    relabelled_pairs,
     scores,
+    summary_program,
     training_snapshot,
     user_embeddings,
 )
 from assets.console import console
+from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
@@ -30,9 +35,13 @@ MODULES = [
     embeddings,
     encoders,
     hard_negatives,
+    koais,
     masked_chunks,
     messages,
+    negative_ablation,
+    relabelled_pairs,
     scores,
+    summary_program,
     training_snapshot,
     user_embeddings,
 ]
@@ -51,6 +60,11 @@ defs = dg.Definitions(
             description="Brings what depends on a new drop up to date, one DataDAO per run. It never trains.",
         ),
     ],
-    resources={"store": Store(), "text_encoder": TextEncoderResource(), "training_jobs": TrainingJobs()},
+    resources={
+        "store": Store(),
+        "text_encoder": TextEncoderResource(),
+        "language_model": LanguageModelResource.from_environment(),
+        "training_jobs": TrainingJobs(),
+    },
     loggers={"console": console},
 )

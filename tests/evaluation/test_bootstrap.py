@@ -10,6 +10,7 @@ from user_embeddings_dagster.evaluation.bootstrap import (
     Estimate,
     bootstrap_means,
     bootstrap_statistics,
+    means_over_trainings,
     paired_difference,
     unpaired_difference,
 )
@@ -129,3 +130,29 @@ def test_two_thousand_resamples_are_fast():
     started = time.perf_counter()
     bootstrap_means(values, users, seed=0)
     assert time.perf_counter() - started < 5  # about 0.2 s when the machine is free
+
+
+@pytest.mark.parametrize("trainings", [3, 6])
+def test_trainings_are_inside_the_interval(trainings: int):
+    """C32: the truth of a kind of training is its mean over seeds; resampling users alone misses it far more often."""
+    rng = np.random.default_rng(8)
+    with_seeds = by_user = 0
+    for trial in range(120):
+        skill = rng.normal(0, 1, 40)
+        users = np.repeat(np.arange(40), 5)
+        noise = rng.normal(0, 0.3, (trainings, 1))  # of a seed, common to all queries
+        values = (noise + skill[users] + rng.normal(0, 1, (trainings, 200)))[:, :, None]
+        with_seeds += holds(means_over_trainings(values, users, seed=trial, resamples=300)[0], 0.0)
+        by_user += holds(bootstrap_means(values[0], users, seed=trial, resamples=300)[0], 0.0)
+    assert with_seeds / 120 > 0.9
+    assert by_user / 120 < 0.8  # the broken twin: one seed, taken for all
+
+
+def test_one_training_is_the_users_alone():
+    values, users = population(np.random.default_rng(9))
+    [alone] = bootstrap_means(values, users, seed=1)
+    assert means_over_trainings(values[None], users, seed=1) == [alone]
+    [twice] = means_over_trainings(np.stack([values, values + 0.2]), users, seed=1)
+    assert twice.value == pytest.approx(alone.value + 0.1)
+    assert width(twice) > 3 * width(alone)  # two trainings say little about a third
+    assert means_over_trainings(np.zeros((2, 0, 3)), np.zeros(0), seed=0) == [NOTHING] * 3

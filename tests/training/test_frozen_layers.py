@@ -54,8 +54,7 @@ def made_pairs(n: int, longest: int = 40) -> Pairs:
     generator = np.random.default_rng(0)
     tokens = [generator.integers(2, VOCABULARY, size=generator.integers(3, longest)).tolist() for _ in range(n)]
     targets = torch.nn.functional.normalize(torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(1)), dim=1)
-    none = [np.array([], dtype=np.int64)] * n
-    return Pairs(tokens, np.array([len(row) for row in tokens]), targets, torch.full((n,), 0.99), none, n)
+    return Pairs.unmined(tokens, targets, 0.99)
 
 
 def training_on(base: str, **settings) -> ItemTraining:

@@ -1,5 +1,6 @@
 """The two fruit chunks: two people ask for the same favour in two threads, beside chunks of the sample exports."""
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.keys import content_id
 from user_embeddings_dagster.mining.hard_negatives import mine
 from user_embeddings_dagster.mining.pairs import with_negatives
+from user_embeddings_dagster.mining.rankers import FrozenRanker
+from user_embeddings_dagster.mining.relabelling import relabel
 
 FRUIT = [
     "<P1>: I'm going to the store.\n<P2>: Cool, can I come with you?\nSUBJECT: Can you buy me some fruits?",
@@ -79,16 +82,23 @@ def prepared(pairs: pl.DataFrame, folder: Path, margin: float) -> tuple[ItemTrai
     return training, data, set(mined.select("chunk_id", "negative_chunk_id").rows())
 
 
-def competed(data: item_data.Pairs, config: Config) -> int:
-    """In how many steps one fruit chunk's summary competes as the other's negative, in batch or mined."""
+def competed(data: item_data.Pairs, config: Config, every: bool = False) -> int:
+    """In how many steps one fruit chunk's summary competes as the other's negative, in batch or mined.
+
+    `every`: each step holds all summaries, for relabelled chunks are nobody's target by chance.
+    """
     a, b = places(data)
     found = 0
     for step in range(config.steps):
-        rows = item_data.batch_rows(len(data), config.batch_size, config.seed, step)
+        rows = data.queries[item_data.batch_rows(len(data.queries), config.batch_size, config.seed, step)]
         over = item_data.candidates(data, rows, config.negatives, config.seed, step)
+        if every:
+            rows = data.queries
+            over = item_data.all_candidates(data, rows)
         for own, other in ((a, b), (b, a)):
             column = (over.vectors == data.summaries[other]).all(1)
             for query in np.flatnonzero(rows == own):
+                column[over.positives[query]] = False
                 found += int(over.allowed[query][column].sum())
     return found
 
@@ -112,5 +122,40 @@ def test_fruit_chunks_are_no_negatives_and_end_close(pairs: pl.DataFrame, tmp_pa
     others = similarity[np.triu_indices(len(data), 1)]
     assert similarity[a, b] > np.quantile(others, 0.95)
 
-    twin = item_data.Pairs(**{**vars(data), "limit": torch.ones_like(data.limit)})
+    none = torch.ones_like(data.limit)
+    twin = item_data.Pairs(**{**vars(data), "limit": none, "positive_limit": none})
     assert competed(twin, training.config) > 0
+
+
+def test_relabelled_fruit_chunks_are_no_negatives(pairs: pl.DataFrame, tmp_path: Path) -> None:
+    """C30: relabelling may make them each other's positive, never each other's negative, ranked or in a batch.
+
+    Also where one's positive is a summary unlike both. The broken twin looks at the positive alone.
+    """
+    fruit = [content_id(text) for text in FRUIT]
+    said = pl.col("text").str.split("SUBJECT: ").list.last()
+    texts = pairs.select(
+        "chunk_id", "user_id", speakers=pl.concat_list(pl.lit("SUBJECT")), turns=pl.concat_list(said), summary=said
+    )
+    result = relabel(pairs, texts, FrozenRanker(), candidates=20)
+    chosen = {row["chunk_id"]: row for row in result.pairs.iter_rows(named=True)}
+    for own, other in (fruit, reversed(fruit)):
+        assert own not in chosen or chosen[own]["negative_chunk_id"] != other
+        assert own not in chosen or chosen[own]["positive_chunk_id"] in fruit
+    assert result.stats["kept"] > OTHERS / 2
+    elsewhere = result.pairs["negative_chunk_id"][0]
+    moved = pl.DataFrame(
+        [{"chunk_id": f, "positive_chunk_id": elsewhere, "negative_chunk_id": elsewhere} for f in fruit]
+    )
+    others = result.pairs.filter(~pl.col("chunk_id").is_in(fruit)).select(moved.columns)
+    mined = mine(pairs, k=8, margin=MARGIN).negatives
+    path = tmp_path / "relabelled.parquet"
+    with_negatives(pairs, mined, pl.concat([others, moved])).write_parquet(path)
+    training, _, _ = prepared(pairs, tmp_path, MARGIN)
+    data = item_data.load(path, training.tokenizer, 256, MARGIN)["train"]
+    data = dataclasses.replace(data, positive_limit=torch.full_like(data.limit, 0.9))  # of a positive that fits well
+    a, b = places(data)
+    assert data.positives[a] == data.positives[b] != a
+    assert competed(data, training.config, every=True) == 0
+    twin = dataclasses.replace(data, limit=torch.ones_like(data.limit))
+    assert competed(twin, training.config, every=True) > 0

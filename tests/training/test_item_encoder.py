@@ -1,5 +1,6 @@
 """The item encoder's job on a tiny encoder: only the adapter moves, resume is bit-exact, the result loads."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -245,6 +246,47 @@ def test_false_negatives_do_not_compete(base: str, inputs: Path) -> None:
     assert not over.allowed[0, over.positives[1]] and not over.allowed[1, over.positives[0]]
     assert over.allowed[torch.arange(3), over.positives].all()
     assert over.allowed[2, over.positives[0]] or data.summaries[2] @ data.summaries[0] > data.limit[2]
+
+
+def test_relabelled_pairs_compete_with_what_is_near_neither_positive_nor_own(base: str, inputs: Path) -> None:
+    """C30: row 0's positive is summary 1; its own and one like it never compete, nor does one like the positive."""
+    frame = pl.read_parquet(inputs / "pairs.parquet").sort("chunk_id")
+    ids = frame.filter(split="train")["chunk_id"].to_list()
+    renamed = frame.with_columns(
+        positive=pl.when(chunk_id=ids[0]).then(pl.lit(ids[1]))
+        .when(chunk_id=ids[5]).then(None).otherwise("chunk_id"),
+        own_similarity=pl.lit(0.9),
+        positive_similarity=pl.lit(0.95),
+        negatives=pl.when(chunk_id=ids[0]).then(pl.lit(ids[2:5])).otherwise(pl.lit([], dtype=pl.List(pl.String))),
+    )  # fmt: skip
+    renamed.write_parquet(inputs / "pairs.parquet")
+    data = item_data.load(inputs / "pairs.parquet", base_model.load_tokenizer(Path(base)), 32, 0.95)["train"]
+    assert 5 not in data.queries and len(data.queries) == len(data) - 1
+    assert data.positives[:3].tolist() == [1, 1, 2]
+    data.summaries[:5] = torch.eye(data.summaries.shape[1])[:5]
+    data.summaries[2], data.summaries[3] = data.summaries[0], data.summaries[1]  # like the own, like the positive
+    over = item_data.candidates(data, np.array([0, 4]), 3, 0, 0)
+    assert torch.equal(over.vectors[over.positives[0]], data.summaries[1])
+    assert over.vectors.shape[0] == 4  # 1 (positive of 0), 2, 3 and 4; not 0, which is nobody's target here
+    assert over.allowed[0].tolist() == [True, False, False, True]
+    own = item_data.candidates(dataclasses.replace(data, positives=np.arange(len(data))), np.array([0, 1]), 0, 0, 0)
+    assert over.allowed[1, over.positives[1]] and own.allowed.all()
+    renamed.with_columns(positive=pl.lit("elsewhere")).write_parquet(inputs / "pairs.parquet")
+    with pytest.raises(ValueError, match="a positive is not among"):
+        item_data.load(inputs / "pairs.parquet", base_model.load_tokenizer(Path(base)), 32, 0.95)
+
+
+def test_training_on_relabelled_pairs(base: str, inputs: Path, tmp_path: Path) -> None:
+    """Chunks that were left out ask nothing, and their number shows."""
+    frame = pl.read_parquet(inputs / "pairs.parquet")
+    left_out = frame.filter(split="train")["chunk_id"][:4].to_list()
+    positive = pl.when(pl.col("chunk_id").is_in(left_out)).then(None).otherwise("chunk_id")
+    frame.with_columns(positive=positive, own_similarity="positive_similarity").write_parquet(inputs / "pairs.parquet")
+    settings = json.loads((inputs / "config.json").read_text()) | {"steps": 2}
+    (inputs / "config.json").write_text(json.dumps(settings))
+    run(inputs, tmp_path / "out")
+    metadata = json.loads((tmp_path / "out" / "job.json").read_text())["metadata"]
+    assert metadata["train_pairs"] == frame.filter(split="train").height - 4
 
 
 def test_unknown_setting_is_refused() -> None:

@@ -47,6 +47,30 @@ def bootstrap_means(
     return [_estimate(values[:, j].mean(), draws[:, j], n, len(counts), confidence) for j in range(m)]
 
 
+def means_over_trainings(
+    values: np.ndarray, users: np.ndarray, *, seed: int, resamples: int = RESAMPLES, confidence: float = CONFIDENCE
+) -> list[Estimate]:
+    """Mean of each column of `values` [s, n, m], of s trainings on the same n queries, over trainings and queries.
+
+    What another training seed would change is inside the interval: to each resample of `users` [n] it adds a draw of
+    the error of the mean over trainings, their standard deviation / √s times Student's t with s − 1 degrees of freedom.
+    (Resampling so few trainings themselves gives an interval that is far too narrow.) One training has no such error
+    to show: its interval is `bootstrap_means`'.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    average = values.mean(axis=0)
+    estimates = bootstrap_means(average, users, seed=seed, resamples=resamples, confidence=confidence)
+    trainings, n, _ = values.shape
+    if trainings == 1 or n == 0:
+        return estimates
+    by_user, by_training = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2))
+    sums, counts = _per_user(average, users)
+    error = values.mean(axis=1).std(axis=0, ddof=1) / np.sqrt(trainings)
+    noise = by_training.standard_t(trainings - 1, resamples)[:, None] * error
+    draws = _resampled(sums, counts, by_user, resamples) + noise
+    return [_estimate(e.value or 0.0, draws[:, j], n, len(counts), confidence) for j, e in enumerate(estimates)]
+
+
 def paired_difference(
     a: np.ndarray, b: np.ndarray, users: np.ndarray, *, seed: int, resamples: int = RESAMPLES
 ) -> list[Estimate]:

@@ -15,6 +15,7 @@ MAX_MEAN_COSINE = 0.95
 MIN_EFFECTIVE_RANK = 3.0
 RANK_SAMPLE = 2_000
 SPEAKER = r"^(SUBJECT|<P\d+>|[A-Z]+)$"
+MAX_MODEL_FAILURES = 0.01
 
 
 def finite_vectors(vectors: np.ndarray) -> CheckOutcome:
@@ -180,3 +181,38 @@ def exactly_one_subject(chunks: Frame) -> CheckOutcome:
     metrics["messages_of_two_subjects"] = float(shared)
     passed = not any(count for name, count in metrics.items() if name != "n")
     return CheckOutcome("exactly_one_subject", passed, ERROR, metrics)
+
+
+def summaries_account_for_chunks(
+    chunks: pl.DataFrame, summaries: pl.DataFrame, unsummarised: pl.DataFrame
+) -> CheckOutcome:
+    """Every chunk has one summary, or one row that says why it has none; no row is of another chunk (C23)."""
+    listed = pl.concat([summaries.select("chunk_id"), unsummarised.select("chunk_id")])
+    metrics = {
+        "chunks": chunks.height,
+        "missing": chunks.join(listed, on="chunk_id", how="anti").height,
+        "repeated": listed.height - listed.n_unique(),
+        "foreign": listed.join(chunks.select("chunk_id"), on="chunk_id", how="anti").height,
+    }
+    passed = not any(metrics[name] for name in ("missing", "repeated", "foreign"))
+    return CheckOutcome("summaries_account_for_chunks", passed, ERROR, metrics)
+
+
+def few_model_failures(summaries: pl.DataFrame, unsummarised: pl.DataFrame) -> CheckOutcome:
+    """The language model gave no valid answer for at most 1% of the chunks; each is listed with its reason."""
+    failed = unsummarised.filter(pl.col("reason") != "nothing_contributed").height
+    total = summaries.height + unsummarised.height
+    share = failed / max(1, total)
+    return CheckOutcome("few_model_failures", share <= MAX_MODEL_FAILURES, WARNING, {"n": total, "share": share})
+
+
+def evidence_is_subjects(koais: pl.DataFrame, chunks: pl.DataFrame) -> CheckOutcome:
+    """At most 1% of the KOAIs rest on no turn, on one that is not there, or on one that is not SUBJECT's (C25)."""
+    cited = koais.select("koai_id", "chunk_id", "evidence").join(chunks.select("chunk_id", "speakers"), on="chunk_id")
+    turn = pl.col("speakers").list.get(pl.col("evidence"), null_on_oob=True)
+    said = cited.explode("evidence").select("koai_id", subject=(turn == "SUBJECT").fill_null(False))
+    wrong = said.group_by("koai_id").agg(pl.col("subject").all()).filter(~pl.col("subject")).height
+    share = wrong / max(1, koais.height)
+    return CheckOutcome(
+        "evidence_is_subjects", share <= MAX_MODEL_FAILURES, WARNING, {"n": koais.height, "wrong": wrong}
+    )

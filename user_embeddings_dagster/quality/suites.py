@@ -10,6 +10,7 @@ from user_embeddings_dagster.quality.outcome import ERROR, WARNING
 ID = "^[0-9a-f]{32}$"
 SLUG = "^[a-z0-9][a-z0-9_-]*$"
 ROLES = ("user", "assistant", "system", "tool", "service", "bot", "deleted")
+KINDS = ("knowledge", "opinion", "attribute", "intent")
 PLATFORMS = ("reddit", "telegram", "chatgpt")
 # Earlier than every platform; the end only catches milliseconds read as seconds. No wall clock: checks repeat.
 PLAUSIBLE = {"min_value": datetime(2000, 1, 1, tzinfo=UTC), "max_value": datetime(2100, 1, 1, tzinfo=UTC)}
@@ -109,6 +110,16 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         _matches("program_version_named", "program_version", r"\S", "Every summary names its program version (C24)."),
         _matches("summary_has_text", "text", r"\S", "No summary is blank."),
         _matches("summary_names_subject", "text", "SUBJECT", "Summaries speak of SUBJECT.", WARNING),
+    ),
+    "koais": (
+        _NOT_EMPTY,
+        _unique("koai_id_unique", "koai_id"),
+        _matches("koai_id_is_hash", "koai_id", ID, "KOAI ids are 32 hex digits."),
+        _DATADAO_SLUG,
+        _one_of("kind_known", "kind", KINDS, "A KOAI is knowledge, an opinion, an attribute or an intent (C25)."),
+        _matches("statement_has_text", "statement", r"\S", "No statement is blank."),
+        _present("extractor_named", "extractor", "Every KOAI names its extractor."),
+        _matches("koai_program_version_named", "program_version", r"\S", "Every KOAI names its program version."),
     ),
     "scores": (
         _NOT_EMPTY,

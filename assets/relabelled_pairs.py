@@ -1,0 +1,82 @@
+"""Relabelled pairs: positive and hard negative of each training chunk, chosen by ranking its nearest summaries."""
+
+import dagster as dg
+
+from assets.policies import LLM, ML, RETRY
+from assets.progress import progress_to
+from assets.reporting import column_lineage, table_metadata, table_result
+from resources.language_model import LanguageModelResource
+from resources.store import Store
+from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.mining.candidates import rank_candidates
+from user_embeddings_dagster.mining.pairs import ranking_texts, training_pairs
+from user_embeddings_dagster.mining.rankers import FrozenRanker, ModelRanker, Ranker
+from user_embeddings_dagster.mining.relabelling import VERSION, RelabellingResult, relabel
+from user_embeddings_dagster.schema import RELABELLED_PAIRS
+from user_embeddings_dagster.storage.lake import UNPARTITIONED, fingerprint
+
+LINEAGE = column_lineage(
+    chunk_id=("training_snapshot", ["chunk_id"]),
+    positive_chunk_id=("summary_embeddings", ["id"]),
+    negative_chunk_id=("summary_embeddings", ["id"]),
+    own_rank=("chunk_summaries", ["text"]),
+)
+
+
+class RelabelledPairsConfig(dg.Config):
+    """`candidates` summaries are ranked, the chunk's own among them; the negative is the one at `negative_rank`.
+
+    `margin` as of hard_negatives: what is nearer to the positive, or to the own summary, is no negative.
+    """
+
+    candidates: int = 20
+    negative_rank: int = 20
+    margin: float = 0.95
+
+
+@dg.asset(
+    deps=["training_snapshot", "masked_chunks", "chunk_summaries", "chunk_embeddings", "summary_embeddings"],
+    group_name="training",
+    owners=ML,
+    kinds={"lancedb", "vllm", "parquet"},
+    code_version=VERSION,
+    metadata=table_metadata(RELABELLED_PAIRS),
+    retry_policy=RETRY,
+    pool=LLM,
+)
+def relabelled_pairs(
+    context: dg.AssetExecutionContext,
+    config: RelabelledPairsConfig,
+    store: Store,
+    language_model: LanguageModelResource,
+    training_jobs: TrainingJobs,
+) -> dg.MaterializeResult:
+    """One row per training chunk whose positive and hard negative were chosen by ranking its nearest summaries.
+
+    Two rankings, fused by reciprocal ranks (Gecko, Lee et al. 2024, section 3.2). Without a language model they are
+    the words' likelihood and the frozen encoder's cosine, and every row says so in `ranker`. Training users only.
+    """
+    lake = store.lake
+    snapshot = lake.read("training_snapshot")
+    names = snapshot["datadao"].unique().sort().to_list()
+    tables = ("chunk_embeddings", "summary_embeddings")
+    inputs = {f"{name}/{table}": store.lance.content_hash(name, table) for name in names for table in tables}
+    inputs |= {f"{name}/texts": lake.path("chunk_summaries", name).stem for name in names}
+    program = rank_candidates(config.candidates).version if language_model.configured else FrozenRanker.name
+    made_by = [language_model.name, program]
+    wanted = fingerprint(VERSION, made_by, lake.path("training_snapshot").stem, inputs, config.model_dump())
+    commit = lake.up_to_date("relabelled_pairs", UNPARTITIONED, wanted)
+    reused = commit is not None and not commit.stats.get("to_ask_again")
+    if commit is None or not reused:
+
+        def ranked(ranker: Ranker) -> RelabellingResult:
+            pairs, texts = training_pairs(snapshot, lake, store.lance), ranking_texts(snapshot, lake)
+            return relabel(pairs, texts, ranker, store.lance, **config.model_dump())
+
+        if language_model.configured:
+            with language_model.open(context, store, training_jobs) as model:
+                result = ranked(ModelRanker(model, progress_to(context, "ranking candidates")))
+        else:
+            result = ranked(FrozenRanker())
+        commit = lake.commit(RELABELLED_PAIRS, result.pairs, fingerprint=wanted, stats=result.stats)
+    return table_result(RELABELLED_PAIRS, commit, reused=reused, lineage=LINEAGE)

@@ -1,0 +1,104 @@
+"""The program by which a language model summarises chunks, refined on training users."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+from assets.policies import LLM, ML, RETRY
+from assets.reporting import check_result, plot
+from resources.language_model import BATCH, LanguageModelResource
+from resources.store import Store
+from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.storage.lake import fingerprint
+from user_embeddings_dagster.summaries.extractive import PROGRAM_VERSION
+from user_embeddings_dagster.summaries.refined_program import (
+    hold_extractive,
+    hold_refined,
+    hold_shipped,
+    not_worse_than_shipped,
+    refinement_data,
+    violations_plot,
+)
+from user_embeddings_dagster.summaries.refinement import ARTIFACT, NO_USAGE, VERSION, refine
+from user_embeddings_dagster.summaries.subject import summarise_subject
+
+NO_ROUNDS = "a batch job answers one large round, a refinement asks in many small ones: refine with openai_compatible"
+
+
+class SummaryProgramConfig(dg.Config):
+    """Budget and data of a refinement.
+
+    `max_calls` and `max_usd` (0: no cap) cap what all answers may cost, retries included. `examples` chunks, at most
+    `chunks_per_user` of each training user; a third of the users measures, the others are refined on.
+    """
+
+    max_calls: int = 3_000
+    max_usd: float = 5.0
+    examples: int = 150
+    chunks_per_user: int = 3
+    seed: int = 0
+
+    def limits(self) -> dict[str, Any]:
+        """Arguments of `refine`."""
+        return {"max_calls": self.max_calls or None, "max_usd": self.max_usd or None, "seed": self.seed}
+
+
+def violations(metadata: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValue]:
+    """The plot of the violated constraints, if a refinement was measured."""
+    png = violations_plot(metadata)
+    return {} if png is None else {"violations": plot(png)}
+
+
+@dg.asset(
+    deps=["masked_chunks"],
+    group_name="language_models",
+    owners=ML,
+    kinds={"dspy"},
+    code_version=VERSION,
+    check_specs=[
+        dg.AssetCheckSpec(
+            not_worse_than_shipped.__name__, asset=ARTIFACT, description=inspect.getdoc(not_worse_than_shipped)
+        )
+    ],
+    retry_policy=RETRY,
+    pool=LLM,
+)
+def summary_program(
+    context: dg.AssetExecutionContext,
+    config: SummaryProgramConfig,
+    store: Store,
+    language_model: LanguageModelResource,
+    training_jobs: TrainingJobs,
+) -> dg.MaterializeResult:
+    """One row per refinement: the program that asks a language model for summaries, with its score and cost.
+
+    GEPA (Agrawal et al. 2025) rewrites its instructions against the numbered constraints on summaries, within a
+    budget of calls and money; what is better on training users it was not refined on is adopted. Without a
+    language model it holds the extractive summariser, and nothing is refined.
+    """
+    shipped, asked, chunks = summarise_subject(), [PROGRAM_VERSION], None
+    if language_model.configured:
+        chunks = refinement_data(store.lake, store.key, config.examples, config.chunks_per_user)
+        asked = [language_model.kind, language_model.name, shipped.version, chunks.chunk_ids, config.model_dump()]
+    folder, paid = store.models.folder(ARTIFACT, fingerprint(ARTIFACT, VERSION, asked)), NO_USAGE
+    if not (reused := folder.complete):
+        if chunks is None:
+            hold_extractive(folder)
+        elif lacking := NO_ROUNDS if language_model.kind == BATCH else chunks.lacking:
+            hold_shipped(folder, language_model.name, lacking)
+        else:
+            limits = {**config.limits(), "attempts": language_model.max_attempts}
+            with language_model.open(context, store, training_jobs) as model:
+                result = refine(shipped, chunks.train, chunks.development, model, model, **limits)
+            hold_refined(folder, language_model.name, result)
+            paid = result.paid
+    folder.remove_leftovers()
+    store.models.promote(ARTIFACT, folder.root.name)
+    record, this_run = folder.record(), {"calls_this_run": paid.calls, "usd_this_run": paid.usd}
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(record["data_version"]),
+        metadata={**record["metadata"], "reused": reused, **this_run, **violations(record["metadata"])},
+        check_results=[check_result(not_worse_than_shipped(record["metadata"]), ARTIFACT)],
+    )

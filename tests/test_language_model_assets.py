@@ -1,0 +1,197 @@
+"""Summaries and KOAIs through a real HTTP endpoint: the assets, the cache, the key, the budget (C22, C23, C27)."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+import pytest
+
+from assets.chunk_summaries import chunk_summaries
+from assets.koais import koais
+from assets.partitions import datadaos
+from benchmarks.fault_server import MODEL, FaultServer
+from resources.language_model import LanguageModelResource
+from resources.store import Store
+from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.keys import content_id
+from user_embeddings_dagster.schema import MASKED_CHUNKS
+
+N = 40
+
+
+@pytest.fixture(scope="module")
+def server():
+    with FaultServer() as running:
+        yield running
+
+
+def masked_chunks(n: int) -> pl.DataFrame:
+    now = datetime(2024, 1, 1, tzinfo=UTC)
+    rows = [
+        {
+            "chunk_id": content_id("chunk", str(i)), "datadao": "sample", "user_id": content_id("user", str(i % 5)),
+            "thread_id": "t", "window_id": "w", "started_at": now, "ended_at": now,
+            "speakers": ["<P1>", "SUBJECT"], "turns": ["And you?", f"I think number {i} is my favourite."],
+            "text": f"<P1>: And you?\nSUBJECT: I think number {i} is my favourite.", "message_ids": ["m", "n"],
+            "n_subject_turns": 1, "n_tokens": 12, "n_masked": 0, "context_free": False, "community": None,
+        }
+        for i in range(n)
+    ]  # fmt: skip
+    return MASKED_CHUNKS.conform(pl.DataFrame(rows))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(data=str(tmp_path))
+    store.lake.commit(MASKED_CHUNKS, masked_chunks(N), "sample")
+    return store
+
+
+def materialise(
+    store: Store, asset, model: LanguageModelResource, selection: list[str] | None = None
+) -> dg.ExecuteInProcessResult:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(datadaos.name, ["sample"])
+        resources = {"store": store, "language_model": model, "training_jobs": TrainingJobs()}
+        return dg.materialize(
+            [asset],
+            selection=selection,
+            partition_key="sample",
+            resources=resources,
+            instance=instance,
+            raise_on_error=False,
+        )
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict:
+    events = {event.asset_key.to_user_string(): event for event in result.get_asset_materialization_events()}
+    return {name: value.value for name, value in events[asset].materialization.metadata.items()}
+
+
+def of(server: FaultServer, **fields) -> LanguageModelResource:
+    return LanguageModelResource(
+        kind="openai_compatible", name=MODEL, base_url=server.url, patience_seconds=10.0, **fields
+    )
+
+
+def test_without_a_model_nobody_is_asked(store):
+    """C22: the default is extractive, and says so on every row."""
+    result = materialise(store, chunk_summaries, LanguageModelResource())
+    assert result.success
+    assert store.lake.read("chunk_summaries", "sample")["summarizer"].unique().to_list() == ["extractive"]
+    assert not store.layout.language_model_cache.exists()
+
+
+def test_summaries_through_an_endpoint(store, server):
+    """C22, C24, C27: every chunk is accounted for; a second run asks nothing, and neither does one without its table."""
+    server.behave()
+    first = materialise(store, chunk_summaries, of(server))
+    assert first.success
+    summaries, rest = (store.lake.read(table, "sample") for table in ("chunk_summaries", "unsummarised_chunks"))
+    assert summaries.height + rest.height == N
+    assert summaries["summarizer"].unique().to_list() == [MODEL]
+    assert sum(server.stats().asked.values()) == N
+    assert metadata(first, "chunk_summaries")["calls_this_run"] == N
+
+    second = materialise(store, chunk_summaries, of(server))
+    assert metadata(second, "chunk_summaries")["reused"]
+
+    for commit in store.layout.root.glob("tables/*/sample/current.json"):
+        if commit.parent.parent.name != "masked_chunks":
+            commit.unlink()
+    third = metadata(materialise(store, chunk_summaries, of(server)), "chunk_summaries")
+    assert (third["calls_this_run"], third["cache_hit_rate"]) == (0, 1.0)
+    assert sum(server.stats().asked.values()) == N
+    assert store.lake.read("chunk_summaries", "sample").equals(summaries)
+
+
+def test_koais_through_an_endpoint(store, server):
+    """C25: statements fit the schema, and violations are counted by number."""
+    server.behave()
+    result = materialise(store, koais, of(server))
+    assert result.success
+    found = metadata(result, "koais")
+    rows = store.lake.read("koais", "sample")
+    assert found["dagster/row_count"] == rows.height > 0
+    assert rows["extractor"].unique().to_list() == [MODEL]
+    assert sum(found[f"violations_K{number}"] for number in range(1, 9)) == rows["violations"].list.len().sum()
+
+
+def test_one_of_the_two_tables_may_be_asked_for(store):
+    """A backfill of one table writes both and reports the one."""
+    result = materialise(store, chunk_summaries, LanguageModelResource(), selection=["unsummarised_chunks"])
+    assert result.success
+    assert [event.asset_key.to_user_string() for event in result.get_asset_materialization_events()] == [
+        "unsummarised_chunks"
+    ]
+    assert store.lake.current("chunk_summaries", "sample") is not None
+
+
+def test_koais_by_default_are_cues(store):
+    assert materialise(store, koais, LanguageModelResource()).success
+    assert store.lake.read("koais", "sample")["extractor"].unique().to_list() == ["cues"]
+
+
+def test_failures_are_listed_and_asked_again(store, server):
+    """C23: with every answer malformed each chunk is listed with its reason; when the server is well, none is."""
+    server.behave(faults={"malformed_json": 1.0})
+    result = materialise(store, chunk_summaries, of(server))
+    assert result.success
+    assert store.lake.read("unsummarised_chunks", "sample")["reason"].unique().to_list() == ["malformed_json"]
+    checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
+    assert checks["summaries_account_for_chunks"]
+    assert not checks["few_model_failures"]
+
+    server.behave(faults={"http_500": 1.0})
+    dead = LanguageModelResource(kind="openai_compatible", name=MODEL, base_url=server.url, patience_seconds=0.2)
+    store.lake.commit(MASKED_CHUNKS, masked_chunks(N + 5), "sample")
+    result = materialise(store, chunk_summaries, dead)
+    assert metadata(result, "chunk_summaries")["to_ask_again"] == 5
+    server.behave()
+    result = materialise(store, chunk_summaries, of(server))
+    assert metadata(result, "chunk_summaries")["calls_this_run"] == 5
+
+
+def test_a_refused_key_fails_at_once(store, server, monkeypatch):
+    """C23: no retry, no row, an error that names the endpoint and not the key."""
+    monkeypatch.setenv("USER_EMBEDDINGS_LANGUAGE_MODEL_KEY", "sk-not-the-right-one")
+    server.behave(api_key="sk-right")
+    result = materialise(store, chunk_summaries, of(server))
+    assert not result.success
+    assert store.lake.current("chunk_summaries", "sample") is None
+    event = next(event for event in result.all_events if event.is_step_failure)
+    assert "401" in str(event.step_failure_data.error)
+    assert "sk-not" not in str(event.step_failure_data)
+    assert not [event for event in result.all_events if event.is_step_up_for_retry]
+
+
+def test_a_spent_budget_stops_and_keeps_what_was_paid(store, server):
+    """A cap on calls: the run fails with the figures; a higher cap goes on from there."""
+    server.behave()
+    result = materialise(store, chunk_summaries, of(server, max_calls=20, max_attempts=1, concurrency=4))
+    assert not result.success
+    paid = sum(server.stats().asked.values())
+    assert 0 < paid <= 20
+    result = materialise(store, chunk_summaries, of(server))
+    assert metadata(result, "chunk_summaries")["calls_this_run"] == N - paid
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"kind": "oracle"}, "oracle"),
+        ({"kind": "openai_compatible", "name": "m"}, "base_url"),
+        ({"kind": "vllm_batch"}, "name"),
+    ],
+)
+def test_a_wrong_setting_says_what_is_wrong(fields, says):
+    with pytest.raises(ValueError, match=says):
+        _ = LanguageModelResource(**fields).configured
+
+
+def test_fields_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("USER_EMBEDDINGS_LANGUAGE_MODEL_KIND", "openai_compatible")
+    monkeypatch.setenv("USER_EMBEDDINGS_LANGUAGE_MODEL_CONCURRENCY", "7")
+    resource = LanguageModelResource.from_environment()
+    assert (resource.kind, resource.concurrency, resource.cache_days) == ("openai_compatible", 7, 0.0)
