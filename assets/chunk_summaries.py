@@ -102,8 +102,8 @@ def chunk_summaries(
     program = current_program(store.models) if language_model.configured else None
     made_by = [language_model.name, program.version] if program else [PROGRAM_VERSION]
     wanted = fingerprint(VERSION, made_by, lake.path("masked_chunks", partition).stem)
-    commits = [lake.up_to_date(table.name, partition, wanted) for table in TABLES]
-    if not (reused := all(commits) and not commits[0].stats["to_ask_again"]):
+    commits = [commit for table in TABLES if (commit := lake.up_to_date(table.name, partition, wanted))]
+    if not (reused := len(commits) == len(TABLES) and not commits[0].stats["to_ask_again"]):
         progress = progress_to(context, "summarising chunks")
         if program is None:
             result = extractive_summaries(chunks, progress)

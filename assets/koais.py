@@ -72,7 +72,8 @@ def koais(
     wanted = fingerprint(VERSION, made_by, lake.path("masked_chunks", partition).stem)
     commit = lake.up_to_date("koais", partition, wanted)
     chunks = lake.read("masked_chunks", partition)
-    if not (reused := commit is not None and not commit.stats["to_ask_again"]):
+    reused = commit is not None and not commit.stats["to_ask_again"]
+    if commit is None or not reused:
         progress = progress_to(context, "extracting KOAIs")
         if program is None:
             result = extract_by_cues(chunks, progress)

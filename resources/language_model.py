@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -51,7 +52,8 @@ class LanguageModelResource(dg.ConfigurableResource):
     @classmethod
     def from_environment(cls) -> "LanguageModelResource":
         """Fields from USER_EMBEDDINGS_LANGUAGE_MODEL_<FIELD>; what is not set has its default."""
-        return cls(**language_model_settings(set(cls.model_fields)))
+        fields: dict[str, Any] = language_model_settings(set(cls.model_fields))  # pydantic reads the numbers
+        return cls(**fields)
 
     @property
     def configured(self) -> bool:
@@ -106,7 +108,8 @@ class LanguageModelResource(dg.ConfigurableResource):
         def launch(inputs: Path, output: Path, variables: Mapping[str, str]) -> None:
             jobs.run(context, "vllm_batch", inputs, output, variables)
 
-        step = context.asset_key.to_user_string(), context.partition_key if context.has_partition_key else "all"
+        asset = min(key.to_user_string() for key in context.selected_asset_keys)  # the step may make several
+        step = asset, context.partition_key if context.has_partition_key else "all"
         with store.contributor_keys as keys:
             key = batch_key(keys.derived("batch files"))
         return BatchModel(self.name, launch, store.layout.batches.joinpath(*step), key, json.loads(self.batch))

@@ -84,7 +84,7 @@ def test_without_a_model_nobody_is_asked(store):
 
 
 def test_summaries_through_an_endpoint(store, server):
-    """C22, C24, C27: every chunk is accounted for; a second run asks nothing, and neither does one without its table."""
+    """C22, C24, C27: every chunk is accounted for; a second run asks nothing, nor does one without its tables."""
     server.behave()
     first = materialise(store, chunk_summaries, of(server))
     assert first.success

@@ -210,7 +210,8 @@ class Job:
         metadata = {**record["metadata"], "reused": reused}
         self.finished = True
         if self._pipes is not None:
-            self._pipes.report_asset_materialization(metadata=metadata, data_version=record["data_version"])
+            asset = self._pipes.asset_keys[0]  # a step that makes several assets may run a job for all of them
+            self._pipes.report_asset_materialization(metadata, record["data_version"], asset)
         else:
             print(json.dumps({"data_version": record["data_version"], "metadata": metadata}, sort_keys=True))
 

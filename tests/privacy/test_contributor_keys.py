@@ -111,8 +111,8 @@ def _keys_of(path, barrier, queue):
 
 
 def test_processes_that_make_the_same_keys_at_once_agree(path):
-    context = multiprocessing.get_context("fork")
-    for attempt in range(5):
+    context = multiprocessing.get_context("forkserver")
+    for attempt in range(2):
         barrier, queue = context.Barrier(4), context.Queue()
         file = path.with_name(f"{attempt}.sqlite")
         writers = [context.Process(target=_keys_of, args=(file, barrier, queue)) for _ in range(4)]

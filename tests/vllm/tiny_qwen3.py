@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 CONTEXT = 8192
 SPREAD = 0.3  # standard deviation of the weights
-CONSTANT, PREFERENCE = 3.0, 35.0
+SHARPNESS = 2.0  # of attention: at 1 it averages over so much that every prompt gets the same answer
+CONSTANT, PREFERENCE = 3.0, 25.0
 END = "<|im_end|>"
 SPECIAL = ["<|endoftext|>", "<|im_start|>", END]
 TEMPLATE = (
@@ -38,20 +39,24 @@ def make(folder: Path, seed: int = 0) -> Path:
     )  # fmt: skip
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config)
-    _prefer(model, [number for word, number in tokenizer.get_vocab().items() if word.startswith('"')])
+    _shape(model, [number for word, number in tokenizer.get_vocab().items() if word.startswith('"')])
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
 
 @torch.no_grad()
-def _prefer(model: Qwen3ForCausalLM, tokens: list[int]) -> None:
-    """Add to the logits of `tokens`: component 0 of the residual stream becomes a constant that only they read."""
+def _shape(model: Qwen3ForCausalLM, likely: list[int]) -> None:
+    """Sharpen attention, and add to the logits of `likely` tokens.
+
+    Component 0 of the residual stream becomes a constant, which only their rows of the output layer read.
+    """
     model.model.embed_tokens.weight[:, 0] = CONSTANT
     for layer in model.model.layers:
+        layer.self_attn.q_norm.weight.fill_(SHARPNESS)
         layer.self_attn.o_proj.weight[0] = layer.mlp.down_proj.weight[0] = 0.0
     model.lm_head.weight[:, 0] = 0.0
-    model.lm_head.weight[tokens, 0] = PREFERENCE
+    model.lm_head.weight[likely, 0] = PREFERENCE
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:

@@ -51,7 +51,7 @@ class Request(msgspec.Struct, frozen=True, dict=True):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """What answers cost: calls made, tokens (of the prompt's, how many the server had cached), US dollars."""
+    """What answers cost: calls answered, tokens (of the prompt's, how many the server had cached), US dollars."""
 
     calls: int = 0
     prompt_tokens: int = 0

@@ -188,7 +188,7 @@ def summaries_account_for_chunks(
 ) -> CheckOutcome:
     """Every chunk has one summary, or one row that says why it has none; no row is of another chunk (C23)."""
     listed = pl.concat([summaries.select("chunk_id"), unsummarised.select("chunk_id")])
-    metrics = {
+    metrics: dict[str, float] = {
         "chunks": chunks.height,
         "missing": chunks.join(listed, on="chunk_id", how="anti").height,
         "repeated": listed.height - listed.n_unique(),

@@ -144,7 +144,7 @@ def _put_until_killed(url, keys_path, acknowledged):
 @pytest.mark.parametrize("kill", range(3))
 def test_kill_9_of_a_writer_loses_nothing_that_was_put(file_url, tmp_path, kill):
     """C23, C27: put returned, so the answer is there, however soon the process is killed after it."""
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
     path, acknowledged = tmp_path / "keys.sqlite", context.Value("i", 0)
     writer = context.Process(target=_put_until_killed, args=(file_url, path, acknowledged))
     writer.start()
@@ -172,7 +172,7 @@ def _put_part(url, keys_path, part, barrier):
 
 
 def test_processes_share_one_cache(url, tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
     path, barrier = tmp_path / "keys.sqlite", context.Barrier(2)
     writers = [context.Process(target=_put_part, args=(url, path, part, barrier)) for part in range(2)]
     for writer in writers:
