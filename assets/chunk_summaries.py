@@ -104,21 +104,22 @@ def chunk_summaries(
     wanted = fingerprint(VERSION, made_by, lake.path("masked_chunks", partition).stem)
     commits = [commit for table in TABLES if (commit := lake.up_to_date(table.name, partition, wanted))]
     if not (reused := len(commits) == len(TABLES) and not commits[0].stats["to_ask_again"]):
+        previous = [lake.read(table.name, partition) for table in TABLES if lake.current(table.name, partition)]
         progress = progress_to(context, "summarising chunks")
         if program is None:
             result = extractive_summaries(chunks, progress)
         else:
-            previous = [lake.read(table.name, partition) for table in TABLES if lake.current(table.name, partition)]
             with language_model.open(context, store, training_jobs) as model:
                 result = summarise_with(model, program, chunks, previous, progress)
         commits = [lake.commit(table, result.frame(table), partition, wanted, result.stats) for table in TABLES]
     summaries, unsummarised = (lake.read(table.name, partition) for table in TABLES)
-    checks = [
-        *expectation_results("chunk_summaries", summaries),
-        check_result(summaries_account_for_chunks(chunks, summaries, unsummarised), "chunk_summaries"),
-        check_result(few_model_failures(summaries, unsummarised), "chunk_summaries"),
+    account = summaries_account_for_chunks(chunks, summaries, unsummarised)
+    outcomes = [
+        check_result(found, "chunk_summaries") for found in (account, few_model_failures(summaries, unsummarised))
     ]
-    if CHUNK_SUMMARIES.name in context.op_execution_context.selected_output_names:
+    checks = [*expectation_results("chunk_summaries", summaries), *outcomes]
+    asked_for = context.op_execution_context.selected_output_names
+    if CHUNK_SUMMARIES.name in asked_for:
         yield table_result(CHUNK_SUMMARIES, commits[0], reused=reused, lineage=LINEAGE, checks=checks)
-    if UNSUMMARISED_CHUNKS.name in context.op_execution_context.selected_output_names:
+    if UNSUMMARISED_CHUNKS.name in asked_for:
         yield table_result(UNSUMMARISED_CHUNKS, commits[1], reused=reused)

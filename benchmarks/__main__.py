@@ -1,4 +1,4 @@
-"""Every benchmark of ingestion and of the encoders, both sides of each ratio in one run: `python -m benchmarks`."""
+"""Every benchmark, both sides of each ratio in one run: `python -m benchmarks`."""
 
 import subprocess
 import sys
@@ -10,6 +10,8 @@ SCRIPTS = (
     "training_item_encoder",
     "training_sequence_encoder",
     "user_update",
+    "llm_faults",
+    "summary_faults",
     "refinement",
 )
 

@@ -69,18 +69,20 @@ def accounted(layout, model):
     return summaries.height, rest.height
 
 
+def report(figures, path, seconds, stats, made, listed):
+    share = stats["cached_prompt_tokens"] / stats["prompt_tokens"]
+    figures[f"asset by {path}: chunks summarised, listed with reason"] = (made, listed)
+    figures[f"asset by {path}: seconds of the whole command"] = round(seconds, 1)
+    figures[f"asset by {path}: calls, prefix-cache hit share"] = stats["calls_this_run"], round(share, 3)
+
+
 def test_through_a_server(layout, server, figures):
     """C22: vLLM end to end. A second run asks nothing."""
     settings = {"kind": "openai_compatible", "name": "tiny-qwen3", "base_url": server.url}
     seconds, stats = materialise(layout, **settings)
     made, listed = accounted(layout, "tiny-qwen3")
     assert made > 0 and stats["calls_this_run"] >= made + listed == stats["asked"]
-    figures["asset by server: chunks summarised, listed with reason"] = (made, listed)
-    figures["asset by server: seconds of the whole command"] = round(seconds, 1)
-    figures["asset by server: calls"] = stats["calls_this_run"]
-    figures["asset by server: prefix-cache hit share"] = round(
-        stats["cached_prompt_tokens"] / stats["prompt_tokens"], 3
-    )
+    report(figures, "server", seconds, stats, made, listed)
 
     asked = server.counter("vllm:request_success_total")
     materialise(layout, **settings)
@@ -93,9 +95,5 @@ def test_through_the_batch_job(layout, tiny_qwen3, figures):
     seconds, stats = materialise(layout, kind="vllm_batch", name="tiny-qwen3-batch", batch=json.dumps(batch))
     made, listed = accounted(layout, "tiny-qwen3-batch")
     assert made > 0
-    figures["asset by batch job: chunks summarised, listed with reason"] = (made, listed)
-    figures["asset by batch job: seconds of the whole command"] = round(seconds, 1)
-    figures["asset by batch job: prefix-cache hit share"] = round(
-        stats["cached_prompt_tokens"] / stats["prompt_tokens"], 3
-    )
     assert list(layout.batches.rglob("*.bin")) == []
+    report(figures, "batch job", seconds, stats, made, listed)
