@@ -21,6 +21,7 @@ from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.quality.domain import few_model_failures, summaries_account_for_chunks
 from user_embeddings_dagster.schema import CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS
 from user_embeddings_dagster.storage.lake import fingerprint
+from user_embeddings_dagster.summaries.asking import MAX_FAILED_SHARE
 from user_embeddings_dagster.summaries.build import extractive_summaries, summarise_with
 from user_embeddings_dagster.summaries.extractive import PROGRAM_VERSION
 from user_embeddings_dagster.summaries.refinement import current_program
@@ -37,6 +38,12 @@ AUTOMATION = EAGER.ignore(dg.AssetSelection.assets("summary_program"))
 CHECKS = (summaries_account_for_chunks, few_model_failures)
 
 
+class ChunkSummariesConfig(dg.Config):
+    """`max_failed_share`: if the model gives no valid answer about more chunks than that, nothing is written."""
+
+    max_failed_share: float = MAX_FAILED_SHARE
+
+
 @dg.multi_asset(
     specs=[
         dg.AssetSpec(
@@ -50,7 +57,7 @@ CHECKS = (summaries_account_for_chunks, few_model_failures)
                 "asks it, and every row says which model and which version of the program."
             ),
             metadata=table_metadata(CHUNK_SUMMARIES),
-            kinds={"dspy", "vllm", "parquet"},
+            kinds={"polars", "parquet"},
             owners=ML,
             group_name="conversations",
             code_version=VERSION,
@@ -62,7 +69,7 @@ CHECKS = (summaries_account_for_chunks, few_model_failures)
             deps=["masked_chunks", "summary_program"],
             description=(
                 "One row per masked chunk that has no summary, with the reason: SUBJECT contributed nothing, or why "
-                "the language model gave no valid answer. What may pass with time is asked again by the next run."
+                "the language model gave no valid answer. What failed is asked again by the next run."
             ),
             metadata=table_metadata(UNSUMMARISED_CHUNKS),
             kinds={"parquet"},
@@ -92,6 +99,7 @@ CHECKS = (summaries_account_for_chunks, few_model_failures)
 )
 def chunk_summaries(
     context: dg.AssetExecutionContext,
+    config: ChunkSummariesConfig,
     store: Store,
     language_model: LanguageModelResource,
     training_jobs: TrainingJobs,
@@ -99,18 +107,20 @@ def chunk_summaries(
     """Summarise a DataDAO's chunks: both tables are written, whichever is asked for."""
     lake, partition = store.lake, context.partition_key
     chunks = lake.read("masked_chunks", partition)
-    program = current_program(store.models) if language_model.configured else None
+    program = None
+    if language_model.configured:
+        program = current_program(store.models).with_settings(language_model.answer_settings)
     made_by = [language_model.name, program.version] if program else [PROGRAM_VERSION]
     wanted = fingerprint(VERSION, made_by, lake.path("masked_chunks", partition).stem)
     commits = [commit for table in TABLES if (commit := lake.up_to_date(table.name, partition, wanted))]
     if not (reused := len(commits) == len(TABLES) and not commits[0].stats["to_ask_again"]):
-        previous = [lake.read(table.name, partition) for table in TABLES if lake.current(table.name, partition)]
         progress = progress_to(context, "summarising chunks")
         if program is None:
             result = extractive_summaries(chunks, progress)
         else:
+            previous = lake.intact(TABLES, partition)
             with language_model.open(context, store, training_jobs) as model:
-                result = summarise_with(model, program, chunks, previous, progress)
+                result = summarise_with(model, program, chunks, previous, progress, config.max_failed_share)
         commits = [lake.commit(table, result.frame(table), partition, wanted, result.stats) for table in TABLES]
     summaries, unsummarised = (lake.read(table.name, partition) for table in TABLES)
     account = summaries_account_for_chunks(chunks, summaries, unsummarised)

@@ -4,10 +4,22 @@ import dagster as dg
 
 DATADAO_STAGES = ("ingestion", "conversations", "embeddings")
 
+MASKED = dg.AssetSelection.assets("masked_chunks")
+
 prepare_datadao = dg.define_asset_job(
     "prepare_datadao",
     selection=dg.AssetSelection.groups(*DATADAO_STAGES) - dg.AssetSelection.assets("raw_exports"),
     description="One DataDAO, from its raw exports to base embeddings: needs no trained encoder.",
+)
+mask_datadao = dg.define_asset_job(
+    "mask_datadao",
+    selection=dg.AssetSelection.groups("ingestion") - dg.AssetSelection.assets("raw_exports") | MASKED,
+    description="One DataDAO, from its raw exports to masked chunks: what a refinement of the summary program needs.",
+)
+summarise_datadao = dg.define_asset_job(
+    "summarise_datadao",
+    selection=dg.AssetSelection.groups("conversations", "embeddings") - MASKED,
+    description="One DataDAO, from its masked chunks to summaries, KOAIs and base embeddings.",
 )
 refine_summary_program = dg.define_asset_job(
     "refine_summary_program",
@@ -47,11 +59,13 @@ evaluate = dg.define_asset_job(
 ablate_negatives = dg.define_asset_job(
     "ablate_negatives",
     selection=dg.AssetSelection.assets("negative_ablation_scores"),
-    description="Train the item encoder with each kind of pairs and negatives, three seeds each, and compare them.",
+    description="Train the item encoder with each kind of pairs and negatives, several seeds each, and compare them.",
 )
 
 JOBS = [
     prepare_datadao,
+    mask_datadao,
+    summarise_datadao,
     refine_summary_program,
     train,
     embed_items,

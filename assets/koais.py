@@ -18,14 +18,16 @@ from assets.reporting import (
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
-from user_embeddings_dagster.quality.domain import evidence_is_subjects
-from user_embeddings_dagster.schema import KOAIS
+from user_embeddings_dagster.quality.domain import evidence_is_subjects, extractions_account_for_chunks
+from user_embeddings_dagster.schema import KOAI_EXTRACTIONS, KOAIS
 from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.summaries import cues
+from user_embeddings_dagster.summaries.asking import MAX_FAILED_SHARE
 from user_embeddings_dagster.summaries.extraction import extract_by_cues, extract_with
 from user_embeddings_dagster.summaries.koai import extract_koai
 
 VERSION = "1"
+TABLES = KOAIS, KOAI_EXTRACTIONS
 LINEAGE = column_lineage(
     statement=("masked_chunks", ["turns", "speakers"]),
     chunk_id=("masked_chunks", ["chunk_id"]),
@@ -33,21 +35,31 @@ LINEAGE = column_lineage(
 )
 
 
+class KoaisConfig(dg.Config):
+    """`max_failed_share`: if the model gives no valid answer about more chunks than that, nothing is written."""
+
+    max_failed_share: float = MAX_FAILED_SHARE
+
+
 @dg.asset(
     partitions_def=datadaos,
     deps=["masked_chunks"],
     group_name="conversations",
     owners=ML,
-    kinds={"dspy", "vllm", "parquet"},
+    kinds={"polars", "parquet"},
     code_version=VERSION,
     metadata=table_metadata(KOAIS),
     check_specs=[
         *expectation_specs("koais", partitions=datadaos),
-        dg.AssetCheckSpec(
-            "evidence_is_subjects",
-            asset="koais",
-            description=inspect.getdoc(evidence_is_subjects),
-            partitions_def=datadaos,
+        *(
+            dg.AssetCheckSpec(
+                check.__name__,
+                asset="koais",
+                description=inspect.getdoc(check),
+                blocking=check is extractions_account_for_chunks,
+                partitions_def=datadaos,
+            )
+            for check in (evidence_is_subjects, extractions_account_for_chunks)
         ),
     ],
     automation_condition=EAGER,
@@ -56,6 +68,7 @@ LINEAGE = column_lineage(
 )
 def koais(
     context: dg.AssetExecutionContext,
+    config: KoaisConfig,
     store: Store,
     language_model: LanguageModelResource,
     training_jobs: TrainingJobs,
@@ -64,23 +77,25 @@ def koais(
 
     Without a language model these are SUBJECT's own sentences with a cue phrase (`extractor="cues"`), verbatim and
     so in violation of the constraint against quotes; with one, ExtractKOAI asks it. Each row lists the numbers of the
-    constraints that it violates, and the metadata counts them.
+    constraints that it violates, and the metadata counts them. The table `koai_extractions` has every chunk once, with
+    how many KOAIs it has or why none, and what it cost.
     """
     lake, partition = store.lake, context.partition_key
-    program = extract_koai() if language_model.configured else None
+    program = extract_koai().with_settings(language_model.answer_settings) if language_model.configured else None
     made_by = [language_model.name, program.version] if program else [cues.PROGRAM_VERSION]
     wanted = fingerprint(VERSION, made_by, lake.path("masked_chunks", partition).stem)
-    commit = lake.up_to_date("koais", partition, wanted)
+    commits = [commit for table in TABLES if (commit := lake.up_to_date(table.name, partition, wanted))]
     chunks = lake.read("masked_chunks", partition)
-    reused = commit is not None and not commit.stats["to_ask_again"]
-    if commit is None or not reused:
+    if not (reused := len(commits) == len(TABLES) and not commits[0].stats["to_ask_again"]):
         progress = progress_to(context, "extracting KOAIs")
         if program is None:
             result = extract_by_cues(chunks, progress)
         else:
+            previous = lake.intact(TABLES, partition)
             with language_model.open(context, store, training_jobs) as model:
-                result = extract_with(model, program, chunks, progress)
-        commit = lake.commit(KOAIS, result.koais, partition, wanted, result.stats)
-    rows = lake.read("koais", partition)
-    checks = [*expectation_results("koais", rows), check_result(evidence_is_subjects(rows, chunks), "koais")]
-    return table_result(KOAIS, commit, reused=reused, lineage=LINEAGE, checks=checks)
+                result = extract_with(model, program, chunks, previous, progress, config.max_failed_share)
+        commits = [lake.commit(table, result.frame(table), partition, wanted, result.stats) for table in TABLES]
+    rows, extractions = (lake.read(table.name, partition) for table in TABLES)
+    outcomes = [evidence_is_subjects(rows, chunks), extractions_account_for_chunks(chunks, rows, extractions)]
+    checks = [*expectation_results("koais", rows), *(check_result(outcome, "koais") for outcome in outcomes)]
+    return table_result(KOAIS, commits[0], reused=reused, lineage=LINEAGE, checks=checks)

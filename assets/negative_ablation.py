@@ -35,7 +35,7 @@ class NegativeAblationConfig(dg.Config):
     steps: int = 40
     batch_size: int = 64
     top_layers: int | None = None
-    chunks_per_user: int = 8
+    chunks_per_user: int = 6
     split: str = "test"
     seed: int = 0
 

@@ -15,6 +15,7 @@ from user_embeddings_dagster.mining.relabelling import VERSION, RelabellingResul
 from user_embeddings_dagster.schema import RELABELLED_PAIRS
 from user_embeddings_dagster.storage.lake import UNPARTITIONED, fingerprint
 
+FROZEN, LANGUAGE_MODEL = "frozen", "language_model"
 LINEAGE = column_lineage(
     chunk_id=("training_snapshot", ["chunk_id"]),
     positive_chunk_id=("summary_embeddings", ["id"]),
@@ -26,19 +27,31 @@ LINEAGE = column_lineage(
 class RelabelledPairsConfig(dg.Config):
     """`candidates` summaries are ranked, the chunk's own among them; the negative is the one at `negative_rank`.
 
+    `ranker`: "frozen" (the frozen encoder and a unigram likelihood), or "language_model": a prompt for each training
+    chunk, which holds its candidates' summaries, most of them other contributors' (masked; the answer is numbers).
     `margin` as of hard_negatives: what is nearer to the positive, or to the own summary, is no negative.
     """
 
+    ranker: str = FROZEN
     candidates: int = 20
     negative_rank: int = 20
     margin: float = 0.95
+
+
+def asks_model(ranker: str, language_model: LanguageModelResource) -> bool:
+    """Whether a language model ranks. Raises dagster.Failure on an unknown ranker, or without the model it needs."""
+    if ranker not in (FROZEN, LANGUAGE_MODEL):
+        raise dg.Failure(f"ranker: {ranker!r} is neither {FROZEN!r} nor {LANGUAGE_MODEL!r}", allow_retries=False)
+    if ranker == LANGUAGE_MODEL and not language_model.configured:
+        raise dg.Failure("ranker: no language model is configured", allow_retries=False)
+    return ranker == LANGUAGE_MODEL
 
 
 @dg.asset(
     deps=["training_snapshot", "masked_chunks", "chunk_summaries", "chunk_embeddings", "summary_embeddings"],
     group_name="training",
     owners=ML,
-    kinds={"lancedb", "vllm", "parquet"},
+    kinds={"lancedb", "parquet"},
     code_version=VERSION,
     metadata=table_metadata(RELABELLED_PAIRS),
     retry_policy=RETRY,
@@ -53,8 +66,9 @@ def relabelled_pairs(
 ) -> dg.MaterializeResult:
     """One row per training chunk whose positive and hard negative were chosen by ranking its nearest summaries.
 
-    Two rankings, fused by reciprocal ranks (Gecko, Lee et al. 2024, section 3.2). Without a language model they are
-    the words' likelihood and the frozen encoder's cosine, and every row says so in `ranker`. Training users only.
+    Two rankings, fused by reciprocal ranks (Gecko, Lee et al. 2024, section 3.2). By default they are the
+    words' likelihood and the frozen encoder's cosine, by setting a language model's; every row says which in `ranker`.
+    Training users only.
     """
     lake = store.lake
     snapshot = lake.read("training_snapshot")
@@ -62,8 +76,11 @@ def relabelled_pairs(
     tables = ("chunk_embeddings", "summary_embeddings")
     inputs = {f"{name}/{table}": store.lance.content_hash(name, table) for name in names for table in tables}
     inputs |= {f"{name}/texts": lake.path("chunk_summaries", name).stem for name in names}
-    program = rank_candidates(config.candidates).version if language_model.configured else FrozenRanker.name
-    made_by = [language_model.name, program]
+    by_model = asks_model(config.ranker, language_model)
+    program = rank_candidates(config.candidates).with_settings(language_model.answer_settings)
+    made_by = (
+        [language_model.name, language_model.answer_settings, program.version] if by_model else [FrozenRanker.name]
+    )
     wanted = fingerprint(VERSION, made_by, lake.path("training_snapshot").stem, inputs, config.model_dump())
     commit = lake.up_to_date("relabelled_pairs", UNPARTITIONED, wanted)
     reused = commit is not None and not commit.stats.get("to_ask_again")
@@ -71,11 +88,11 @@ def relabelled_pairs(
 
         def ranked(ranker: Ranker) -> RelabellingResult:
             pairs, texts = training_pairs(snapshot, lake, store.lance), ranking_texts(snapshot, lake)
-            return relabel(pairs, texts, ranker, store.lance, **config.model_dump())
+            return relabel(pairs, texts, ranker, store.lance, **config.model_dump(exclude={"ranker"}))
 
-        if language_model.configured:
+        if by_model:
             with language_model.open(context, store, training_jobs) as model:
-                result = ranked(ModelRanker(model, progress_to(context, "ranking candidates")))
+                result = ranked(ModelRanker(model, progress_to(context, "ranking candidates"), program.settings))
         else:
             result = ranked(FrozenRanker())
         commit = lake.commit(RELABELLED_PAIRS, result.pairs, fingerprint=wanted, stats=result.stats)

@@ -76,6 +76,7 @@ def table_result(
             "reused": reused,
             **({"dagster/column_lineage": lineage} if lineage else {}),
             **commit.stats,
+            **({name: 0 for name in commit.stats if reused and name.endswith("_this_run")}),
             **(metadata or {}),
         },
         check_results=list(checks),

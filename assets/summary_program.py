@@ -2,15 +2,18 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import polars as pl
 
 from assets.policies import LLM, ML, RETRY
 from assets.reporting import check_result, plot
 from resources.language_model import BATCH, LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.privacy.lineage import trained_on
 from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.summaries.extractive import PROGRAM_VERSION
 from user_embeddings_dagster.summaries.refined_program import (
@@ -24,13 +27,15 @@ from user_embeddings_dagster.summaries.refined_program import (
 from user_embeddings_dagster.summaries.refinement import ARTIFACT, NO_USAGE, VERSION, refine
 from user_embeddings_dagster.summaries.subject import summarise_subject
 
+NO_PRICES = "none: no prices are set"
 NO_ROUNDS = "a batch job answers one large round, a refinement asks in many small ones: refine with openai_compatible"
 
 
 class SummaryProgramConfig(dg.Config):
     """Budget and data of a refinement.
 
-    `max_calls` and `max_usd` (0: no cap) cap what all answers may cost, retries included. `examples` chunks, at most
+    `max_calls` and `max_usd` (0: no cap) cap what all answers may cost, retries included; money is not capped where
+    the language model has no prices, and the metadata say so (`usd_cap`). `examples` chunks, at most
     `chunks_per_user` of each training user; a third of the users measures, the others are refined on.
     """
 
@@ -40,9 +45,16 @@ class SummaryProgramConfig(dg.Config):
     chunks_per_user: int = 3
     seed: int = 0
 
-    def limits(self) -> dict[str, Any]:
-        """Arguments of `refine`."""
-        return {"max_calls": self.max_calls or None, "max_usd": self.max_usd or None, "seed": self.seed}
+    def limits(self, priced: bool) -> dict[str, Any]:
+        """Arguments of `refine`; `priced`: whether the language model has prices."""
+        max_usd = self.max_usd if priced else 0
+        return {"max_calls": self.max_calls or None, "max_usd": max_usd or None, "seed": self.seed}
+
+    def usd_cap(self, language_model: LanguageModelResource) -> dict[str, float | str]:
+        """The cap on money, for metadata; nothing without a language model."""
+        if not language_model.configured:
+            return {}
+        return {"usd_cap": (self.max_usd or "none") if language_model.priced else NO_PRICES}
 
 
 def violations(metadata: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValue]:
@@ -81,24 +93,34 @@ def summary_program(
     shipped, asked, chunks = summarise_subject(), [PROGRAM_VERSION], None
     if language_model.configured:
         chunks = refinement_data(store.lake, store.key, config.examples, config.chunks_per_user)
+        shipped = shipped.with_settings(language_model.answer_settings)
         asked = [language_model.kind, language_model.name, shipped.version, chunks.chunk_ids, config.model_dump()]
     folder, paid = store.models.folder(ARTIFACT, fingerprint(ARTIFACT, VERSION, asked)), NO_USAGE
     if not (reused := folder.complete):
+        asked_about = pl.Series(chunks.chunk_ids if chunks else [], dtype=pl.String)
+        folder.note_contributors(trained_on(store.lake, store.key, asked_about))
         if chunks is None:
             hold_extractive(folder)
         elif lacking := NO_ROUNDS if language_model.kind == BATCH else chunks.lacking:
             hold_shipped(folder, language_model.name, lacking)
         else:
-            limits = {**config.limits(), "attempts": language_model.max_attempts}
+            limits = {**config.limits(language_model.priced), "attempts": language_model.max_attempts}
             with language_model.open(context, store, training_jobs) as model:
                 result = refine(shipped, chunks.train, chunks.development, model, model, **limits)
-            hold_refined(folder, language_model.name, result)
+            # Which settings the model is asked with is for those to say who ask it.
+            hold_refined(folder, language_model.name, replace(result, program=result.program.with_settings("")))
             paid = result.paid
     folder.remove_leftovers()
     store.models.promote(ARTIFACT, folder.root.name)
     record, this_run = folder.record(), {"calls_this_run": paid.calls, "usd_this_run": paid.usd}
     return dg.MaterializeResult(
         data_version=dg.DataVersion(record["data_version"]),
-        metadata={**record["metadata"], "reused": reused, **this_run, **violations(record["metadata"])},
+        metadata={
+            **record["metadata"],
+            "reused": reused,
+            **this_run,
+            **config.usd_cap(language_model),
+            **violations(record["metadata"]),
+        },
         check_results=[check_result(not_worse_than_shipped(record["metadata"]), ARTIFACT)],
     )

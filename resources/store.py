@@ -9,7 +9,7 @@ import dagster as dg
 from user_embeddings_dagster.keys import load_or_create_key
 from user_embeddings_dagster.language_models.cache import Cache, open_cache
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
-from user_embeddings_dagster.settings import Layout, data_root
+from user_embeddings_dagster.settings import Layout, data_root, release_tainted
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables
 from user_embeddings_dagster.storage.models import Models
@@ -44,7 +44,7 @@ class Store(dg.ConfigurableResource):
     @property
     def models(self) -> Models:
         """Trained encoders."""
-        return Models(self.layout.models)
+        return Models(self.layout.models, release_tainted())
 
     @property
     def scores(self) -> ScoreTable:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from user_embeddings_dagster.quality.escaping import code_block
+
 STDERR_TAIL_BYTES = 4_000
 
 
@@ -52,7 +54,7 @@ class TrainingJobs(dg.ConfigurableResource):
         if code != 0:
             raise dg.Failure(
                 f"{self.package}.{job} exited with code {code}; the end of its log is below",
-                metadata={"exit_code": code, "log": dg.MetadataValue.md(f"```\n{_tail(log)}\n```")},
+                metadata={"exit_code": code, "log": dg.MetadataValue.md(code_block(_tail(log)))},
             )
         results = session.get_results(implicit_materializations=False)
         materializations = [result for result in results if isinstance(result, dg.MaterializeResult)]

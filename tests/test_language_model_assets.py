@@ -134,23 +134,71 @@ def test_koais_by_default_are_cues(store):
 
 
 def test_failures_are_listed_and_asked_again(store, server):
-    """C23: with every answer malformed each chunk is listed with its reason; when the server is well, none is."""
+    """C23: a chunk that gets no valid answer is listed with its reason, and asked about again by the next run."""
+    server.behave()
+    assert materialise(store, chunk_summaries, of(server)).success
+    store.lake.commit(MASKED_CHUNKS, masked_chunks(N + 2), "sample")
     server.behave(faults={"malformed_json": 1.0})
     result = materialise(store, chunk_summaries, of(server))
     assert result.success
-    assert store.lake.read("unsummarised_chunks", "sample")["reason"].unique().to_list() == ["malformed_json"]
+    listed = store.lake.read("unsummarised_chunks", "sample").filter(pl.col("reason") == "malformed_json")
+    assert listed.height == 2
+    assert (listed["prompt_tokens"] > 0).all()
     checks = {check.check_name: check.passed for check in result.get_asset_check_evaluations()}
     assert checks["summaries_account_for_chunks"]
     assert not checks["few_model_failures"]
-
-    server.behave(faults={"http_500": 1.0})
-    dead = LanguageModelResource(kind="openai_compatible", name=MODEL, base_url=server.url, patience_seconds=0.2)
-    store.lake.commit(MASKED_CHUNKS, masked_chunks(N + 5), "sample")
-    result = materialise(store, chunk_summaries, dead)
-    assert metadata(result, "chunk_summaries")["to_ask_again"] == 5
     server.behave()
-    result = materialise(store, chunk_summaries, of(server))
-    assert metadata(result, "chunk_summaries")["calls_this_run"] == 5
+    found = metadata(materialise(store, chunk_summaries, of(server)), "chunk_summaries")
+    assert (found["calls_this_run"], found["to_ask_again"], found["reused"]) == (2, 0, False)
+    found = metadata(materialise(store, chunk_summaries, of(server)), "chunk_summaries")
+    assert (found["calls_this_run"], found["reused"]) == (0, True)
+
+
+@pytest.mark.parametrize(("asset", "table"), [(chunk_summaries, "chunk_summaries"), (koais, "koais")])
+def test_a_dead_endpoint_replaces_nothing(store, server, asset, table):
+    """C23: with another model whose endpoint is down the step fails, and the good table stays."""
+    server.behave()
+    assert materialise(store, asset, of(server)).success
+    before = store.lake.read(table, "sample")
+    server.behave(faults={"http_500": 1.0}, models=("another",))
+    dead = LanguageModelResource(
+        kind="openai_compatible", name="another", base_url=server.url, patience_seconds=0.2, max_attempts=2
+    )
+    result = materialise(store, asset, dead)
+    assert not result.success
+    event = next(event for event in result.all_events if event.is_step_failure)
+    assert "got no valid answer (server_error 40)" in str(event.step_failure_data)
+    assert store.lake.read(table, "sample").equals(before)
+
+
+@pytest.mark.parametrize("damage", ["gone", "torn"])
+def test_a_damaged_table_is_made_again(store, damage):
+    assert materialise(store, chunk_summaries, LanguageModelResource()).success
+    path = store.lake.path("chunk_summaries", "sample")
+    path.unlink() if damage == "gone" else path.write_bytes(path.read_bytes()[:100])
+    assert materialise(store, chunk_summaries, LanguageModelResource()).success
+    assert store.lake.read("chunk_summaries", "sample").height == N
+
+
+def test_other_settings_of_the_model_ask_again(store, server):
+    """What shapes answers is part of the program's version."""
+    server.behave()
+    assert materialise(store, chunk_summaries, of(server)).success
+    warm = of(server, extra='{"temperature": 1.0}')
+    assert metadata(materialise(store, chunk_summaries, warm), "chunk_summaries")["calls_this_run"] == N
+
+
+def test_koais_of_unchanged_chunks_are_kept(store, server):
+    """C25: new chunks alone are asked about, even when the cache is gone; every chunk is accounted for."""
+    server.behave()
+    assert materialise(store, koais, of(server)).success
+    store.layout.language_model_cache.unlink()
+    store.lake.commit(MASKED_CHUNKS, masked_chunks(N + 5), "sample")
+    result = materialise(store, koais, of(server, max_calls=30))
+    assert metadata(result, "koais")["calls_this_run"] == 5
+    extractions = store.lake.read("koai_extractions", "sample")
+    assert extractions.height == N + 5
+    assert extractions["n_koais"].sum() == store.lake.read("koais", "sample").height
 
 
 def test_a_refused_key_fails_at_once(store, server, monkeypatch):
@@ -175,23 +223,3 @@ def test_a_spent_budget_stops_and_keeps_what_was_paid(store, server):
     assert 0 < paid <= 20
     result = materialise(store, chunk_summaries, of(server))
     assert metadata(result, "chunk_summaries")["calls_this_run"] == N - paid
-
-
-@pytest.mark.parametrize(
-    ("fields", "says"),
-    [
-        ({"kind": "oracle"}, "oracle"),
-        ({"kind": "openai_compatible", "name": "m"}, "base_url"),
-        ({"kind": "vllm_batch"}, "name"),
-    ],
-)
-def test_a_wrong_setting_says_what_is_wrong(fields, says):
-    with pytest.raises(ValueError, match=says):
-        _ = LanguageModelResource(**fields).configured
-
-
-def test_fields_come_from_the_environment(monkeypatch):
-    monkeypatch.setenv("USER_EMBEDDINGS_LANGUAGE_MODEL_KIND", "openai_compatible")
-    monkeypatch.setenv("USER_EMBEDDINGS_LANGUAGE_MODEL_CONCURRENCY", "7")
-    resource = LanguageModelResource.from_environment()
-    assert (resource.kind, resource.concurrency, resource.cache_days) == ("openai_compatible", 7, 0.0)

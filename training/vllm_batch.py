@@ -10,10 +10,11 @@ one answer in the output.
 """
 
 import hashlib
+import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,11 @@ from user_embeddings_dagster.language_models.protocol import Answer, Completion,
 from user_embeddings_dagster.language_models.validation import InvalidAnswer, parse, varied
 
 # One process: scheduling is deterministic, and no engine outlives a job that is killed (vLLM issue 55510).
-ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+# At DEBUG and INFO vLLM may log what it is asked, and the log's end goes into Dagster's event log: whatever the
+# operator has set, and in vLLM's worker processes too.
+LOGGING = {"VLLM_CONFIGURE_LOGGING": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+LOGGING_FILE = "VLLM_LOGGING_CONFIG_PATH"
 # Without it a model may pad its JSON with white space up to max_tokens.
 STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
 
@@ -55,7 +60,8 @@ class Engine:
     """`vllm.LLM`, asked in requests of the protocol."""
 
     def __init__(self, settings: Settings) -> None:
-        os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()})
+        os.environ.update({name: os.environ.get(name, value) for name, value in ENVIRONMENT.items()} | LOGGING)
+        os.environ.pop(LOGGING_FILE, None)
         # Not in the environment of the type checker.
         import vllm  # pyright: ignore[reportMissingImports]
         from vllm.exceptions import VLLMClientError  # pyright: ignore[reportMissingImports]
@@ -75,6 +81,8 @@ class Engine:
             enable_prefix_caching=True,
             structured_outputs_config=STRUCTURED_OUTPUTS,
         )
+        # Its warnings about single requests quote templates' errors and tokens; until here there was none to quote.
+        logging.getLogger("vllm").setLevel(logging.CRITICAL)
 
     def answers(self, requests: list[Request]) -> Iterator[Answer]:
         """An answer for each request (their ids distinct), in any order."""
@@ -106,7 +114,9 @@ class Engine:
         refused: list[tuple[tuple[Request, Request], Any]] = []
         for pair in waiting:
             try:
-                self._llm.enqueue_chat(
+                _unquoted(
+                    self._llm.enqueue_chat,
+                    self._refusals,
                     [[{"role": m.role, "content": m.content} for m in pair[1].messages]],
                     self._sampling(pair[1]),
                     use_tqdm=False,
@@ -116,7 +126,7 @@ class Engine:
                 refused.append((pair, InvalidAnswer("bad_request", f"vLLM raised {type(error).__name__}")))
             else:
                 queued.append(pair)
-        return refused + list(zip(queued, self._llm.wait_for_completion(use_tqdm=False), strict=True))
+        return refused + list(zip(queued, _unquoted(self._llm.wait_for_completion, (), use_tqdm=False), strict=True))
 
     def _sampling(self, request: Request) -> Any:
         return self._sampling_params(
@@ -125,6 +135,17 @@ class Engine:
             max_tokens=request.max_tokens,
             structured_outputs=self._structured(json=request.schema),
         )
+
+
+def _unquoted(call: Callable[..., Any], refusals: tuple[type[Exception], ...], *arguments: Any, **options: Any) -> Any:
+    """What `call` returns. What it raises, but for `refusals`, becomes a RuntimeError: messages may quote a prompt."""
+    try:
+        return call(*arguments, **options)
+    except refusals:
+        raise
+    except Exception as error:  # noqa: BLE001 - raised below: Pipes would report it as the context of what is raised here
+        place, problem = error.__traceback__, f"vLLM raised {type(error).__name__}"
+    raise RuntimeError(problem).with_traceback(place)
 
 
 def _usage(reply: Any) -> Usage:

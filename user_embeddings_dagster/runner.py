@@ -65,7 +65,7 @@ def run_lineage(
     ops: Mapping[str, Mapping[str, object]],
     announce: Callable[[str], None],
 ) -> list[StageRun]:
-    """Everything, in order: prepare each DataDAO, the summary program, train, embed items, dimensions, users, evaluate.
+    """Everything, in order: mask, the summary program, summarise, train, embed items, dimensions, users, evaluate.
 
     `ops` is Dagster run config by asset name, or by "asset:partition" for what differs in one. A DataDAO whose
     preparation fails is left out and reported; a failed training or evaluation stops the run there.
@@ -91,8 +91,11 @@ def run_lineage(
         return result.success
 
     names = register_drops(instance, layout)
-    ready = [name for name in names if execute("prepare_datadao", name)]
-    if not ready or not execute("refine_summary_program") or not execute("train"):
+    masked = [name for name in names if execute("mask_datadao", name)]
+    if not masked or not execute("refine_summary_program"):
+        return runs
+    ready = [name for name in masked if execute("summarise_datadao", name)]
+    if not ready or not execute("train"):
         return runs
     ready = [name for name in ready if execute("embed_items", name)]
     if not all([execute("train_sequence_encoder", dimension) for dimension in dimensions]):

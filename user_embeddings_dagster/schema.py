@@ -279,6 +279,24 @@ KOAIS = Table(
     ("koai_id",),
 )
 
+KOAI_EXTRACTIONS = Table(
+    "koai_extractions",
+    "One row per masked chunk: how many KOAIs it has, by which extractor, or why none.",
+    (
+        Column("chunk_id", _TEXT, "chunk"),
+        Column("datadao", _TEXT, "DataDAO slug"),
+        Column("user_id", _TEXT, "the SUBJECT"),
+        Column("extractor", _TEXT, "cues, or the language model's name"),
+        Column("program_version", _TEXT, "version of the extracting program"),
+        Column("n_koais", _COUNT, "rows of the chunk in koais"),
+        Column("reason", _TEXT, "'' if it has KOAIs, nothing_shown, or why the model gave no valid answer"),
+        Column("detail", _TEXT, "more of the reason, without any content"),
+        Column("attempts", _COUNT, "calls made for it"),
+        *_COST,
+    ),
+    ("chunk_id",),
+)
+
 TRAINING_SNAPSHOT = Table(
     "training_snapshot",
     "One row per chunk that training and evaluation may use, with its user's split.",
@@ -365,10 +383,27 @@ DATA_FUNNEL = Table(
     ("datadao", "stage_order"),
 )
 
+ERASURES = Table(
+    "erasures",
+    "One row per erased contributor and store.",
+    (
+        Column("person", _TEXT, "pseudonym of the contributor: a keyed hash of their user_id, which no table holds"),
+        Column("store", _TEXT, "tables/<table>, lancedb/<table>, landing, user_memories, cache, keys, models, …"),
+        Column("removed", _COUNT, "rows, records, entries, keys or folders removed; for models: versions marked"),
+        Column("hits_before", _COUNT, "times that the person's canaries were found in it before"),
+        Column("hits_after", _COUNT, "times that they are found in it now"),
+        Column("undecoded", _COUNT, "files that could not be decoded, so that nothing is known of them"),
+        Column("evidence_hash", _TEXT, "hash of the canaries looked for and of what both scans found"),
+        Column("checkpoints", pl.List(pl.String), "model versions trained on the person"),
+    ),
+    ("person", "store"),
+)
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
         RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES, MASKED_CHUNKS, CHUNK_SUMMARIES,
-        UNSUMMARISED_CHUNKS, KOAIS, TRAINING_SNAPSHOT, HARD_NEGATIVES, RELABELLED_PAIRS, SCORES, DATA_FUNNEL,
+        UNSUMMARISED_CHUNKS, KOAIS, KOAI_EXTRACTIONS, TRAINING_SNAPSHOT, HARD_NEGATIVES, RELABELLED_PAIRS, SCORES, DATA_FUNNEL,
+        ERASURES,
     )
 }  # fmt: skip

@@ -185,3 +185,26 @@ def test_threads_together_never_pass_the_cap(usd: float) -> None:
     assert len(told) == 8
     assert model.made == budgeted.usage.calls <= 50
     assert model.made >= 50 - 8  # what others have in flight counts as spent
+
+
+@pytest.mark.parametrize(
+    ("caps", "says"),
+    [
+        ({"max_calls": 3, "attempts": 5}, "cannot start: 0 calls spent, max_calls is 3, one request may take 5 calls"),
+        ({"max_calls": 7, "attempts": 5}, "3 calls spent, max_calls is 7, one request may take 5 calls"),
+        ({"max_calls": 2}, "2 calls spent, max_calls is 2"),
+        ({"max_usd": 0.75}, "0.7500 US dollars spent, max_usd is 0.75"),
+    ],
+)
+def test_a_spent_budget_says_what_is_spent_of_the_caps_that_are_set(caps, says) -> None:
+    budgeted = Budgeted(Concurrent(usd=0.25), **caps)
+    with pytest.raises(BudgetSpent) as caught:
+        list(budgeted.complete(request(i) for i in range(9)))
+    assert str(caught.value) == f"concurrent: {says}"
+
+
+def test_without_a_cap_on_money_nothing_is_sent_alone() -> None:
+    """A batch job would load its model twice."""
+    model = Concurrent(16)
+    assert len(list(Budgeted(model, max_calls=100, attempts=5).complete(request(i) for i in range(16)))) == 16
+    assert model.most_in_flight == 16

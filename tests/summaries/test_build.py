@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 
 import polars as pl
 import pytest
@@ -10,9 +11,12 @@ from user_embeddings_dagster.keys import content_id
 from user_embeddings_dagster.language_models.protocol import Answer, Completion, Failure, Request, Usage
 from user_embeddings_dagster.quality.domain import few_model_failures, summaries_account_for_chunks
 from user_embeddings_dagster.schema import CHUNK_SUMMARIES, MASKED_CHUNKS
-from user_embeddings_dagster.summaries.build import NOTHING_CONTRIBUTED, Summaries, extractive_summaries, summarise_with
+from user_embeddings_dagster.summaries.asking import TooManyFailures
+from user_embeddings_dagster.summaries.build import NOTHING_CONTRIBUTED, Summaries, extractive_summaries
+from user_embeddings_dagster.summaries.build import summarise_with as strict_summaries
 from user_embeddings_dagster.summaries.subject import summarise_subject
 
+summarise_with = partial(strict_summaries, max_failed_share=1.0)
 PAID = Usage(calls=1, prompt_tokens=100, completion_tokens=10, usd=0.5)
 
 
@@ -31,8 +35,9 @@ class Model:
         for request in reversed(distinct.values()):
             word = next(word for word in self.answers if f'"{word} ' in request.messages[-1].content)
             answer = self.answers[word]
-            if answer.startswith("!"):
-                yield Failure(request.id, answer[1:], "status 500", Usage(calls=3), attempts=3)  # pyright: ignore
+            if isinstance(answer, str) and answer.startswith("!"):
+                cost = Usage(calls=1, prompt_tokens=100, usd=0.25)
+                yield Failure(request.id, answer[1:], "status 500", cost, attempts=3)  # pyright: ignore
             else:
                 yield Completion(request.id, {"summary": answer}, PAID)
 
@@ -70,7 +75,7 @@ def test_every_chunk_has_a_summary_or_a_reason():
         "server_error": 3,
     }
     assert result.summaries["usd"].to_list() == [0.5]
-    assert result.stats["usd"] == 1.0
+    assert result.stats["usd"] == 1.25
     assert result.stats["to_ask_again"] == 1
     assert result.stats["unsummarised_server_error"] == 1
 
@@ -92,8 +97,47 @@ def test_only_what_changed_is_asked_again():
     assert len(model.asked) == 2
     assert accounted(more, second)
     assert second.summaries.height == 3
-    assert second.summaries["usd"].sum() == 1.5
     assert second.stats["usd_this_run"] == 1.0
+    # apples .5, bread .5, dates .5, carrots .25 for the failure and .5 for the answer: each paid for once
+    assert second.stats["usd"] == 2.25
+
+
+def test_too_many_failures_replace_nothing():
+    """A dead endpoint must not turn a good table into an empty one; it says how many failed and whether it may pass."""
+    with pytest.raises(TooManyFailures, match=r"1 of 3 chunks got no valid answer \(server_error 1\)") as raised:
+        strict_summaries(Model(ANSWERS), summarise_subject(), THREE)
+    assert raised.value.passing
+    with pytest.raises(TooManyFailures) as raised:
+        strict_summaries(Model({**ANSWERS, "carrots": "!truncated"}), summarise_subject(), THREE)
+    assert not raised.value.passing
+
+
+def test_any_failure_is_asked_again():
+    """Also one that seemed final: the server may have been repaired since."""
+    failing = Model({**ANSWERS, "carrots": "!truncated"})
+    first = summarise_with(failing, summarise_subject(), THREE)
+    model = Model({"carrots": "SUBJECT asks for carrots."})
+    second = summarise_with(model, summarise_subject(), THREE, (first.summaries, first.unsummarised))
+    assert second.stats["to_ask_again"] == 0
+    assert len(model.asked) == 1
+
+
+def test_other_settings_of_the_model_are_another_version():
+    first = summarise_with(Model(ANSWERS), summarise_subject(), THREE)
+    model = Model(ANSWERS)
+    program = summarise_subject().with_settings('{"temperature":1}')
+    summarise_with(model, program, THREE, (first.summaries, first.unsummarised))
+    assert len(model.asked) == 3
+    assert summarise_subject().with_settings("").version == summarise_subject().version
+
+
+def test_an_answer_that_does_not_fit_is_a_failure_of_its_chunk():
+    """What the schema lets through and the program does not: the other chunks keep their summaries."""
+    model = Model(ANSWERS)
+    model.answers = {**ANSWERS, "apples": 7}  # pyright: ignore
+    result = summarise_with(model, summarise_subject(), THREE)
+    assert accounted(THREE, result)
+    assert result.stats["unsummarised_schema_violation"] == 1
 
 
 def test_another_version_of_the_program_asks_about_everything():

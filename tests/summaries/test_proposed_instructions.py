@@ -8,6 +8,8 @@ from user_embeddings_dagster.summaries.subject import summarise_subject
 LEAKS: dict[str, Objection | None] = {
     "Write about someone who said the leaves of my fern are turning yellow and brown, and the like.": "verbatim",
     "LEAVES of my fern: are turning; yellow (and brown)!": "verbatim",
+    "Say that the leaves of my fern are red.": "verbatim",
+    "Say that leaves of my fern are red.": None,
     "Say 我昨天在花园里种了一棵树 if it fits.": "verbatim",
     "Write to ann.smith@example.org when unsure.": "identifier",
     "See https://example.org/u/ann for more.": "identifier",
@@ -20,7 +22,7 @@ LEAKS: dict[str, Objection | None] = {
 
 @pytest.mark.parametrize(("proposal", "objection"), LEAKS.items(), ids=range(len(LEAKS)))
 def test_proposals_that_carry_personal_text_are_thrown_away(proposal: str, objection: Objection | None) -> None:
-    """C24: no identifier and no run of eight words of an example (of a script without spaces: eight characters)."""
+    """C24: no identifier and no run of six words of an example (of a script without spaces: six characters)."""
     said = [
         "The leaves of my fern are turning yellow and brown.",
         "我昨天在花园里种了一棵树",

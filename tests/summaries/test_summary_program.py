@@ -153,6 +153,20 @@ def test_refined_on_training_users_promoted_and_reused(store: Store) -> None:
     assert (other["reused"], other["cut_short"], len(MODELS)) == (False, True, 2)
 
 
+def test_settings_shape_the_answers_and_not_the_artifact(store: Store) -> None:
+    """Other settings are another refinement; money is capped where there are prices, and else that is said."""
+    fill(store)
+    plain = metadata(materialise(store, ScriptedResource(), **BUDGET))
+    assert plain["usd_cap"] == "none: no prices are set"
+    priced = metadata(materialise(store, ScriptedResource(usd_prompt=1.0), **{**BUDGET, "max_usd": 0.003}))
+    assert (priced["usd_cap"], priced["stopped_by"]) == (0.003, "max_usd")
+    other = ScriptedResource(extra='{"top_p": 0.1}')
+    shown = metadata(materialise(store, other, **BUDGET))
+    assert (shown["reused"], shown["version"]) == (False, plain["version"])
+    assert "settings" not in json.loads((store.models.current(ARTIFACT).output / "program.json").read_text())
+    assert "usd_cap" not in metadata(materialise(store, LanguageModelResource()))
+
+
 def test_a_damaged_artifact_is_made_again_and_never_read(store: Store) -> None:
     fill(store)
     materialise(store, ScriptedResource(), **BUDGET)

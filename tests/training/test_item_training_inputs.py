@@ -39,11 +39,16 @@ def store(tmp_path: Path) -> Store:
         own_rank=1, positive_score=2.0, own_score=2.0, ranker=pl.lit("test")
     )
     store.lake.commit(RELABELLED_PAIRS, relabelled)
-    folder = store.lake.folder("masked_chunks", "dao")
-    folder.mkdir(parents=True)
-    texts = pl.DataFrame({"chunk_id": CHUNKS, "text": [f"SUBJECT: {c}" for c in CHUNKS]})
-    texts.write_parquet(path := store.lake.stage("masked_chunks", "dao"))
-    store.lake.commit_file("masked_chunks", path, len(CHUNKS), "dao")
+    messages = pl.DataFrame({"message_id": CHUNKS, "author_id": [row["user_id"] for row in rows]})
+    chunks = messages.select(
+        chunk_id="message_id",
+        user_id="author_id",
+        text=pl.format("SUBJECT: {}", "message_id"),
+        message_ids=pl.concat_list("message_id"),
+    )
+    for name, frame in (("masked_chunks", chunks), ("messages", messages)):  # the columns that are read
+        frame.write_parquet(staged := store.lake.stage(name, "dao"))
+        store.lake.commit_file(name, staged, frame.height, "dao")
     vectors = pl.DataFrame({"id": CHUNKS, "version": "v", "vector": list(np.eye(4, dtype=np.float32))})
     for table in ("chunk_embeddings", "summary_embeddings"):
         store.lance.upsert("dao", table, vectors)

@@ -1,30 +1,21 @@
 """The batch job and its files, with a stand-in for vLLM that fails as vLLM does (the real one: tests/vllm)."""
 
 import json
+import logging
 import multiprocessing
 import os
 import signal
 import sys
 import types
-from datetime import UTC, datetime
 from pathlib import Path
 
-import dagster as dg
-import polars as pl
 import pytest
 
-from assets.chunk_summaries import chunk_summaries
-from assets.partitions import datadaos
-from resources.language_model import LanguageModelResource
-from resources.store import Store
-from resources.training_jobs import TrainingJobs
 from training import vllm_batch
 from training.job import run
-from user_embeddings_dagster.keys import content_id, file_sha256
 from user_embeddings_dagster.language_models import batch_files
-from user_embeddings_dagster.language_models.batch_files import BatchModel, UnreadableBatch, batch_key
+from user_embeddings_dagster.language_models.batch_files import BatchModel, batch_key
 from user_embeddings_dagster.language_models.protocol import Completion, Failure, Message, Request
-from user_embeddings_dagster.schema import MASKED_CHUNKS
 
 KEY = batch_key(b"platform secret of the test")
 CANARY = "zebra-quartz-7291"
@@ -52,7 +43,10 @@ class StandIn:
 
     def __init__(self, **options):
         self.waiting = []
-        self._write("loaded", options["model"], options["enable_prefix_caching"])
+        logging_set = [
+            os.environ.get(f"VLLM_{name}") for name in ("CONFIGURE_LOGGING", "LOGGING_LEVEL", "LOGGING_CONFIG_PATH")
+        ]
+        self._write("loaded", options["model"], options["enable_prefix_caching"], logging_set)
 
     def _write(self, *line):
         with self.log.open("a") as stream:
@@ -65,6 +59,10 @@ class StandIn:
         self.waiting.append((messages, sampling))
 
     def wait_for_completion(self, use_tqdm):
+        for messages, _ in self.waiting:
+            if messages[-1]["content"].endswith("fatal"):
+                logging.getLogger("vllm.engine").error("while asked %s", messages)
+                raise ValueError(f"cannot answer {messages}")
         type(self).spoken += 1
         if self.spoken == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -227,24 +225,22 @@ def test_no_prompt_and_no_answer_lies_in_clear_on_disk(batch):
     assert CANARY in opened[0].messages[1].content, "the scan would have seen it"
 
 
+def test_what_vllm_raises_and_logs_reaches_no_log(batch, tmp_path):
+    """C27: the log's end goes into Dagster's event log: it names the error and its place, and holds no prompt."""
+    batch.write([request(1, "fatal")])
+    noisy = {"VLLM_LOGGING_LEVEL": "DEBUG", "VLLM_LOGGING_CONFIG_PATH": "/nowhere", "VLLM_CONFIGURE_LOGGING": "0"}
+    assert batch.run(environment=ENVIRONMENT | noisy) == 1
+    said = (batch.folder / "stderr").read_text()
+    assert "RuntimeError: vLLM raised ValueError" in said and "wait_for_completion" in said
+    assert CANARY not in said and "SUBJECT" not in said
+    loaded = next(line for line in batch.lines if line[0] == "loaded")
+    assert loaded[3] == ["1", "WARNING", None]
+
+
 def test_without_its_key_the_job_fails_and_says_so(batch):
     batch.write([request(1)])
     assert batch.run(environment={}) == 1
     assert f"{batch_files.KEY_VARIABLE}: expected 128 hex digits" in (batch.folder / "stderr").read_text()
-
-
-def test_the_same_requests_make_the_same_bytes_and_a_shard_is_bound_to_its_place(tmp_path):
-    requests = [request(number) for number in range(4)]
-    first, second = tmp_path / "first", tmp_path / "second"
-    for inputs in (first, second):
-        assert batch_files.write_requests(inputs, iter(requests), {"model": "m"}, KEY, shard_size=2) == 4
-    names = ["config.json", "requests/00000.bin", "requests/00001.bin"]
-    assert [file_sha256(first / name) for name in names] == [file_sha256(second / name) for name in names]
-    (first / names[1]).rename(first / names[2])
-    with pytest.raises(UnreadableBatch, match="00001"):
-        batch_files.read_shard(first / names[2], list[Request], KEY)
-    with pytest.raises(UnreadableBatch):
-        batch_files.read_shard(second / names[1], list[Request], batch_key(b"another"))
 
 
 def test_unknown_settings_are_refused_and_text_from_a_resource_is_converted(batch):
@@ -278,7 +274,7 @@ def test_a_batch_model_answers_every_request_once_and_leaves_nothing(tmp_path):
     answers = list(launcher.model.complete(iter([*requests, requests[0]])))
     assert sorted(answer.request_id for answer in answers) == sorted(request.id for request in requests)
     assert sum(isinstance(answer, Failure) for answer in answers) == 1
-    assert not (tmp_path / "work").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"log", "stderr"}, "the test's own"
     assert list(launcher.model.complete(iter([]))) == [] and launcher.launches == 1
 
 
@@ -316,61 +312,3 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     with pytest.raises(RuntimeError, match="another run is at work here"):
         next(second.model.complete([request(3)]))
     assert len(list(answers)) == 1
-
-
-ECHO = """
-import json, types
-
-SamplingParams = types.SimpleNamespace
-
-class LLM:
-    def __init__(self, **options):
-        self.waiting = 0
-
-    def enqueue_chat(self, conversations, sampling, use_tqdm, chat_template_kwargs):
-        self.waiting += 1
-
-    def wait_for_completion(self, use_tqdm):
-        output = types.SimpleNamespace(text='{"summary": "SUBJECT likes pears."}', finish_reason="stop", token_ids=[1])
-        reply = types.SimpleNamespace(outputs=[output], prompt_token_ids=[1, 2], num_cached_tokens=1)
-        replies, self.waiting = [reply] * self.waiting, 0
-        return replies
-"""
-
-
-def test_summaries_of_a_partition_by_the_batch_job_under_pipes(tmp_path, monkeypatch):
-    """C22: `kind="vllm_batch"` from the asset through Pipes to the job and back; nothing stays in the batch folder."""
-    package = tmp_path / "packages" / "vllm"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text(ECHO)
-    (package / "exceptions.py").write_text("class VLLMClientError(Exception): pass\n")
-    (package / "sampling_params.py").write_text("from types import SimpleNamespace as StructuredOutputsParams\n")
-    monkeypatch.setenv("PYTHONPATH", str(package.parent))
-    store = Store(data=str(tmp_path / "data"))
-    store.lake.commit(MASKED_CHUNKS, _chunks(12), "sample")
-    model = LanguageModelResource(kind="vllm_batch", name="tiny", batch=json.dumps({"model": "/models/tiny"}))
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions(datadaos.name, ["sample"])
-        resources = {"store": store, "language_model": model, "training_jobs": TrainingJobs()}
-        result = dg.materialize([chunk_summaries], partition_key="sample", resources=resources, instance=instance)
-    assert [event.asset_key.to_user_string() for event in result.get_asset_materialization_events()] == [
-        "chunk_summaries", "unsummarised_chunks",
-    ]  # fmt: skip
-    rows = store.lake.read("chunk_summaries", "sample")
-    assert rows.height == 12 and set(rows["summarizer"]) == {"tiny"}
-    assert list(store.layout.batches.rglob("*.bin")) == []
-
-
-def _chunks(n):
-    now = datetime(2024, 1, 1, tzinfo=UTC)
-    rows = [
-        {
-            "chunk_id": content_id("chunk", str(i)), "datadao": "sample", "user_id": content_id("user", str(i % 3)),
-            "thread_id": "t", "window_id": "w", "started_at": now, "ended_at": now, "speakers": ["SUBJECT"],
-            "turns": [f"I think {i} pears are enough."], "text": f"SUBJECT: I think {i} pears are enough.",
-            "message_ids": ["m"], "n_subject_turns": 1, "n_tokens": 9, "n_masked": 0, "context_free": False,
-            "community": None,
-        }
-        for i in range(n)
-    ]  # fmt: skip
-    return MASKED_CHUNKS.conform(pl.DataFrame(rows))

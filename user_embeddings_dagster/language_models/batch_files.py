@@ -205,11 +205,20 @@ class BatchModel:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold `folder` alone. Raises RuntimeError if another process does."""
+    """Hold `folder` alone. Raises RuntimeError if another process does.
+
+    The lock is on the folder itself, so that nothing stays when it is removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as stream:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = folder.exists() and os.path.samestat(os.fstat(descriptor), folder.stat())
         except BlockingIOError:
-            raise RuntimeError(f"{folder}: another run is at work here") from None
+            alone = False
+        if not alone:  # held, or removed by the one that held it
+            raise RuntimeError(f"{folder}: another run is at work here")
         yield
+    finally:
+        os.close(descriptor)

@@ -129,7 +129,12 @@ class _Account:
         return "max_usd" if money > self._max_usd or self._max_usd == 0 else None
 
     def __str__(self) -> str:
-        return (
-            f"{self.usage.calls} calls and {self.usage.usd:.4f} US dollars spent of at most {self._max_calls} calls "
-            f"and {self._max_usd} US dollars"
-        )
+        """What is spent of the caps that are set, and why no further request may be sent."""
+        spent = []
+        if self._max_calls < math.inf:
+            spent.append(f"{self.usage.calls} calls spent, max_calls is {self._max_calls}")
+        if self._max_usd < math.inf:
+            spent.append(f"{self.usage.usd:.4f} US dollars spent, max_usd is {self._max_usd:g}")
+        if self._attempts > 1 and self._cap() == "max_calls":
+            spent.append(f"one request may take {self._attempts} calls")
+        return ("" if self.usage.calls else "cannot start: ") + ", ".join(spent)

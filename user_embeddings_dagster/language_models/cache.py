@@ -104,6 +104,11 @@ class Cache:
             self._keys.destroy(owner)
             return self._store.erase(self._owner(owner))
 
+    def forget(self, owner: str) -> int:
+        """Remove the entries of a contributor who stays; how many. Their key is kept, their answers asked again."""
+        with self._lock:
+            return self._store.erase(self._owner(owner))
+
     def purge(self) -> int:
         """Remove the entries older than the time to live; how many."""
         with self._lock:

@@ -7,6 +7,7 @@ ciphertext. What `write` has taken survives `kill -9` at once, and a power loss 
 import os
 import sqlite3
 import struct
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 KEY_BYTES = 32
 _BUSY_SECONDS = 30
+_BUSY_PAUSE = 0.01  # seconds
 _MAP_BYTES = 1 << 38  # address space that LMDB reserves: the most its file can grow to, 256 GiB
 _AT_ONCE = 1000  # Redis keys of one command
 
@@ -79,14 +81,27 @@ class SqliteStore:
         self._path, self._log = path, path.with_name(f"{path.name}-wal")
         self._connection = sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._write_ahead()
         except sqlite3.DatabaseError as error:
+            self._connection.close()
             raise type(error)(f"{path}: {error}") from None
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.execute(
             "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, created_at REAL, value BLOB) WITHOUT ROWID"
         )
+
+    def _write_ahead(self) -> None:
+        """Switch to a write-ahead log. SQLite does not wait when another process opens a new file at the same time."""
+        give_up = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+            time.sleep(_BUSY_PAUSE)
 
     def read(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """See Store."""

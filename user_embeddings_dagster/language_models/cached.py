@@ -14,19 +14,20 @@ from user_embeddings_dagster.language_models.protocol import (
     Request,
 )
 
-_LOOKED_UP = 32  # requests of one look-up
-_WAITING = 1024  # hits held back, while the model is asked, before it is let go idle to hand them out
+LOOKED_UP = 32  # requests of one look-up
+WAITING = 1024
 
 
 class Cached:
     """`model` behind `cache`: hits come without asking, completions are kept before they are handed out.
 
     Failures are not kept, so that a later run asks again. Requests are read as the model reads them; memory is
-    bounded by what the model has in flight, but for 16 bytes for each distinct id.
+    bounded by what the model has in flight, but for 16 bytes for each distinct id. `waiting` hits are held back beside
+    a question to the model before it is let go idle to hand them out; None for a model that is costly to ask twice.
     """
 
-    def __init__(self, model: LanguageModel, cache: Cache) -> None:
-        self._model, self._cache = model, cache
+    def __init__(self, model: LanguageModel, cache: Cache, waiting: int | None = WAITING) -> None:
+        self._model, self._cache, self._waiting = model, cache, waiting
 
     @property
     def name(self) -> str:
@@ -48,7 +49,7 @@ class Cached:
     def _looked_up(self, requests: Iterable[Request]) -> Iterator[tuple[Request, Completion | None]]:
         seen: set[bytes] = set()
         source = iter(requests)
-        while batch := list(islice(source, _LOOKED_UP)):
+        while batch := list(islice(source, LOOKED_UP)):
             fresh = list({request.id: request for request in batch if bytes.fromhex(request.id) not in seen}.values())
             seen.update(bytes.fromhex(request.id) for request in fresh)
             yield from zip(fresh, self._cache.get(self.name, fresh), strict=True)
@@ -65,7 +66,7 @@ class Cached:
                     yield request
                     continue
                 hits.append(known)
-                if len(hits) >= _WAITING:
+                if self._waiting is not None and len(hits) >= self._waiting:
                     return
 
         answers = self._model.complete(misses())

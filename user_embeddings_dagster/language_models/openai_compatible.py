@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager
 from typing import Any
 
-import msgspec
-
 from user_embeddings_dagster.language_models.attempts import Endpoint, Rejected, Reply, Transient
 from user_embeddings_dagster.language_models.endpoint_health import EndpointHealth, Unavailable, backoff
 from user_embeddings_dagster.language_models.parallel import results
@@ -25,10 +23,8 @@ from user_embeddings_dagster.language_models.protocol import (
     Request,
     Usage,
 )
-from user_embeddings_dagster.language_models.validation import InvalidAnswer, parse
+from user_embeddings_dagster.language_models.validation import InvalidAnswer, parse, varied
 
-# An answer that is not the JSON asked for is asked for again at least this warm: at 0 it would be the same answer.
-RETRY_TEMPERATURE = 0.5
 READ_AHEAD = 2  # requests held for each that may be in flight: these, and those that wait to be asked again
 
 
@@ -117,7 +113,7 @@ class _Asking:
             except InvalidAnswer as error:
                 if usage.calls >= self._max_attempts:
                     return Failure(request.id, error.reason, error.detail, usage, attempts)
-                asked = _varied(asked, longer=error.reason == "truncated")
+                asked = varied(asked, error)
                 continue
             return Completion(request.id, value, usage, attempts, self._clock() - started)
 
@@ -157,16 +153,6 @@ class _Asking:
             raise
         self._health.answered()
         return reply
-
-
-def _varied(request: Request, *, longer: bool) -> Request:
-    """The same question with another seed, warmer, and with twice the room if it was too little."""
-    return msgspec.structs.replace(
-        request,
-        seed=request.seed + 1,
-        temperature=max(request.temperature, RETRY_TEMPERATURE),
-        max_tokens=request.max_tokens * (2 if longer else 1),
-    )
 
 
 def _distinct(requests: Iterable[Request]) -> Iterator[Request]:

@@ -40,7 +40,8 @@ class Program(Generic[Output]):
     """A named task with typed output.
 
     `inputs` maps each input field to its description; its value in a request is a list of JSON objects. `output` is
-    a pydantic model that forbids extra fields and requires all of its own, as constrained decoding does.
+    a pydantic model that forbids extra fields and requires all of its own, as constrained decoding does. `settings` is
+    what else shapes the answers of the model that is asked, such as its chat template's switches.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Program(Generic[Output]):
     output: type[Output]
     demos: tuple[Demo, ...] = ()
     max_tokens: int = 512
+    settings: str = ""
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -96,6 +98,10 @@ class Program(Generic[Output]):
     def with_demos(self, demos: Iterable[Demo]) -> "Program[Output]":
         """The same program with other worked examples."""
         return replace(self, demos=tuple(demos))
+
+    def with_settings(self, settings: str) -> "Program[Output]":
+        """The same program asked of a model with other settings: another version, whose answers are its own."""
+        return replace(self, settings=settings)
 
     def to_json(self) -> str:
         """The program as JSON, without its output model, with its version."""
@@ -160,6 +166,7 @@ class Program(Generic[Output]):
             "inputs": dict(self.inputs),
             "max_tokens": self.max_tokens,
             "demos": [{"inputs": dict(demo.inputs), "output": dict(demo.output)} for demo in self.demos],
+            **({"settings": self.settings} if self.settings else {}),
         }
 
 

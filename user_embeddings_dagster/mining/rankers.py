@@ -76,11 +76,13 @@ class ModelRanker:
 
     The candidates are in the order of their chunk_id, which says nothing about them. A list without a valid answer
     is unranked, with the reason; nothing else ranks it. Its prompt holds summaries of other contributors, its answer
-    (which is cached under the chunk's contributor) numbers alone.
+    (which is cached under the chunk's contributor) numbers alone. `settings` as of Program.
     """
 
-    def __init__(self, model: LanguageModel, progress: Callable[[int, int], None] | None = None) -> None:
-        self._model, self._progress = model, progress
+    def __init__(
+        self, model: LanguageModel, progress: Callable[[int, int], None] | None = None, settings: str = ""
+    ) -> None:
+        self._model, self._progress, self._settings = model, progress, settings
 
     @property
     def name(self) -> str:
@@ -101,7 +103,8 @@ class ModelRanker:
             for place in places:
                 row, others = int(query[place.start]), summaries.gather(candidate[place])
                 inputs = ranking_inputs(speakers[row].to_list(), turns[row].to_list(), others.to_list())
-                request = rank_candidates(len(others)).request(inputs, owner=owners[row])
+                program = rank_candidates(len(others)).with_settings(self._settings)
+                request = program.request(inputs, owner=owners[row])
                 asked.append(request.id)
                 yield request
 
@@ -119,7 +122,8 @@ class ModelRanker:
             else:
                 result[:, place] = read
         again = sum(unranked[reason] for reason in TRANSIENT)
-        return Rankings(result[0], result[1], dict(unranked), {"to_ask_again": again, **spending.stats})
+        stats = {"to_ask_again": again, "usd": spending.total.usd, **spending.stats}
+        return Rankings(result[0], result[1], dict(unranked), stats)
 
 
 def _ranks_of(answer: Any, n: int) -> np.ndarray | str:

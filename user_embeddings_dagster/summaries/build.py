@@ -8,16 +8,23 @@ import polars as pl
 
 from user_embeddings_dagster.keys import content_id
 from user_embeddings_dagster.language_models.program import Program
-from user_embeddings_dagster.language_models.protocol import TRANSIENT, Failure, LanguageModel, Usage
+from user_embeddings_dagster.language_models.protocol import LanguageModel
 from user_embeddings_dagster.schema import CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS, Table
-from user_embeddings_dagster.summaries.asking import Spending, ask
+from user_embeddings_dagster.summaries.asking import (
+    COST,
+    MAX_FAILED_SHARE,
+    Spending,
+    ask,
+    failure_counts,
+    require_answers,
+    with_earlier_cost,
+)
 from user_embeddings_dagster.summaries.chunk_words import chunk_words
 from user_embeddings_dagster.summaries.constraints import SUMMARY_RULES, count, summary_violations
 from user_embeddings_dagster.summaries.extractive import PROGRAM_VERSION, SUMMARISER, summarise
-from user_embeddings_dagster.summaries.subject import remasked
+from user_embeddings_dagster.summaries.subject import SubjectSummary, remasked
 
 NOTHING_CONTRIBUTED = "nothing_contributed"
-_COST = {"prompt_tokens": pl.Int64, "completion_tokens": pl.Int64, "usd": pl.Float64}
 
 
 @dataclass(frozen=True)
@@ -40,38 +47,41 @@ def extractive_summaries(chunks: pl.DataFrame, progress: Callable[[int, int], No
     rows = [(chunk_id, NOTHING_CONTRIBUTED, "", 0, 0, 0, 0.0) for chunk_id in rest["chunk_id"]]
     listed = _unsummarised(rows, chunks, SUMMARISER, PROGRAM_VERSION)
     stats = {"summarizer": SUMMARISER, "program_version": PROGRAM_VERSION}
-    return Summaries(summaries, listed, {**stats, **_reasons(listed)})
+    return Summaries(summaries, listed, {**stats, **_totals(summaries, listed)})
 
 
 def summarise_with(
     model: LanguageModel,
-    program: Program,
+    program: Program[SubjectSummary],
     chunks: pl.DataFrame,
     previous: Sequence[pl.DataFrame] = (),
     progress: Callable[[int, int], None] | None = None,
+    max_failed_share: float = MAX_FAILED_SHARE,
 ) -> Summaries:
     """Summaries of `chunks` (MASKED_CHUNKS) by `program` on `model`.
 
-    `previous` are the two tables of an earlier run, if there was one: rows of chunks that are still there, by the
-    same model and program version, are kept; failures that may pass with time are asked again. The text of an answer
-    goes through the patterns of `privacy.pii` once more.
+    `previous` are the two tables of an earlier run, if there was one: answers about chunks that are still there, by the
+    same model and program version, are kept; what failed is asked again, and its cost stays with the chunk. The
+    text of an answer goes through the patterns of `privacy.pii` once more. Raises TooManyFailures.
     """
     tables = (CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS)
     found = previous or [table.empty() for table in tables]
-    kept = [_kept(*pair, chunks, model.name, program.version) for pair in zip(tables, found, strict=True)]
+    held = [_held(*pair, chunks, model.name, program.version) for pair in zip(tables, found, strict=True)]
+    answered = pl.col("reason") == NOTHING_CONTRIBUTED
+    kept = held[0], held[1].filter(answered)
     asked = chunks.join(pl.concat(frame.select("chunk_id") for frame in kept), on="chunk_id", how="anti")
-    summaries, failures, spending = [], [], Spending()
-    for chunk_id, answer in ask(model, program, asked, progress):
-        spending.add(answer)
-        if isinstance(answer, Failure):
-            failures.append((chunk_id, answer.reason, answer.detail, answer.attempts, *_cost(answer.usage)))
-        elif text := program.parse(answer.value).summary.strip():
-            summaries.append((chunk_id, text, *_cost(answer.usage)))
+    summaries, rest, spending = [], [], Spending()
+    for each in ask(model, program, asked, spending, progress):
+        text = each.output.summary.strip() if isinstance(each.output, SubjectSummary) else ""
+        if text:
+            summaries.append((each.chunk_id, text, *each.cost))
         else:
-            failures.append((chunk_id, NOTHING_CONTRIBUTED, "", answer.attempts, *_cost(answer.usage)))
-    made, n_remasked = _summaries(summaries, asked, model.name, program.version)
-    listed = _unsummarised(failures, asked, model.name, program.version)
-    unsummarised = pl.concat([kept[1], listed])
+            rest.append((each.chunk_id, each.reason or NOTHING_CONTRIBUTED, each.detail, *each.cost))
+    failed = held[1].filter(~answered)
+    made, n_remasked = _summaries(summaries, asked, failed, model.name, program.version)
+    listed = with_earlier_cost(_unsummarised(rest, asked, model.name, program.version), failed)
+    require_answers(failure_counts(listed["reason"], NOTHING_CONTRIBUTED), chunks.height, max_failed_share)
+    all_made, all_listed = pl.concat([kept[0], made]), pl.concat([kept[1], listed])
     stats = {
         "summarizer": model.name,
         "program_version": program.version,
@@ -80,9 +90,9 @@ def summarise_with(
         "remasked": n_remasked,
         **spending.stats,
         **_violations(made, asked),
-        **_reasons(unsummarised),
+        **_totals(all_made, all_listed),
     }
-    return Summaries(pl.concat([kept[0], made]), unsummarised, stats)
+    return Summaries(all_made, all_listed, stats)
 
 
 def _violations(summaries: pl.DataFrame, chunks: pl.DataFrame) -> dict[str, int]:
@@ -95,27 +105,31 @@ def _violations(summaries: pl.DataFrame, chunks: pl.DataFrame) -> dict[str, int]
     return {f"violations_S{number}": n for number, n in count(found, SUMMARY_RULES).items()}
 
 
-def _reasons(unsummarised: pl.DataFrame) -> dict[str, int]:
-    counts = unsummarised["reason"].value_counts().sort("reason")
-    transient = unsummarised.filter(pl.col("reason").is_in(TRANSIENT)).height
-    return {"to_ask_again": transient, **{f"unsummarised_{reason}": n for reason, n in counts.iter_rows()}}
+def _totals(summaries: pl.DataFrame, unsummarised: pl.DataFrame) -> dict[str, Any]:
+    """Cost of all rows, whenever they were made, and how many chunks have none for which reason."""
+    names = [name for name in COST if name != "attempts"]
+    cost = pl.concat([summaries.select(names), unsummarised.select(names)]).sum().row(0, named=True)
+    reasons = unsummarised["reason"].value_counts().sort("reason")
+    failures = sum(failure_counts(unsummarised["reason"], NOTHING_CONTRIBUTED).values())
+    return {**cost, "to_ask_again": failures, **{f"unsummarised_{reason}": n for reason, n in reasons.iter_rows()}}
 
 
-def _kept(table: Table, frame: pl.DataFrame, chunks: pl.DataFrame, model: str, version: str) -> pl.DataFrame:
-    """Rows of an earlier run that still hold."""
+def _held(table: Table, frame: pl.DataFrame, chunks: pl.DataFrame, model: str, version: str) -> pl.DataFrame:
+    """Rows of an earlier run about chunks that are still there, by the same model and program version."""
     if frame.schema != table.schema:  # written by earlier code
         return table.empty()
     holds = (pl.col("summarizer") == model) & (pl.col("program_version") == version)
-    if "reason" in frame.columns:
-        holds &= ~pl.col("reason").is_in(TRANSIENT)
     return frame.filter(holds).join(chunks.select("chunk_id"), on="chunk_id", how="semi")
 
 
-def _summaries(rows: list[tuple], chunks: pl.DataFrame, model: str, version: str) -> tuple[pl.DataFrame, int]:
-    schema = {"chunk_id": pl.String, "text": pl.String, **_COST}
-    answered = pl.DataFrame(rows, schema, orient="row")
+def _summaries(
+    rows: list[tuple], chunks: pl.DataFrame, failed: pl.DataFrame, model: str, version: str
+) -> tuple[pl.DataFrame, int]:
+    answered = pl.DataFrame(rows, {"chunk_id": pl.String, "text": pl.String, **COST}, orient="row")
     texts, n_remasked = remasked(answered["text"])
-    answered = answered.with_columns(text=texts, summarizer=pl.lit(model), program_version=pl.lit(version))
+    answered = with_earlier_cost(answered, failed).with_columns(
+        text=texts, summarizer=pl.lit(model), program_version=pl.lit(version)
+    )
     ids = answered.select("chunk_id", "summarizer", "program_version", "text").iter_rows()
     answered = answered.with_columns(summary_id=pl.Series([content_id(*parts) for parts in ids], dtype=pl.String))
     whose = chunks.select("chunk_id", "datadao", "user_id", "ended_at")
@@ -123,12 +137,8 @@ def _summaries(rows: list[tuple], chunks: pl.DataFrame, model: str, version: str
 
 
 def _unsummarised(rows: list[tuple], chunks: pl.DataFrame, model: str, version: str) -> pl.DataFrame:
-    schema = {"chunk_id": pl.String, "reason": pl.String, "detail": pl.String, "attempts": pl.Int64, **_COST}
+    schema = {"chunk_id": pl.String, "reason": pl.String, "detail": pl.String, **COST}
     listed = pl.DataFrame(rows, schema, orient="row").join(
         chunks.select("chunk_id", "datadao", "user_id"), on="chunk_id", validate="1:1"
     )
     return UNSUMMARISED_CHUNKS.conform(listed.with_columns(summarizer=pl.lit(model), program_version=pl.lit(version)))
-
-
-def _cost(usage: Usage) -> tuple[int, int, float]:
-    return usage.prompt_tokens, usage.completion_tokens, usage.usd

@@ -1,7 +1,6 @@
 """KOAIs of a DataDAO's chunks: by cue phrases, or by a language model, with the constraints that each violates."""
 
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,63 +8,111 @@ import polars as pl
 
 from user_embeddings_dagster.keys import content_id
 from user_embeddings_dagster.language_models.program import Program
-from user_embeddings_dagster.language_models.protocol import TRANSIENT, Failure, LanguageModel
-from user_embeddings_dagster.schema import KOAIS
+from user_embeddings_dagster.language_models.protocol import LanguageModel
+from user_embeddings_dagster.schema import KOAI_EXTRACTIONS, KOAIS, Table
 from user_embeddings_dagster.summaries import cues
-from user_embeddings_dagster.summaries.asking import Spending, ask
+from user_embeddings_dagster.summaries.asking import (
+    COST,
+    MAX_FAILED_SHARE,
+    Spending,
+    ask,
+    failure_counts,
+    require_answers,
+    with_earlier_cost,
+)
 from user_embeddings_dagster.summaries.chunk_words import chunk_words
 from user_embeddings_dagster.summaries.constraints import KOAI_RULES, count, koai_violations, withheld
 from user_embeddings_dagster.summaries.koai import KOAI, ChunkKOAIs
 from user_embeddings_dagster.summaries.subject import remasked
 
+NOTHING_SHOWN = "nothing_shown"
+
 
 @dataclass(frozen=True)
 class Extraction:
-    """KOAIS and figures for metadata."""
+    """KOAIS, KOAI_EXTRACTIONS (every chunk once), and figures for metadata."""
 
     koais: pl.DataFrame
+    extractions: pl.DataFrame
     stats: dict[str, Any]
+
+    def frame(self, table: Table) -> pl.DataFrame:
+        """The rows of one of the two tables."""
+        return {KOAIS.name: self.koais, KOAI_EXTRACTIONS.name: self.extractions}[table.name]
 
 
 def extract_by_cues(chunks: pl.DataFrame, progress: Callable[[int, int], None] | None = None) -> Extraction:
     """SUBJECT's own sentences with a cue phrase: no model is asked anything."""
     koais = cues.extract(chunks, progress=progress)
-    named = {"extractor": cues.EXTRACTOR, "program_version": cues.PROGRAM_VERSION, "to_ask_again": 0}
-    return Extraction(koais, {**named, **_figures(koais)})
+    rows = [(chunk_id, NOTHING_SHOWN, "", 0, 0, 0, 0.0) for chunk_id in chunks["chunk_id"]]
+    extractions = _extractions(rows, koais, chunks, cues.EXTRACTOR, cues.PROGRAM_VERSION)
+    named = {"extractor": cues.EXTRACTOR, "program_version": cues.PROGRAM_VERSION}
+    return Extraction(koais, extractions, {**named, **_figures(koais, extractions)})
 
 
 def extract_with(
     model: LanguageModel,
     program: Program[ChunkKOAIs],
     chunks: pl.DataFrame,
+    previous: Sequence[pl.DataFrame] = (),
     progress: Callable[[int, int], None] | None = None,
+    max_failed_share: float = MAX_FAILED_SHARE,
 ) -> Extraction:
     """KOAIs of `chunks` (MASKED_CHUNKS) by `program` on `model`; an answer's statements are masked once more.
 
-    Chunks whose answer failed have none and are counted by reason. A statement said twice in a chunk is one row.
+    `previous` as in `build.summarise_with`: koais and koai_extractions. A statement said twice in a chunk is one row.
+    Raises TooManyFailures.
     """
-    rows, silent, spending, failures = [], [], Spending(), Counter()
-    for chunk_id, answer in ask(model, program, chunks, progress):
-        spending.add(answer)
-        if isinstance(answer, Failure):
-            failures[answer.reason] += 1
-        elif found := program.parse(answer.value).koais:
-            rows += [(chunk_id, koai.kind, koai.statement, koai.evidence) for koai in found]
-        else:
-            silent.append(chunk_id)
-    koais, n_remasked = _koais(rows, chunks, model.name, program.version)
+    found = previous or (KOAIS.empty(), KOAI_EXTRACTIONS.empty())
+    held = _held(found[1], chunks, model.name, program.version)
+    answered = pl.col("reason").is_in(["", NOTHING_SHOWN])
+    kept, failed = held.filter(answered), held.filter(~answered)
+    kept_koais = found[0].join(kept.select("chunk_id"), on="chunk_id", how="semi")
+    asked = chunks.join(kept.select("chunk_id"), on="chunk_id", how="anti")
+    said, rows, spending = [], [], Spending()
+    for each in ask(model, program, asked, spending, progress):
+        if isinstance(each.output, ChunkKOAIs):
+            said += [(each.chunk_id, koai.kind, koai.statement, koai.evidence) for koai in each.output.koais]
+        rows.append((each.chunk_id, each.reason or NOTHING_SHOWN, each.detail, *each.cost))
+    koais, n_remasked = _koais(said, asked, model.name, program.version)
+    made = with_earlier_cost(_extractions(rows, koais, asked, model.name, program.version), failed)
+    require_answers(failure_counts(made["reason"], NOTHING_SHOWN), chunks.height, max_failed_share)
+    all_koais, extractions = pl.concat([kept_koais, koais]), pl.concat([kept, made])
+    silent = asked.join(made.filter(pl.col("reason") == NOTHING_SHOWN), on="chunk_id", how="semi")
     stats = {
         "extractor": model.name,
         "program_version": program.version,
-        "asked": chunks.height,
-        "to_ask_again": sum(failures[reason] for reason in TRANSIENT),
+        "asked": asked.height,
+        "kept": kept.height,
         "remasked": n_remasked,
         **spending.stats,
-        **{f"failed_{reason}": n for reason, n in sorted(failures.items())},
-        **_figures(koais),
-        "violations_K9": _withheld(chunks.filter(pl.col("chunk_id").is_in(silent))),
+        **_figures(all_koais, extractions),
+        "violations_K9": _withheld(silent),
     }
-    return Extraction(koais, stats)
+    return Extraction(all_koais, extractions, stats)
+
+
+def _held(extractions: pl.DataFrame, chunks: pl.DataFrame, model: str, version: str) -> pl.DataFrame:
+    """Rows of an earlier run about chunks that are still there, by the same model and program version."""
+    if extractions.schema != KOAI_EXTRACTIONS.schema:  # written by earlier code
+        return KOAI_EXTRACTIONS.empty()
+    holds = (pl.col("extractor") == model) & (pl.col("program_version") == version)
+    return extractions.filter(holds).join(chunks.select("chunk_id"), on="chunk_id", how="semi")
+
+
+def _extractions(
+    rows: list[tuple], koais: pl.DataFrame, chunks: pl.DataFrame, model: str, version: str
+) -> pl.DataFrame:
+    schema = {"chunk_id": pl.String, "reason": pl.String, "detail": pl.String, **COST}
+    counts = koais.group_by("chunk_id").agg(n_koais=pl.len().cast(pl.Int64))
+    listed = (
+        pl.DataFrame(rows, schema, orient="row")
+        .join(counts, on="chunk_id", how="left")
+        .join(chunks.select("chunk_id", "datadao", "user_id"), on="chunk_id", validate="1:1")
+        .with_columns(n_koais=pl.col("n_koais").fill_null(0), extractor=pl.lit(model), program_version=pl.lit(version))
+    )
+    shows = pl.when(pl.col("n_koais") > 0).then(pl.lit("")).otherwise("reason")
+    return KOAI_EXTRACTIONS.conform(listed.with_columns(reason=shows))
 
 
 def _koais(rows: list[tuple], chunks: pl.DataFrame, model: str, version: str) -> tuple[pl.DataFrame, int]:
@@ -108,11 +155,17 @@ def _withheld(chunks: pl.DataFrame) -> int:
     return sum(bool(withheld((), chunk)) for chunk in words)
 
 
-def _figures(koais: pl.DataFrame) -> dict[str, Any]:
+def _figures(koais: pl.DataFrame, extractions: pl.DataFrame) -> dict[str, Any]:
+    """Cost of all rows, KOAIs by kind, chunks without by reason, violations by constraint."""
+    cost = extractions.select(name for name in COST if name != "attempts").sum().row(0, named=True)
     kinds = koais["kind"].value_counts().sort("kind")
+    reasons = extractions.filter(pl.col("reason") != "")["reason"].value_counts().sort("reason")
     broken = count(koais["violations"].to_list(), {n: rule for n, rule in KOAI_RULES.items() if n != 9})
     return {
+        **cost,
+        "to_ask_again": sum(failure_counts(extractions["reason"], NOTHING_SHOWN).values()),
         "chunks_with_koais": koais["chunk_id"].n_unique(),
+        **{f"chunks_{reason}": n for reason, n in reasons.iter_rows()},
         **{f"kind_{kind}": n for kind, n in kinds.iter_rows()},
         **{f"violations_K{number}": n for number, n in broken.items()},
     }

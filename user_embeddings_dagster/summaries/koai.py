@@ -10,6 +10,8 @@ from user_embeddings_dagster.language_models.program import Program
 
 KINDS = ("knowledge", "opinion", "attribute", "intent")
 MAX_KOAIS = 12  # bounds a model that repeats itself
+MAX_EVIDENCE = 64  # turns; the same
+MAX_TURN = 99_999
 
 
 class KOAI(pydantic.BaseModel):
@@ -19,7 +21,9 @@ class KOAI(pydantic.BaseModel):
 
     kind: Literal["knowledge", "opinion", "attribute", "intent"]
     statement: str
-    evidence: list[int]
+    evidence: Annotated[
+        list[Annotated[int, pydantic.Field(ge=0, le=MAX_TURN)]], pydantic.Field(max_length=MAX_EVIDENCE)
+    ]
 
 
 class ChunkKOAIs(pydantic.BaseModel):

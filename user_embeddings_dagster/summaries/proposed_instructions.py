@@ -1,7 +1,9 @@
 """Whether instructions that a model proposed may be kept: a program file must carry nothing of what a person wrote.
 
-The model that proposes them has read chunks and summaries. A proposal with an identifier in it, or with a run of
-words that stands in one of the texts, is thrown away, never repaired.
+The model that proposes them has read chunks and summaries. What is checked: a proposal that holds an identifier by
+the patterns of `privacy.patterns`, or RUN consecutive words of one of the texts (what the constraints on summaries
+call a quotation) that are not in the first instructions, is thrown away, never repaired. Fewer words, other words for
+the same, and names without an identifier's form are not looked for.
 """
 
 import re
@@ -10,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from user_embeddings_dagster.privacy.normalise import UNSPACED, fold
-from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES, NUMBERS, SECRETS
+from user_embeddings_dagster.privacy.patterns import HANDLES
+from user_embeddings_dagster.privacy.pii import IDENTIFIERS
+from user_embeddings_dagster.summaries.chunk_words import RUN
 
-RUN = 8
 MAX_CHARACTERS = 6_000
 Objection = Literal["empty", "too_long", "identifier", "verbatim"]
 # In a script without spaces between words its characters count as words.
@@ -44,7 +47,7 @@ def _identifier(text: str) -> bool:
     plain = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return any(
         kind.span(match["value" if "value" in kind.pattern.groupindex else 0]) is not None
-        for kind in (*SECRETS, *ADDRESSES, *NUMBERS, *HANDLES)
+        for kind in (*IDENTIFIERS, *HANDLES)
         for match in kind.pattern.finditer(plain)
     )
 

@@ -1,6 +1,7 @@
 """The summarising program as an artifact: what it is refined on, the files that hold it, what they say of it.
 
-program.json    the program (no text of any contributor), or the name of the extractive summariser
+program.json    the program, or the name of the extractive summariser. Refined instructions hold no identifier and no
+                quotation of what the reflection model read, as `proposed_instructions` checks both
 job.json        `metadata` and `data_version`, as of a training job
 manifest.json   SHA-256 of both
 """

@@ -11,8 +11,8 @@ import pydantic
 from user_embeddings_dagster.conversations.rendering import SUBJECT
 from user_embeddings_dagster.language_models.program import Program, Rows
 from user_embeddings_dagster.privacy.normalise import INVISIBLE
-from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES, NUMBERS, SECRETS
-from user_embeddings_dagster.privacy.pii import mark_kinds, render_kinds
+from user_embeddings_dagster.privacy.patterns import HANDLES
+from user_embeddings_dagster.privacy.pii import IDENTIFIERS, mark_kinds, render_kinds
 
 MAX_TURNS = 200
 MAX_CHARACTERS = 24_000  # of all turns together, about 6,000 tokens
@@ -51,7 +51,7 @@ def remasked(texts: pl.Series) -> tuple[pl.Series, int]:
     The patterns of `privacy.pii`; unlike typed text, a model may write SUBJECT and the placeholders.
     """
     plain = texts.str.replace_all(INVISIBLE, "").str.normalize("NFKC").str.replace_all(INVISIBLE, "")
-    marked, counts = mark_kinds(plain, (*SECRETS, *ADDRESSES, *NUMBERS, *HANDLES))
+    marked, counts = mark_kinds(plain, (*IDENTIFIERS, *HANDLES))
     return render_kinds(marked), sum(counts.values())
 
 

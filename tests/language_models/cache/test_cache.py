@@ -249,3 +249,19 @@ def test_a_file_that_is_no_cache_is_named(keys, tmp_path):
     (tmp_path / "cache").write_bytes(b"not a database, but long enough to be taken for one" * 100)
     with pytest.raises(sqlite3.DatabaseError, match=r"/cache: file is not a database"):
         open_cache(tmp_path / "cache", keys)
+
+
+def test_a_new_file_that_another_process_is_setting_up_is_waited_for(tmp_path):
+    """SQLite refuses the switch to a write-ahead log at once, whatever the timeout, while another is about to write."""
+    path = tmp_path / "cache.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE theirs (x)")
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.3, other.rollback)
+    timer.start()
+    store = SqliteStore(path)
+    timer.join()
+    store.write(bytes(32), b"value", 0.0)
+    assert store.read([bytes(32)]) == {bytes(32): b"value"}
+    store.close()
+    other.close()
