@@ -38,13 +38,17 @@ ONE_SUBJECT = dg.AssetCheckSpec(
 
 
 class MaskedChunksConfig(dg.Config):
-    """How threads are cut. Times in minutes, sizes in estimated tokens; caps of None are off."""
+    """How threads are cut. Times in minutes, sizes in estimated tokens; caps of None are off.
+
+    `mask_persons`: also mask names of people who are not in the chat; participants are masked always.
+    """
 
     gap_minutes: int = 20
     max_tokens: int = 200
     max_chunks_per_user: int | None = None
     min_chunks_per_user: int = 1
     max_users: int | None = None
+    mask_persons: bool = True
 
 
 @dg.asset(

@@ -26,6 +26,8 @@ from user_embeddings_dagster.quality.outcome import CheckOutcome
 from user_embeddings_dagster.schema import SCORES
 from user_embeddings_dagster.storage.lake import fingerprint
 
+HEADLINE = ("mrr", "recall@1", "r2", "auc", "f2", "benign_changed")
+
 
 class EvaluationConfig(dg.Config):
     """Seed of the bootstrap and of any sampling."""
@@ -65,7 +67,7 @@ def record(
 ) -> dg.MaterializeResult:
     """Write an asset's rows to the scores table and report them."""
     written = store.scores.replace(asset, scores)
-    headline = scores.filter(pl.col("metric").is_in(["mrr", "recall@1", "r2", "auc"]) & pl.col("value").is_not_null())
+    headline = scores.filter(pl.col("metric").is_in(HEADLINE) & pl.col("value").is_not_null())
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint(scores.write_csv())),
         metadata={

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from user_embeddings_dagster.conversations.chunks import build_chunks
+from user_embeddings_dagster.conversations.config import ChunkConfig
 from user_embeddings_dagster.privacy.masking import ThreadNames
 from user_embeddings_dagster.privacy.residual import ResidualNameError
 
@@ -80,7 +81,7 @@ def test_a_broken_masker_is_caught_before_anything_is_written(tables, monkeypatc
     original = ThreadNames.mask
     monkeypatch.setattr(ThreadNames, "mask", lambda self, t: t if "ALVAREZ" in t else original(self, t))
     with pytest.raises(ResidualNameError) as caught:
-        build_chunks(*tables(ROWS, NAMES, "linear"))
+        build_chunks(*tables(ROWS, NAMES, "linear"), config=ChunkConfig(mask_persons=False))
     assert len(caught.value.chunk_ids) == 5
     assert not re.search("alice|bob|alvarez", str(caught.value), re.IGNORECASE)
 

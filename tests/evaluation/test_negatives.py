@@ -84,6 +84,8 @@ def test_scores_of_every_kind_seed_and_difference(snapshot: pl.DataFrame) -> Non
         expected = value(scores, better, "mrr") - value(scores, base, "mrr")
         assert value(scores, f"{better} - {base}", "mrr_difference") == pytest.approx(expected)
     assert value(scores, "hard - in_batch", "recall@1_difference", column="ci_low") > 0
+    bounded = scores.filter(~pl.col("metric").str.ends_with("_difference"))
+    assert ((bounded["ci_low"] >= 0) & (bounded["ci_high"] <= 1)).all()
     assert value(scores, UNTUNED, "recall@1") < value(scores, "in_batch", "recall@1")
     assert scores.filter(slice="all", datadao="all")["candidate_set"].unique().to_list() == [f"full:{11 * CHUNKS}"]
     assert value(scores, "hard", "recall@1", column="n") == sample.height == 44

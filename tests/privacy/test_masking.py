@@ -47,6 +47,10 @@ def test_ordinary_names(text, expected):
         ("राहुल", "राहुल को पूछो", "{A} को पूछो"),
         ("Straße", "STRASSE knows", "{A} knows"),
         ("[1] bill", "[1] Bill or 1 bill", "[{A} or {A}"),
+        ("Alice", "问Alice吧, Aliceさん", "问{A}吧, {A}さん"),
+        ("Ирина", "問ИРИНА吧", "問{A}吧"),
+        ("Alice王", "問Alice王吧", "問{A}吧"),
+        ("john_smith", "JohnSmith and john-smith", "{A} and {A}"),
     ],
 )
 def test_scripts_and_decorations(name, text, expected):
@@ -63,6 +67,14 @@ def test_linear_in_names_and_text():
     start = time.perf_counter()
     marks = sum(len(NAME_MARK.findall(thread.mask(text))) for text in texts)
     assert time.perf_counter() - start < 10 and marks > 60_000
+
+
+def test_residual_check_sees_names_among_unspaced_characters():
+    """C9: "问Alice吧" holds Alice, "Alicea" does not."""
+    names = pl.DataFrame({"thread_id": ["t"] * 2, "name": ["Alice", "Bob王"]})
+    lines = ["SUBJECT: 问Alice吧", "SUBJECT: Alicea", "SUBJECT: 问bob王吧", "SUBJECT: bobby王"]
+    chunks = pl.DataFrame({"chunk_id": list("abcd"), "thread_id": ["t"] * 4, "text": lines})
+    assert residual_chunks(chunks, names) == ["a", "c"]
 
 
 def test_residual_check_is_strict_and_quiet():

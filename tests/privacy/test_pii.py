@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from user_embeddings_dagster.privacy.pii import mask_patterns
+from user_embeddings_dagster.privacy.normalise import canonical
+from user_embeddings_dagster.privacy.pii import (
+    IDENTIFIERS,
+    PEOPLE,
+    locate_kinds,
+    mark_kinds,
+    mask_patterns,
+    render_kinds,
+)
 
 # Values are made up; checksums are right where the kind has one.
 EXAMPLES = {
@@ -53,12 +61,18 @@ EXAMPLES = {
     "API_KEY": [
         "AKIA" + "IOSFODNN7EXAMPLE", "ghp_" + "aB3" * 12, "sk-proj-" + "aB3_" * 10, "xoxb-" + "12345678-aBcDeF",
         "AIza" + "SyA-1234567890abcdefghijklmnopqrstu", "123456789:" + "AAHdqTcvCH1vGWJxfSeofSAs0K5PALDsaw8",
-        "glpat-" + "abcdefghij0123456789", "hf_" + "aB3dE" * 6, "sk_live_" + "4eC39HqLyjWDarjtT1",
+        "glpat-" + "abcdefghij0123456789",
+        "hvs." + "CAESIJ2m4k" * 9, "xkeysib-" + "0a1b2c3d" * 8, "dapi" + "0a1b2c3d" * 4,
+        "hf_" + "aB3dE" * 6, "sk_live_" + "4eC39HqLyjWDarjtT1",
     ],
     "TOKEN": [
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
     ],
-    "HANDLE": ["@jane_doe99", "/u/jane-doe", "u/jane_doe"],
+    "SECRET": [
+        "acme_token = " + "k3Jx9Qm2Lw8Zr5Tn", "X-Acme: '" + "0f1e2d3c4b5a69788796a5b4c3d2e1f0" + "'",
+        "Zk3Jx9Qm2Lw8Zr5Tn7Vb4Hc1", "password: hunter2-" + "Aa1",
+    ],
+    "HANDLE": ["@jane_doe99", "/u/jane-doe", "u/jane_doe", ".@jane_doe", "@_jane", "@9jane", "user123456789"],
 }  # fmt: skip
 CASES = [(kind, value) for kind, values in EXAMPLES.items() for value in values]
 BENIGN = [
@@ -69,6 +83,8 @@ BENIGN = [
     "look at the market, meet me at noon; dot the i, 10 to 15 people, room 1024x768",
     "std.io and std.net are modules; e.g. this, i.e. that, U.S. etc.",
     "I want to have some fruit with your mother when they come back home today for dinner and talk",
+    "uuid 123e4567-e89b-12d3-a456-426614174000, linux-image-6.1.0-18-amd64, see you @8pm or @10:30",
+    "commit: 9fceb02d0ae598e95dc970b74767f19372d61af8 and sha256=" + "0a1b2c3d" * 4,
     "127.0.0.1:3000 and ::1 are loopback, 800x600, ISO 8601, RFC 4291, 0xdeadbeef",
 ]  # fmt: skip
 
@@ -107,6 +123,18 @@ def test_counts_and_null():
     assert texts.to_list() == ["<EMAIL> and <EMAIL>", None, "plain"] and counts == {"EMAIL": 2}
 
 
+def test_where_is_what_was_masked():
+    """C11: `locate_kinds` names the places that `mark_kinds` replaces, also where one mask swallows another."""
+    kinds = (*IDENTIFIERS, *PEOPLE)
+    values = [f"to {value}, Sarah Doe!" for _, value in CASES]
+    texts = canonical(pl.Series(values))
+    marked = render_kinds(mark_kinds(texts, kinds)[0])
+    for text, spans, expected in zip(texts, locate_kinds(texts, kinds), marked, strict=True):
+        for start, end, kind in reversed(spans):
+            text = f"{text[:start]}<{kind}>{text[end:]}"
+        assert text == expected
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(CASES), st.text("abc ,;.!?()\n\"'—é明🙂", max_size=12), st.text(" ,;!?)\n\"'—🙂", max_size=12))
 def test_any_surroundings(case, before, after):
@@ -120,6 +148,7 @@ def test_any_surroundings(case, before, after):
 def test_hostile_texts_take_linear_time():
     """C10: long runs that tempt a regular expression to backtrack are done in seconds."""
     runs = ["a" * 50_000, "1 " * 25_000, "a." * 25_000, "at dot " * 8_000, "a@" * 25_000, "0:" * 25_000, "(" * 50_000]
+    runs += ["Aa1" * 16_000, "= " * 25_000, "Sarah " * 8_000, "my friend " * 5_000, "A3T" * 16_000, "@" * 50_000]
     runs += ["word " * 10_000, "-----BEGIN A-----" * 3_000, "eyJ" * 15_000, "u/" * 20_000, "abandon " * 6_000]
     start = time.perf_counter()
     mask_patterns(pl.Series(runs))

@@ -16,7 +16,7 @@ from user_embeddings_dagster.privacy.masking import mask_messages, thread_names
 from user_embeddings_dagster.privacy.residual import check_residual_names
 from user_embeddings_dagster.schema import MASKED_CHUNKS
 
-VERSION = "chunks-1"  # changes whenever the same messages would give other chunks
+VERSION = "chunks-2"  # changes whenever the same messages would give other chunks
 Progress = Callable[[int, int], None]
 _ORDER = ("raw_sha256", "raw_member", "raw_location", "message_id")
 _COLUMNS = {
@@ -56,7 +56,8 @@ def build_chunks(
         return ChunkResult(MASKED_CHUNKS.empty(), dict(counts))
     names = thread_names(participants.filter(pl.col("thread_id").is_in(prepared["thread_id"].unique().implode())))
     steps = 2 * prepared.height
-    masked = mask_messages(prepared, names, progress and (lambda done, _: progress(done, steps)))
+    report = progress and (lambda done, _: progress(done, steps))
+    masked = mask_messages(prepared, names, report, persons=config.mask_persons)
     counts.update(masked.counts)
     text = masked.texts.str.replace_all(r"\s+", " ").str.strip_chars()
     prepared = prepared.with_columns(text=text, tokens=(text.str.len_bytes() + 3) // 4)

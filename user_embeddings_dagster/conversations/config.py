@@ -17,6 +17,7 @@ class ChunkConfig:
     max_chunks_per_user: keep a user's most recent chunks only; None keeps all.
     min_chunks_per_user: users with fewer chunks are left out.
     max_users: keep so many users, a random sample (the smallest keyed hashes); None keeps all.
+    mask_persons: also mask names of people who are not in the chat (`privacy.persons`).
     """
 
     gap_minutes: int = 20
@@ -29,6 +30,7 @@ class ChunkConfig:
     max_chunks_per_user: int | None = None
     min_chunks_per_user: int = 1
     max_users: int | None = None
+    mask_persons: bool = True
 
 
 def estimated_tokens(text: str) -> int:

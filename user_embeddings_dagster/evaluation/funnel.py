@@ -13,11 +13,11 @@ TOKENS_PER_CHARACTER = 0.25
 
 STAGES = (
     "records_read", "rejected", "exact_duplicate", "near_duplicate", "bot", "deleted_author", "empty",
-    "not_in_contributor_thread", "other_branch", "messages", "subject_messages", "chunks", "summaries",
+    "not_in_contributor_thread", "other_branch", "erased", "messages", "subject_messages", "chunks", "summaries",
     "embedded", "snapshot", "snapshot_train", "snapshot_valid", "snapshot_test",
     "training_pairs", "hard_negatives", "sequences",
 )  # fmt: skip
-LOSSES = STAGES[1:9]
+LOSSES = STAGES[1:10]
 CHAINS = (
     ("records_read", "messages", "subject_messages"),
     ("chunks", "summaries", "snapshot", "snapshot_train", "training_pairs"),

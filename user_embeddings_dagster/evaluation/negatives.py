@@ -6,12 +6,13 @@ practise; trainings on relabelled ones are also judged by the next chunk, which 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 
 from user_embeddings_dagster.evaluation.baselines import DECAY, Predictions, decayed_mean, next_chunk_queries
-from user_embeddings_dagster.evaluation.bootstrap import means_over_trainings
+from user_embeddings_dagster.evaluation.bootstrap import Estimate, means_over_trainings
 from user_embeddings_dagster.evaluation.histories import Histories, histories_of
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.ranking import full_ranks, group_ranks, metrics
@@ -101,7 +102,17 @@ def _add(
     version: str,
 ) -> None:
     for name, estimate in zip(names, means_over_trainings(values, users, seed=sheet.scope.seed), strict=True):
-        sheet.add(model, name, estimate, version=version, **labels)
+        sheet.add(model, name, within_bounds(name, estimate), version=version, **labels)
+
+
+def within_bounds(metric: str, estimate: Estimate) -> Estimate:
+    """The estimate of a recall or an MRR with its interval cut at 0 and 1; a difference as it is.
+
+    Student's t knows no bounds: of few trainings its interval may leave them.
+    """
+    if metric.endswith("_difference") or estimate.low is None or estimate.high is None:
+        return estimate
+    return replace(estimate, low=max(estimate.low, 0.0), high=min(estimate.high, 1.0))
 
 
 class _OwnSummary:

@@ -4,6 +4,7 @@ import ipaddress
 import re
 from functools import cache
 from importlib import resources
+from itertools import pairwise
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _SEED_WORDS = 12
@@ -67,6 +68,16 @@ def is_base58_key(text: str) -> bool:
 def is_mixed_token(text: str) -> bool:
     """Upper case, lower case and digits together: random base58, not a word."""
     return any(c.isdigit() for c in text) and any(c.isupper() for c in text) and any(c.islower() for c in text)
+
+
+def is_random(text: str) -> bool:
+    """A run of at least 16 letters and digits that change places as often as chance would have it.
+
+    Words, versions, dates, file names and identifiers in code keep their digits together.
+    """
+    run = max(re.findall(r"[A-Za-z0-9]+", text), key=len, default="")
+    changes = sum(a.isdigit() != b.isdigit() for a, b in pairwise(run))
+    return len(run) >= 16 and changes >= max(4, len(run) / 8) and len(set(run)) >= 8
 
 
 def is_coordinate_pair(text: str) -> bool:

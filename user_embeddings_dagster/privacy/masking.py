@@ -14,8 +14,8 @@ import polars as pl
 
 from user_embeddings_dagster.privacy.names import TOKEN, Name, variants
 from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold_with_offsets
-from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES, NUMBERS, SECRETS
-from user_embeddings_dagster.privacy.pii import mark_kinds
+from user_embeddings_dagster.privacy.patterns import HANDLES
+from user_embeddings_dagster.privacy.pii import IDENTIFIERS, PEOPLE, mark_kinds
 
 _FIRST_MARK = 0xF0000
 _LAST_MARK = 0x10FFFD
@@ -206,13 +206,18 @@ def thread_names(participants: pl.DataFrame) -> pl.DataFrame:
 
 
 def mask_messages(
-    messages: pl.DataFrame, participants: pl.DataFrame, progress: Callable[[int, int], None] | None = None
+    messages: pl.DataFrame,
+    participants: pl.DataFrame,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    persons: bool = True,
 ) -> MaskedTexts:
     """Mask `messages` (columns thread_id, text; one thread's rows adjacent) once per thread.
 
-    `participants` as `thread_names` gives them. `progress(messages masked, messages)` after each thread.
+    `participants` as `thread_names` gives them; `persons`: also names of people who are not in the chat
+    (`privacy.persons`). `progress(messages masked, messages)` after each thread.
     """
-    marked, counts = mark_kinds(canonical(messages["text"]), (*SECRETS, *ADDRESSES, *NUMBERS))
+    marked, counts = mark_kinds(canonical(messages["text"]), IDENTIFIERS)
     by_thread = {str(key[0]): frame for key, frame in participants.partition_by("thread_id", as_dict=True).items()}
     runs = messages["thread_id"].rle().struct.unnest()
     texts: list[str] = marked.to_list()
@@ -228,7 +233,7 @@ def mask_messages(
         start += length
         if progress:
             progress(start, len(texts))
-    with_handles, handles = mark_kinds(pl.Series(texts, dtype=pl.String), HANDLES)
+    with_handles, handles = mark_kinds(pl.Series(texts, dtype=pl.String), PEOPLE if persons else HANDLES)
     n_names = int(with_handles.str.count_matches(NAME_MARK.pattern).sum() or 0)
     counts = {f"masked_{name.lower()}": n for name, n in (counts | handles).items()}
     return MaskedTexts(with_handles, people, counts | {"masked_name": n_names, "ambiguous_names": ambiguous})

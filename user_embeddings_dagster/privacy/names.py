@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from user_embeddings_dagster.privacy.normalise import UNSPACED, fold
+from user_embeddings_dagster.privacy.normalise import UNSPACED, UNSPACED_RANGES, fold
 
-TOKEN = re.compile(r"[^\W_]+")
+# Between "问" and "Alice" a word ends, although both are letters.
+TOKEN = re.compile(rf"[^\W_{UNSPACED_RANGES}]+|[{UNSPACED_RANGES}]+")
 _MIN_LETTERS = 3  # shorter names are words of some language
 _MIN_UNSPACED = 2  # a single Chinese character is a word
 _MIN_JOINED = 6  # "John Smith" is also looked for as "johnsmith"
@@ -73,18 +74,18 @@ def is_ambiguous(name: str) -> bool:
 def variants(name: str, name_kind: str) -> Iterable[Name]:
     """The forms in which canonical `name` is looked for.
 
-    The name without surrounding punctuation, its words joined ("johnsmith") and, of a display name, each of
-    its words that is not too ordinary: people call each other by one of them.
+    The name without surrounding punctuation, its words joined ("John Smith" and "john_smith": "johnsmith") and, of a
+    display name, each of its words that is not too ordinary: people call each other by one of them.
     """
     folded = fold(name)
     yield from _variant(folded)
-    words = folded.split()
-    if len(words) < 2:
+    tokens, words = TOKEN.findall(folded), folded.split()
+    if len(tokens) < 2:
         return
-    joined = "".join(TOKEN.findall(folded))
+    joined = "".join(tokens)
     if len(joined) >= (_MIN_UNSPACED if UNSPACED.search(joined) else _MIN_JOINED):
         yield from _variant(joined)
-    if name_kind == "display_name":
+    if name_kind == "display_name" and len(words) > 1:
         for word in words:
             if not is_ambiguous(word):
                 yield from _variant(word)

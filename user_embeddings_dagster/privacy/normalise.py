@@ -19,10 +19,11 @@ INVISIBLE = (
 _FORGED = {r"\bSUBJECT\b": "Subject", r"<(P\d+)>": "($1)"}
 
 # Scripts written without spaces between words: a name there has no boundary to look for.
-UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3005-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003134f]"
+UNSPACED_RANGES = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u1100-\u11ff\u3005-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003134f"
 )
+UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
 
 
 def canonical(texts: pl.Series) -> pl.Series:

@@ -47,6 +47,6 @@ def _is_grouped(number: str, digits: str, groups: list[int]) -> bool:
     if groups in ([3, 3, 4], [1, 3, 3, 4], [3, 4], [3, 7], [3, 3, 2, 2], [1, 3, 3, 2, 2]):
         return len(digits) > 7 or "-" in number
     separators = set(re.findall(r"[^\d]+", number))
-    trunk = digits[0] == "0" and 8 <= len(digits) <= 12
+    trunk = digits[0] == "0" and 8 <= len(digits) <= 12 and number.count("/") < 2  # else a time and a date
     even = 8 <= len(digits) <= 12 and len(separators) == 1 and min(groups) >= 2 and max(groups) <= 4
     return (trunk and min(groups) >= 2) or (even and len(groups) >= 3 and "." not in number and "/" not in number)

@@ -5,17 +5,20 @@ package a placeholder is one private-use character, so that nothing masked can b
 `render_kinds` writes them out.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 
 import polars as pl
 
 from user_embeddings_dagster.privacy.normalise import canonical
-from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES, NUMBERS, SECRETS, Kind
+from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES, NUMBERS, Kind
+from user_embeddings_dagster.privacy.persons import PERSONS
+from user_embeddings_dagster.privacy.secrets import RANDOM, SECRETS
 
+IDENTIFIERS = (*SECRETS, *ADDRESSES, *NUMBERS, *RANDOM)
+PEOPLE = (*HANDLES, *PERSONS)  # after the known names, which say whose handle it is
 _FIRST_MARK = 0xE000
-KIND_NAMES = tuple(dict.fromkeys(kind.name for kind in (*SECRETS, *ADDRESSES, *NUMBERS, *HANDLES)))
+KIND_NAMES = tuple(dict.fromkeys(kind.name for kind in (*IDENTIFIERS, *PEOPLE)))
 _MARKS = {name: chr(_FIRST_MARK + place) for place, name in enumerate(KIND_NAMES)}
 _PLACEHOLDERS = {ord(mark): f"<{name}>" for name, mark in _MARKS.items()}
 
@@ -25,7 +28,7 @@ def mask_patterns(texts: pl.Series) -> tuple[pl.Series, dict[str, int]]:
 
     Null stays null. Names without a form of their own are not found here: see `privacy.masking`.
     """
-    marked, counts = mark_kinds(canonical(texts), (*SECRETS, *ADDRESSES, *NUMBERS, *HANDLES))
+    marked, counts = mark_kinds(canonical(texts), (*IDENTIFIERS, *PEOPLE))
     return render_kinds(marked), counts
 
 
@@ -33,7 +36,7 @@ def mark_kinds(texts: pl.Series, kinds: Iterable[Kind]) -> tuple[pl.Series, dict
     """Canonical `texts` with identifiers of `kinds` replaced by private-use marks, and counts by name."""
     found: Counter[str] = Counter()
     for kind in kinds:
-        places = texts.str.contains(kind.prefilter).fill_null(False).arg_true()
+        places = kind.may_hold(texts).fill_null(False).arg_true()
         if not places.len():
             continue
         masked, count = _mask_each(texts.gather(places).to_list(), kind)
@@ -41,6 +44,24 @@ def mark_kinds(texts: pl.Series, kinds: Iterable[Kind]) -> tuple[pl.Series, dict
             texts = texts.scatter(places, pl.Series(masked, dtype=pl.String))
             found[kind.name] += count
     return texts, {name: found[name] for name in KIND_NAMES if found[name]}
+
+
+def locate_kinds(texts: pl.Series, kinds: Iterable[Kind]) -> list[list[tuple[int, int, str]]]:
+    """Per canonical text, (start, end, name of the kind) of what `mark_kinds` would replace, in order of start."""
+    current = texts.to_list()
+    origins = [[(place, place + 1) for place in range(len(text))] for text in current]
+    for kind in kinds:
+        places = kind.may_hold(pl.Series(current, dtype=pl.String)).arg_true()
+        for place in places:
+            spans, own = kind.spans(current[place]), origins[place]
+            current[place] = _replaced(current[place], spans, _MARKS[kind.name])
+            for start, end in reversed(spans):
+                own[start:end] = [(own[start][0], own[end - 1][1])]
+    names = {mark: name for name, mark in _MARKS.items()}
+    return [
+        [(*origin, names[character]) for character, origin in zip(text, own, strict=True) if character in names]
+        for text, own in zip(current, origins, strict=True)
+    ]
 
 
 def render_kinds(texts: pl.Series) -> pl.Series:
@@ -55,18 +76,14 @@ def kind_placeholders() -> dict[int, str]:
 
 
 def _mask_each(texts: list[str], kind: Kind) -> tuple[list[str], int]:
+    spans = [kind.spans(text) for text in texts]
     mark = _MARKS[kind.name]
-    group = "value" if "value" in kind.pattern.groupindex else 0
-    count = 0
+    return [_replaced(text, own, mark) for text, own in zip(texts, spans, strict=True)], sum(map(len, spans))
 
-    def replace(match: re.Match[str]) -> str:
-        nonlocal count
-        span = kind.span(match[group])
-        if span is None:
-            return match[0]
-        count += 1
-        start = match.start(group) - match.start() + span[0]
-        end = match.start(group) - match.start() + span[1]
-        return match[0][:start] + mark + match[0][end:]
 
-    return [kind.pattern.sub(replace, text) for text in texts], count
+def _replaced(text: str, spans: list[tuple[int, int]], mark: str) -> str:
+    pieces, done = [], 0
+    for start, end in spans:
+        pieces += text[done:start], mark
+        done = end
+    return "".join((*pieces, text[done:]))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import polars as pl
 
 from user_embeddings_dagster.privacy.names import is_ambiguous
-from user_embeddings_dagster.privacy.normalise import UNSPACED
+from user_embeddings_dagster.privacy.normalise import UNSPACED_RANGES
 
 _EDGE = "\x00"
 _TURN = "\x02"
@@ -32,7 +32,8 @@ def _folded(texts: pl.Series) -> pl.Series:
 
 
 def _edged(texts: pl.Series) -> pl.Series:
-    return texts.str.replace_all(r"([\p{L}\p{N}]+)", f"{_EDGE}$1{_EDGE}")
+    """Edges around each word; characters of scripts without spaces between words have none."""
+    return texts.str.replace_all(rf"([\p{{L}}\p{{N}}&&[^{UNSPACED_RANGES}]]+)", f"{_EDGE}$1{_EDGE}")
 
 
 def _patterns(names: pl.DataFrame) -> dict[str, list[str]]:
@@ -40,8 +41,8 @@ def _patterns(names: pl.DataFrame) -> dict[str, list[str]]:
     distinct = names["name"].unique(maintain_order=True)
     folded = _folded(distinct).str.replace_all(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$", "")
     patterns = [
-        _addressed(edged) if is_ambiguous(name) else [plain if UNSPACED.search(plain) else edged]
-        for name, plain, edged in zip(distinct, folded, _edged(folded), strict=True)
+        _addressed(edged) if is_ambiguous(name) else [edged]
+        for name, edged in zip(distinct, _edged(folded), strict=True)
     ]
     schema = {"name": pl.String, "pattern": pl.List(pl.String)}
     table = pl.DataFrame({"name": distinct, "pattern": patterns}, schema=schema).filter(folded != "")

@@ -1,0 +1,79 @@
+"""Secrets: private keys, seed phrases, API keys, tokens, passwords, wallet addresses.
+
+`SECRETS` have a form of their own and are looked for first; `RANDOM` is what looks like chance and is left when
+addresses and numbers are gone.
+"""
+
+import re
+
+from user_embeddings_dagster.privacy import checksums
+from user_embeddings_dagster.privacy.key_forms import PATTERN, PREFILTER
+from user_embeddings_dagster.privacy.patterns import LEFT, RIGHT, Kind, typed
+
+_BASE58 = "[1-9A-HJ-NP-Za-km-z]"
+_SECRET_NAMES = (
+    r"api[_ -]?key|secret(?:[_ -]?(?:access)?[_ -]?key)?|(?:access|auth|refresh|bearer|session)[_ -]?token|token"
+    r"|passw(?:or)?d|pwd|passphrase|pin(?: ?code)?|private[_ -]?key|client[_ -]?secret"
+)
+
+
+def _is_secret(text: str) -> bool:
+    mixed = any(c.isdigit() for c in text) or not text.isalnum()
+    return mixed and any(c.isalnum() for c in text)
+
+
+SECRETS = (
+    typed(
+        "PRIVATE_KEY",
+        "-----BEGIN",
+        r"-----BEGIN [A-Z0-9 ]+-----[\s\S]*?(?:-----END [A-Z0-9 ]+-----|\Z)",
+    ),
+    typed("TOKEN", "eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]+){0,3}"),
+    typed("API_KEY", PREFILTER, rf"(?<![A-Za-z0-9])(?:{PATTERN})(?<!\.)(?![A-Za-z0-9])"),
+    typed("TOKEN", "(?i)bearer|basic ", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", _is_secret),
+    typed(
+        "SECRET",
+        r"(?i)key|secret|token|passw|pwd|passphrase|\bpin\b",
+        rf"(?i)(?<![A-Za-z])(?:{_SECRET_NAMES})[\"']?\s*(?:[:=]|\bis\b)\s*[\"']?(?P<value>[^\s\"',;]{{3,}}[^\s\"',;.!?)\]}}>])",
+        _is_secret,
+    ),
+    Kind(
+        "SEED_PHRASE",
+        r"(?:\b[A-Za-z]{3,8}\b[\s,;.\d)]+){11}[A-Za-z]{3,8}\b",
+        re.compile(r"(?:\b[A-Za-z]{3,8}\b[\s,;]+(?:\d{1,2}[.)]\s*)?){11,}\b[A-Za-z]{3,8}\b"),
+        checksums.seed_phrase_span,
+    ),
+    typed("PRIVATE_KEY", r"[0-9a-fA-F]{64}", rf"{LEFT}(?:0x)?[0-9a-fA-F]{{64}}{RIGHT}"),
+    typed("PRIVATE_KEY", "[xyz]prv", rf"{LEFT}[xyztuv]prv{_BASE58}{{90,120}}{RIGHT}"),
+    typed(
+        "PRIVATE_KEY",
+        rf"{_BASE58}{{51}}",
+        rf"{LEFT}(?:[5KLc9]{_BASE58}{{50,51}}|{_BASE58}{{86,88}}){RIGHT}",
+        checksums.is_mixed_token,
+    ),
+    typed("PRIVATE_KEY", r"(?:\d{1,3},\s*){63}\d", r"\[\s*(?:\d{1,3}\s*,\s*){63}\d{1,3}\s*\]"),
+    typed("WALLET", "0x[0-9a-fA-F]{40}", rf"{LEFT}0x[0-9a-fA-F]{{40}}{RIGHT}"),
+    typed(
+        "WALLET",
+        "(?i)(?:bc|tb|ltc)1[0-9a-z]{11}",
+        rf"(?i){LEFT}(?:bc|tb|ltc)1[ac-hj-np-z02-9]{{11,87}}{RIGHT}",
+    ),
+    typed("WALLET", f"[13]{_BASE58}{{25}}", rf"{LEFT}[13]{_BASE58}{{25,34}}{RIGHT}", checksums.is_mixed_token),
+    typed("WALLET", f"{_BASE58}{{32}}", rf"{LEFT}{_BASE58}{{32,44}}{RIGHT}", checksums.is_base58_key),
+)
+
+RANDOM = (
+    typed(
+        "SECRET",
+        r"[=:>,|][`\"'\s=]{0,5}[A-Za-z0-9_~.+/=-]{16}",
+        r"(?<!commit)(?<!sha1)(?<!sha256)(?<!sha512)(?<!md5)(?<!hash)(?:=>|\|\||[=:>,])[`\"'\s=]{0,5}"
+        r"(?<![\w~.+/-])(?P<value>[A-Za-z0-9_~.+/-][A-Za-z0-9_~.+/=-]{15,200}(?<!\.))(?![\w@])",
+        checksums.is_random,
+    ),
+    typed(
+        "SECRET",
+        r"[A-Za-z0-9_+=-]{24}",
+        r"(?<![\w/.:%@~+&=#-])[A-Za-z0-9_+=-]{24,200}(?![\w/@:]|\.\w)",
+        lambda text: checksums.is_mixed_token(text) and checksums.is_random(text),
+    ),
+)
