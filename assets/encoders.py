@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import dagster as dg
+import polars as pl
 
 from assets.partitions import dimensions
 from assets.policies import GPU, ML, MODELS_FRESH, RETRY
@@ -13,6 +14,7 @@ from resources.training_jobs import TrainingJobs
 from training import versions
 from user_embeddings_dagster.evaluation.plots import loss_curve
 from user_embeddings_dagster.mining.pairs import sequences, training_pairs, with_negatives
+from user_embeddings_dagster.privacy.lineage import trained_on
 from user_embeddings_dagster.quality.domain import finite_weights, loss_fell
 from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.storage.models import ModelFolder
@@ -95,6 +97,12 @@ def train(
     )
 
 
+def note_trained_on(store: Store, folder: ModelFolder, snapshot: pl.DataFrame) -> None:
+    """Write down beside a model who speaks in the chunks that it is trained and validated on."""
+    chunks = snapshot.filter(pl.col("split") != "test")["chunk_id"]
+    folder.note_contributors(trained_on(store.lake, store.key, chunks))
+
+
 def check_specs(asset: str, partitions: dg.PartitionsDefinition | None = None) -> list[dg.AssetCheckSpec]:
     """Checks of a trained encoder."""
     return [
@@ -127,6 +135,7 @@ def item_training(
 
     def write_inputs(folder: ModelFolder) -> None:
         relabelled = lake.read("relabelled_pairs") if config.pairs == RELABELLED else None
+        note_trained_on(store, folder, snapshot)
         pairs = training_pairs(snapshot, lake, store.lance)
         folder.write_inputs(settings, pairs=with_negatives(pairs, lake.read("hard_negatives"), relabelled))
 
@@ -205,6 +214,7 @@ def sequence_encoder(
     wanted = fingerprint("sequence_encoder", versions.SEQUENCE_ENCODER, inputs, settings)
 
     def write_inputs(folder: ModelFolder) -> None:
+        note_trained_on(store, folder, snapshot)
         folder.write_inputs(settings, sequences=sequences(snapshot, store.lance))
 
     folder = store.models.folder(f"sequence_encoder/{dimension}", wanted)

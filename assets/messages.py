@@ -14,6 +14,7 @@ from assets.reporting import (
 )
 from resources.store import Store
 from user_embeddings_dagster.exports.build import VERSION, build_messages
+from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import MESSAGES, REJECTED_RECORDS
 
 LINEAGE = column_lineage(text=("raw_exports", []), raw_sha256=("raw_exports", []))
@@ -72,6 +73,7 @@ def messages(context: dg.AssetExecutionContext, store: Store):
         store.layout.landing,
         lake,
         store.key,
+        erased=Tombstones.load(store.layout.erased, store.key),
         progress=progress,
     )
     checks = expectation_results("messages", lake.scan("messages", partition))

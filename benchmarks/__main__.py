@@ -10,6 +10,7 @@ SCRIPTS = (
     "training_item_encoder",
     "training_sequence_encoder",
     "user_update",
+    "masking",
     "llm_faults",
     "summary_faults",
     "refinement",

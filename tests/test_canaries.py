@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from benchmarks.canaries import Search, forms, scan
+from user_embeddings_dagster.privacy.audit.canaries import Search, forms, scan
 
 CANARY = 'Mirabelle "Süßkirsche" Quark-93'
 PLAIN = "mirabelle-quark-93"

@@ -1,4 +1,4 @@
-"""Command line: `user-embeddings demo | real | samples | scores | trace | dev`."""
+"""Command line: `user-embeddings demo | real | samples | scores | trace | erase | dev`."""
 
 import argparse
 import json
@@ -61,6 +61,11 @@ def main(arguments: list[str] | None = None) -> int:
     trace.add_argument("sha256", help="of the raw file (column raw_sha256)")
     trace.add_argument("location", type=int, help="line or index in the file (column raw_location)")
     trace.add_argument("--member", default="", help="archive member")
+    erasing = commands.add_parser("erase", help="erase a contributor from everything, and scan for what is left")
+    person = erasing.add_mutually_exclusive_group(required=True)
+    person.add_argument("user_id", nargs="?", help="as the tables have it")
+    person.add_argument("--account", help="PLATFORM:NAME, e.g. reddit:somebody or telegram:user123456789")
+    person.add_argument("--resume", action="store_true", help="finish the erasures that were killed half way")
     dev = commands.add_parser("dev", help="open the Dagster UI on the same data")
     dev.add_argument("--port", type=int, default=3000)
 
@@ -74,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         "real": _real,
         "scores": _scores,
         "trace": _trace,
+        "erase": _erase,
         "dev": _dev,
     }
     return handlers[options.command](options, layout)
@@ -193,6 +199,27 @@ def _trace(options: argparse.Namespace, layout: Layout) -> int:
     for role, asset, datadao, n in scores.group_by("role", "asset", "datadao").len().sort("role", "asset").iter_rows():
         print(f"{role}: {n} scores of {asset}, {datadao}")
     return 0 if found.height else 1
+
+
+def _erase(options: argparse.Namespace, layout: Layout) -> int:
+    from user_embeddings_dagster.keys import load_or_create_key
+    from user_embeddings_dagster.privacy.erasure import erase, identity, report
+
+    key = load_or_create_key(layout.key)
+    try:
+        if options.resume:
+            people = erase.pending(layout)
+        elif options.account:
+            people = [identity.of_account(layout.landing, key, options.account)]
+        else:
+            people = [identity.of_user(layout.landing, key, options.user_id)]
+        receipts = [erase.erase(layout, users, _say) for users in people]
+    except (ValueError, erase.ErasureRunning) as error:
+        print(error, file=sys.stderr)
+        return 2
+    for receipt in receipts:
+        print(report.as_text(receipt))
+    return 0 if all(receipt.clean for receipt in receipts) else 1
 
 
 def _dev(options: argparse.Namespace, layout: Layout) -> int:

@@ -43,10 +43,34 @@ def torch_threads() -> int:
     return int(os.environ.get(f"{PREFIX}TORCH_THREADS", len(os.sched_getaffinity(0))))
 
 
-def language_model_settings(fields: set[str]) -> dict[str, str]:
-    """Those of `fields` that are set as USER_EMBEDDINGS_LANGUAGE_MODEL_<FIELD>."""
-    found = {field: os.environ.get(f"{PREFIX}LANGUAGE_MODEL_{field.upper()}") for field in sorted(fields)}
-    return {field: value for field, value in found.items() if value}
+def release_tainted() -> bool:
+    """Whether encoders trained on an erased contributor may go on: USER_EMBEDDINGS_ERASED_CHECKPOINTS.
+
+    "retrain" (default): a version that was is neither promoted nor served; "release": it is, without the person's
+    data in any store. Raises ValueError on another value.
+    """
+    value = os.environ.get(f"{PREFIX}ERASED_CHECKPOINTS", "retrain")
+    if value not in ("retrain", "release"):
+        raise ValueError(f"{PREFIX}ERASED_CHECKPOINTS: {value!r} is neither 'retrain' nor 'release'")
+    return value == "release"
+
+
+def labelled_pii() -> Path | None:
+    """Folder of public labelled personal data, USER_EMBEDDINGS_PII_DATA, to measure the masking on."""
+    folder = os.environ.get(f"{PREFIX}PII_DATA")
+    return Path(folder) if folder else None
+
+
+def language_model_variable(field: str) -> str:
+    """Name of the variable that sets a field of the language model."""
+    return f"{PREFIX}LANGUAGE_MODEL_{field.upper()}"
+
+
+def language_model_settings() -> dict[str, str]:
+    """Every USER_EMBEDDINGS_LANGUAGE_MODEL_* variable that is set, but for the key and the cache."""
+    others = language_model_variable("key"), language_model_variable("cache")
+    names = sorted(name for name in os.environ if name.startswith(language_model_variable("")) and name not in others)
+    return {name: os.environ[name] for name in names if os.environ[name]}
 
 
 def language_model_key() -> str | None:
@@ -99,6 +123,16 @@ class Layout:
     def contributor_keys(self) -> Path:
         """The contributors' keys, wrapped (SQLite)."""
         return self.root / "keys" / "contributors.sqlite"
+
+    @property
+    def erased(self) -> Path:
+        """Keyed hashes of the people who were erased: what nobody may read in again."""
+        return self.root / "keys" / "erased.json"
+
+    @property
+    def erasures(self) -> Path:
+        """What each erasure removed and proved, and the sealed journals of those under way."""
+        return self.root / "erasures"
 
     @property
     def batches(self) -> Path:

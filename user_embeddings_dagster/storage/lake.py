@@ -99,6 +99,12 @@ class Lake:
         """Current rows of one partition."""
         return pl.read_parquet(self.path(table, partition))
 
+    def intact(self, tables: Sequence[Table], partition: str = UNPARTITIONED) -> list[pl.DataFrame]:
+        """Current rows of each table, in the order given; empty if one is missing or not what was committed."""
+        commits = [(table.name, self.current(table.name, partition)) for table in tables]
+        whole = [name for name, commit in commits if commit and self.up_to_date(name, partition, commit.fingerprint)]
+        return [self.read(name, partition) for name in whole] if len(whole) == len(tables) else []
+
     def same_build(self, tables: Sequence[str], partition: str = UNPARTITIONED) -> list[Commit]:
         """Current commits of tables that one build writes one after another, in the order given.
 
@@ -157,6 +163,33 @@ class Lake:
             if old.name != commit.file and not old.name.startswith("staged-"):
                 old.unlink()
         return commit
+
+    def purge(self, table: Table, partition: str, gone: pl.Expr) -> int:
+        """Remove the rows for which `gone` is true, and whatever killed runs left beside the table; how many.
+
+        The other rows keep their order and values; without any such row the table keeps its bytes. The fingerprint
+        is emptied, so that the next materialisation computes the table again from what its inputs are by then.
+        """
+        folder = self.folder(table.name, partition)
+        commit = self.current(table.name, partition)
+        if commit is None:
+            return 0
+        for leftover in (*folder.glob("staged-*.parquet"), *folder.glob(".current.json.*")):
+            leftover.unlink()
+        frame = self.read(table.name, partition)
+        kept = frame.filter(~gone.fill_null(False))
+        if kept.height < frame.height:
+            self.replace(table, partition, kept)
+        for old in folder.glob("*.parquet"):  # of a run killed between its commit and its cleaning up
+            if old.name != self.path(table.name, partition).name:
+                old.unlink()
+        return frame.height - kept.height
+
+    def replace(self, table: Table, partition: str, frame: pl.DataFrame) -> Commit:
+        """Commit rows in the order given with no fingerprint: the next materialisation computes the table again."""
+        staged = self.stage(table.name, partition)
+        table.conform(frame).write_parquet(staged, compression="zstd", row_group_size=100_000)
+        return self.commit_file(table.name, staged, frame.height, partition)
 
 
 def sync(path: Path) -> None:

@@ -267,6 +267,26 @@ class LanceTables:
         target.optimize(cleanup_older_than=keep)
         return int(target.stats()["fragment_stats"]["num_fragments"])
 
+    def purge(self, datadao: str, table: str, ids: Sequence[str]) -> None:
+        """Delete rows by id so that no byte of them stays: not in older versions, deletion files or indices.
+
+        `delete` alone marks rows, and `optimize` rewrites a fragment only once a tenth of it is marked: every marked
+        row is compacted away here, tags (which hold versions) are dropped, the indices built anew, and every older
+        version and unfinished file removed. A concurrent reader or writer of the table fails: there must be none.
+        """
+        self.delete(datadao, table, ids)
+        dataset = self.open(datadao, table).to_lance()
+        for tag in list(dataset.tags.list()):
+            dataset.tags.delete(tag)
+        dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
+        dataset = self.open(datadao, table).to_lance()
+        indexed = {field for index in dataset.describe_indices() for field in index.field_names}
+        for index in dataset.describe_indices():
+            dataset.drop_index(index.name)
+        if indexed:
+            self.ensure_indices(datadao, table, index_rows=1 if "vector" in indexed else INDEX_ROWS)
+        self.open(datadao, table).to_lance().cleanup_old_versions(timedelta(0), delete_unverified=True)
+
 
 def _described(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}" for field in schema)

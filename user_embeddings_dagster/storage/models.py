@@ -2,11 +2,14 @@
 
 <root>/<encoder>/<fingerprint>/inputs/    what a training job reads; removed once it is done
 <root>/<encoder>/<fingerprint>/output/    what it wrote, with a SHA-256 manifest
+<root>/<encoder>/<fingerprint>/contributors.json   whose words it is trained on, as keyed hashes
+<root>/<encoder>/<fingerprint>/tainted.json        which of them have been erased since
 <root>/<encoder>/current.json             the promoted version
 """
 
 import json
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,10 @@ from user_embeddings_dagster.storage.manifest import CorruptArtifact, verify
 
 class StaleEncoder(Exception):
     """An encoder was trained on vectors of another encoder than the current one."""
+
+
+class TaintedModel(Exception):
+    """A version was trained on a contributor who has been erased, and the policy is to train anew."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,24 @@ class ModelFolder:
         path = self.root / "basis.json"
         return json.loads(path.read_text())["version"] if path.exists() else None
 
+    def note_contributors(self, contributors: Iterable[str]) -> None:
+        """Write down whose words this version is trained on (privacy.lineage); before it is trained."""
+        write_json(self.root / "contributors.json", sorted(set(contributors)))
+
+    @property
+    def contributors(self) -> frozenset[str] | None:
+        """Whose words it is trained on; None if that was not written down."""
+        return _names(self.root / "contributors.json")
+
+    def taint(self, erased: Iterable[str]) -> None:
+        """Mark it as trained on contributors who have been erased."""
+        write_json(self.root / "tainted.json", sorted({*erased, *self.tainted}))
+
+    @property
+    def tainted(self) -> frozenset[str]:
+        """The erased contributors that it is marked with."""
+        return _names(self.root / "tainted.json") or frozenset()
+
     def remove_leftovers(self) -> None:
         """Remove the inputs (masked text must not lie in more places than it has to) and the job's work folder.
 
@@ -79,28 +104,46 @@ class ModelFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class Models:
-    """Every version of every encoder below one root."""
+def _names(path: Path) -> frozenset[str] | None:
+    return frozenset(json.loads(path.read_text())) if path.exists() else None
 
-    def __init__(self, root: Path) -> None:
+
+class Models:
+    """Every version of every encoder below one root.
+
+    `release_tainted`: versions trained on an erased contributor may be promoted and read all the same.
+    """
+
+    def __init__(self, root: Path, release_tainted: bool = False) -> None:
         self.root = Path(root)
+        self.release_tainted = release_tainted
 
     def folder(self, encoder: str, fingerprint: str) -> ModelFolder:
         """Folder of one version, whether it exists or not."""
         return ModelFolder(self.root / encoder / fingerprint)
 
     def promote(self, encoder: str, fingerprint: str) -> None:
-        """Make a version the one that readers see. Raises CorruptArtifact if it is not whole."""
-        verify(self.folder(encoder, fingerprint).output)
+        """Make a version the one that readers see. Raises CorruptArtifact if it is not whole, TaintedModel."""
+        verify(self._untainted(encoder, self.folder(encoder, fingerprint)).output)
         write_json(self.root / encoder / "current.json", {"fingerprint": fingerprint})
 
     def current(self, encoder: str) -> ModelFolder:
-        """The promoted version. Raises FileNotFoundError, naming the encoder, before the first training."""
+        """The promoted version. Raises FileNotFoundError, naming the encoder, before the first one; TaintedModel."""
         try:
             pointer = json.loads((self.root / encoder / "current.json").read_text())
         except FileNotFoundError:
             raise FileNotFoundError(f"{encoder} has not been trained yet: materialise it first") from None
-        return self.folder(encoder, pointer["fingerprint"])
+        return self._untainted(encoder, self.folder(encoder, pointer["fingerprint"]))
+
+    def versions(self) -> Iterator[ModelFolder]:
+        """Every version that has a result, of every encoder, by path."""
+        for manifest in sorted(self.root.glob("**/output/manifest.json")):
+            yield ModelFolder(manifest.parent.parent)
+
+    def _untainted(self, encoder: str, folder: ModelFolder) -> ModelFolder:
+        if folder.tainted and not self.release_tainted:
+            raise TaintedModel(f"{encoder}: this version was trained on an erased contributor: materialise it again")
+        return folder
 
     def current_on(self, encoder: str, basis: str) -> ModelFolder:
         """The promoted version of `encoder`, if it was trained on the vectors of the promoted `basis`.

@@ -72,6 +72,22 @@ class UserMemories:
             self._connection.executemany("DELETE FROM memories WHERE user_id = ?", gone)
         return len(gone)
 
+    def holds(self, users: Iterable[str]) -> int:
+        """How many of these users have a memory."""
+        query = "SELECT count(*) FROM memories WHERE user_id = ?"
+        return sum(self._connection.execute(query, (user,)).fetchone()[0] for user in set(users))
+
+    def erase(self, users: Iterable[str]) -> None:
+        """Delete these users' memories and every byte of them in the file and its log.
+
+        Raises sqlite3.OperationalError while others hold the file.
+        """
+        with self._connection:
+            self._connection.executemany("DELETE FROM memories WHERE user_id = ?", [(user,) for user in users])
+        self._connection.execute("VACUUM")
+        if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+            raise sqlite3.OperationalError("the user memories are in use: erased rows are still in their log")
+
     def content(self) -> tuple[int, str]:
         """Number of rows, and SHA-256 over all of them by user."""
         rows = self._connection.execute(f"SELECT {_COLUMNS}, memory FROM memories ORDER BY user_id").fetchall()

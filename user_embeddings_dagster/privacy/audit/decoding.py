@@ -116,7 +116,8 @@ def _gzip(path: Path, folder: Path) -> Iterator[bytes]:
 
 
 def _zstd(path: Path, folder: Path) -> Iterator[bytes]:
-    with zstandard.open(path, "rb") as reader:  # reads all frames
+    decoder = zstandard.ZstdDecompressor(max_window_size=1 << 31)  # Reddit dumps are written with `--long=31`
+    with path.open("rb") as stream, decoder.stream_reader(stream, read_across_frames=True) as reader:
         yield reader.read()
 
 
@@ -143,7 +144,7 @@ def _columns(table: pa.Table | pa.RecordBatch) -> Iterator[bytes]:
 
 
 def _leaves(array: pa.Array) -> Iterator[bytes | str]:
-    """Texts and bytes of an array, however deep."""
+    """Texts, bytes and raw floats of an array, however deep."""
     if isinstance(array, pa.ExtensionArray):
         yield from _leaves(array.storage)
     elif isinstance(array, pa.DictionaryArray):
@@ -155,6 +156,8 @@ def _leaves(array: pa.Array) -> Iterator[bytes | str]:
         yield from chain(_leaves(array.keys), _leaves(array.items))
     elif pa.types.is_nested(array.type):
         yield from _leaves(array.flatten())
+    elif pa.types.is_floating(array.type):  # a vector as its raw values, which Parquet compresses
+        yield array.drop_null().to_numpy(zero_copy_only=False).tobytes()
     elif not pa.types.is_primitive(array.type) and not pa.types.is_null(array.type):
         yield from (cell for cell in array.to_pylist() if cell)
 

@@ -1,0 +1,38 @@
+"""Erasures: who was erased from what, and what the scans before and after found."""
+
+import inspect
+
+import dagster as dg
+
+from assets.policies import PRIVACY, RETRY
+from assets.reporting import check_result, table_metadata, table_result
+from resources.store import Store
+from user_embeddings_dagster.privacy.erasure.erase import erase, pending, receipts
+from user_embeddings_dagster.privacy.erasure.report import as_table, nothing_left
+from user_embeddings_dagster.schema import ERASURES
+
+
+@dg.asset(
+    group_name="privacy",
+    owners=PRIVACY,
+    kinds={"parquet"},
+    code_version="1",
+    metadata=table_metadata(ERASURES),
+    check_specs=[
+        dg.AssetCheckSpec(nothing_left.__name__, asset="erasures", description=inspect.getdoc(nothing_left)),
+    ],
+    retry_policy=RETRY,
+)
+def erasures(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:
+    """One row per erased contributor and store: what was removed, canaries found before and after, checkpoints named.
+
+    `user-embeddings erase` erases; this finishes what was killed half way and tables the receipts.
+    """
+    for users in pending(store.layout):
+        erase(store.layout, users, context.log.info)
+    before = store.lake.current(ERASURES.name)
+    frame = as_table(receipts(store.layout))
+    commit = store.lake.commit(ERASURES, frame)
+    return table_result(
+        ERASURES, commit, reused=commit == before, checks=[check_result(nothing_left(frame), ERASURES.name)]
+    )

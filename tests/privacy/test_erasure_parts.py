@@ -1,0 +1,151 @@
+"""Erasure store by store: vectors at every share, raw files in every format, names in what others wrote."""
+
+import bz2
+import gzip
+import json
+import lzma
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from user_embeddings_dagster.keys import user_id
+from user_embeddings_dagster.privacy.audit.canaries import scan
+from user_embeddings_dagster.privacy.erasure.raw_files import cut_out, search
+from user_embeddings_dagster.privacy.redaction import Redaction
+from user_embeddings_dagster.storage.lance_tables import LanceTables
+
+KEY = bytes(range(32))
+ROWS = 10_000
+
+
+@pytest.mark.parametrize("gone", [1, 50, 900, 5000])
+def test_vectors_of_any_share_leave_no_byte_and_others_stay_the_same(gone, tmp_path):
+    """F4: 0.01 %, 0.5 %, 9 % and 50 % of the rows, with a BTree, an IVF index and a tag."""
+    vectors = np.random.default_rng(0).normal(size=(ROWS, 8)).astype(np.float32)
+    frame = pl.DataFrame({"id": [f"{row:032x}" for row in range(ROWS)], "version": "v", "vector": pl.Series(vectors)})
+    lance = LanceTables(tmp_path)
+    lance.upsert("d", "t", frame)
+    lance.ensure_indices("d", "t")
+    dataset = lance.open("d", "t").to_lance()
+    dataset.tags.create("release", dataset.version)
+    erased = np.linspace(0, ROWS - 1, gone).astype(int)
+    canaries = [vectors[row][:6].tobytes() for row in erased[:: max(1, gone // 20)]]
+    assert scan(tmp_path, canaries).canaries == set(canaries)
+    lance.purge("d", "t", frame["id"].gather(erased).to_list())
+    assert not scan(tmp_path, canaries).hits
+    others = frame.filter(~pl.col("id").is_in(frame["id"].gather(erased).implode()))
+    ids, kept = lance.vectors("d", "t")
+    assert ids == others["id"].to_list() and np.array_equal(kept, np.delete(vectors, erased, axis=0))
+    assert {index.name for index in lance.open("d", "t").to_lance().describe_indices()} == {"id_idx", "vector_idx"}
+
+
+def test_the_scan_catches_what_optimize_alone_leaves(tmp_path):
+    """F4's positive control: rows under a tenth of a fragment keep their bytes through LanceDB's own clean-up."""
+    vectors = np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32)
+    frame = pl.DataFrame({"id": [f"{row:032x}" for row in range(1000)], "version": "v", "vector": pl.Series(vectors)})
+    lance, canary = LanceTables(tmp_path), vectors[5][:6].tobytes()
+    lance.upsert("d", "t", frame)
+    lance.delete("d", "t", frame["id"][:50].to_list())
+    lance.open("d", "t").optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+    assert lance.count("d", "t") == 950 and scan(tmp_path, [canary]).hits
+    lance.purge("d", "t", [])
+    assert not scan(tmp_path, [canary]).hits
+
+
+def test_a_vector_is_found_in_a_compressed_column(tmp_path):
+    vectors = np.random.default_rng(0).integers(0, 3, size=(2000, 8)).astype(np.float32)
+    vectors[7] = np.arange(8) + 0.5
+    array = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), 8)
+    pq.write_table(pa.table({"vector": array}), tmp_path / "file", compression="zstd")
+    canary = vectors[7].tobytes()[:24]
+    assert scan(tmp_path, [canary]).canaries == {canary}
+
+
+def comment(number: int, author: str, body: str) -> bytes:
+    record = {"id": f"c{number}", "author": author, "created_utc": 1.7e9 + number, "subreddit": "s", "body": body}
+    return json.dumps(record | {"link_id": "t3_x", "parent_id": "t3_x", "edited": False}).encode()
+
+
+LINES = [
+    comment(1, "alice_wonder", "I said this"),
+    comment(2, "bob", "hello  there"),
+    comment(3, "carol", "as Alice_Wonder said"),
+    b'{"broken',
+    comment(4, "alice_wonder", "and that"),
+]
+COMPRESSED = {
+    "plain": bytes,
+    "zstd": zstandard.compress,
+    "gzip": gzip.compress,
+    "bz2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("how", COMPRESSED)
+def test_a_persons_lines_are_cut_out_of_a_dump_and_others_keep_their_bytes(how, tmp_path):
+    path = tmp_path / "RC_2024-01"
+    path.write_bytes(COMPRESSED[how](b"\n".join(LINES) + b"\n"))
+    users = frozenset([user_id(KEY, "reddit", "alice_wonder")])
+    [found] = search(tmp_path, KEY, users)
+    assert (found.own, found.n_records, found.records) == (False, 2, {"": {1, 5}})
+    assert cut_out(found, found.names)
+    opened = {"gzip": gzip.decompress, "bz2": bz2.decompress, "xz": lzma.decompress, "plain": bytes}
+    content = (
+        zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
+        if how == "zstd"
+        else opened[how](path.read_bytes())
+    )
+    lines = content.split(b"\n")
+    assert (lines[0], lines[1], lines[3], lines[4]) == (b"", LINES[1], LINES[3], b"")
+    assert json.loads(lines[2])["body"] == "as <PERSON> said"
+    assert list(search(tmp_path, KEY, users)) == []
+
+
+def message(number: int, sender: str, text: object) -> dict:
+    who = {"from": sender, "from_id": f"user{sum(map(ord, sender))}"}
+    return {"id": number, "type": "message", "date": "2024-01-01T10:00:00", "date_unixtime": "1704103200"} | who | {
+        "text": text
+    }  # fmt: skip
+
+
+def chat() -> dict:
+    texts = [("Alice", "a"), ("Bob", "b"), ("Bob", ["hi ", {"type": "mention_name", "text": "Al", "user_id": 478}])]
+    messages = [message(number, *pair) for number, pair in enumerate(texts)]
+    return {"name": "group", "type": "public_supergroup", "id": 5, "messages": messages}
+
+
+def test_a_persons_messages_are_cut_out_of_a_chat_and_so_is_what_points_at_them(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(chat(), indent=1))
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")]))
+    assert (found.own, found.n_records, found.accounts) == (False, 1, {"user478"})
+    assert cut_out(found, found.names)
+    kept = json.loads(path.read_text())
+    assert kept["messages"] == [chat()["messages"][1], chat()["messages"][2] | {"text": ["hi "]}]
+    assert not list(search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")])))
+
+
+def test_a_damaged_chat_that_cannot_be_rewritten_is_removed(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(chat(), indent=1)[:-20])
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")]))
+    assert not cut_out(found, found.names) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("ask Alice Wonder's", "ask <PERSON>'s"),
+        ("@alicewonder ?", "<PERSON> ?"),
+        ("ALICE, come", "<PERSON>, come"),
+        ("nothing of hers", "nothing of hers"),
+    ],
+)
+def test_names_are_replaced_in_what_others_wrote(text, redacted):
+    assert Redaction([("Alice Wonder", "display_name")]).text(text) == redacted

@@ -1,0 +1,49 @@
+"""All the user_ids by which one person is known: of their accounts, and of the contributor these are linked to."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from user_embeddings_dagster.exports.build import contributor_links
+from user_embeddings_dagster.exports.landing import LINKS
+from user_embeddings_dagster.exports.registry import FORMATS
+from user_embeddings_dagster.keys import user_id
+
+PLATFORMS = sorted({format.platform for format in FORMATS.values()})
+
+
+def of_user(landing: Path, key: bytes, user: str) -> frozenset[str]:
+    """A user_id and all others of the same person, by every contributors.csv."""
+    return _closure(landing, key, {user})
+
+
+def of_account(landing: Path, key: bytes, account: str) -> frozenset[str]:
+    """The user_ids of the person behind `platform:account`. Raises ValueError on another form."""
+    platform, _, name = account.partition(":")
+    if platform not in PLATFORMS or not name:
+        raise ValueError(f"an account is PLATFORM:NAME with a platform of {PLATFORMS}")
+    return _closure(landing, key, {user_id(key, platform, name)})
+
+
+def contributors(landing: Path, key: bytes, users: Iterable[str]) -> set[str]:
+    """The contributors of any contributors.csv who are this person."""
+    wanted = set(users)
+    return {contributor for contributor, known in _contributors(landing, key) if known & wanted}
+
+
+def _closure(landing: Path, key: bytes, users: set[str]) -> frozenset[str]:
+    groups = [known for _, known in _contributors(landing, key)]
+    while joined := [known for known in groups if known & users and known - users]:
+        users = users.union(*joined)
+    return frozenset(users)
+
+
+def _contributors(landing: Path, key: bytes) -> Iterator[tuple[str, set[str]]]:
+    """Each contributor with the user_ids of their accounts, linked and not."""
+    for path in sorted(landing.glob(f"*/{LINKS}")):
+        links, accounts = contributor_links(path), defaultdict(set)
+        for account, contributor in links.items():
+            accounts[contributor].add(account)
+        for contributor, names in sorted(accounts.items()):
+            linked = {user_id(key, "", name, links) for name in names}
+            yield contributor, linked | {user_id(key, on, name) for on in PLATFORMS for name in names}

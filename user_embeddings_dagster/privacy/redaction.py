@@ -1,0 +1,54 @@
+"""An erased person's names in what others wrote: replaced for good, while the names are still known.
+
+Once a person's rows are gone nothing is left to mask their name by, and "Alice said" in another's message would come
+out of the masking as it is.
+"""
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from user_embeddings_dagster.privacy.masking import NAME_MARK, ThreadNames
+from user_embeddings_dagster.privacy.names import TOKEN
+from user_embeddings_dagster.privacy.normalise import canonical, fold
+
+PERSON = "<PERSON>"
+
+
+class Redaction:
+    """Replaces the names of people by `<PERSON>`, in the variants and by the rules of masking (privacy.masking)."""
+
+    def __init__(self, names: Iterable[tuple[str, str]]) -> None:
+        """`names`: (name, kind) as in PARTICIPANTS."""
+        known = sorted({(name, kind) for name, kind in names if name.strip()})
+        folded = canonical(pl.Series([name for name, _ in known], dtype=pl.String)).to_list()
+        people = [("person", name, kind) for name, (_, kind) in zip(folded, known, strict=True)]
+        self._names = ThreadNames(people)
+        # A text without any of these characters in a row has none of the names.
+        self._needles = {token for name in folded for token in TOKEN.findall(fold(name))}
+
+    def __bool__(self) -> bool:
+        return bool(self._needles)
+
+    def text(self, text: str) -> str:
+        """The text with the names replaced; exactly as it was if it holds none."""
+        folded = fold(text)
+        if text.isascii() and not any(needle in folded for needle in self._needles):
+            return text
+        plain = str(canonical(pl.Series([text]))[0])
+        masked = self._names.mask(plain)
+        return text if masked == plain else NAME_MARK.sub(PERSON, masked)
+
+    def texts(self, texts: pl.Series) -> pl.Series:
+        """A column of them; nulls stay."""
+        return pl.Series(texts.name, [text and self.text(text) for text in texts], dtype=pl.String)
+
+    def value(self, value: object) -> object:
+        """JSON with the names in all its strings replaced; keys stay."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.value(item) for key, item in value.items()}
+        return value
