@@ -216,3 +216,19 @@ def evidence_is_subjects(koais: pl.DataFrame, chunks: pl.DataFrame) -> CheckOutc
     return CheckOutcome(
         "evidence_is_subjects", share <= MAX_MODEL_FAILURES, WARNING, {"n": koais.height, "wrong": wrong}
     )
+
+
+def extractions_account_for_chunks(
+    chunks: pl.DataFrame, koais: pl.DataFrame, extractions: pl.DataFrame
+) -> CheckOutcome:
+    """Every chunk has one row that says how many KOAIs it has or why none, and that many are there (C23, C25)."""
+    there = koais.group_by("chunk_id").agg(found=pl.len())
+    counted = extractions.join(there, on="chunk_id", how="full", coalesce=True)
+    metrics: dict[str, float] = {
+        "chunks": chunks.height,
+        "missing": chunks.join(extractions, on="chunk_id", how="anti").height,
+        "foreign": extractions.join(chunks, on="chunk_id", how="anti").height,
+        "miscounted": counted.filter(pl.col("n_koais").fill_null(0) != pl.col("found").fill_null(0)).height,
+    }
+    passed = not any(metrics[name] for name in ("missing", "foreign", "miscounted"))
+    return CheckOutcome("extractions_account_for_chunks", passed, ERROR, metrics)
