@@ -74,6 +74,7 @@ def test_every_score_says_what_it_is(platform):
     assert set(scores["asset"]) == {
         "datadao_comparison",
         "item_encoder_scores",
+        "masking_scores",
         "sequence_encoder_scores",
         "sparse_user_scores",
         "user_matching_scores",

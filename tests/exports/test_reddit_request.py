@@ -100,7 +100,7 @@ def test_a_file_that_is_no_text_halfway_keeps_its_first_half(tmp_path):
     text = (COMMENTS + "".join(comment(id=f"c{i}") for i in range(500))).encode()
     messages, _, rejected = read(request(tmp_path / "a.zip", comments=text + b"\xff\xfe\xfd" * 10_000))
     assert messages.height > 400
-    assert [r.reason for r in rejected] == ["truncated"]
+    assert [r.reason for r in rejected] == ["wrong_number_of_fields"]
     assert rejected[0].location == messages.height + 2
 
 

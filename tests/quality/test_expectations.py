@@ -36,6 +36,12 @@ GOOD = {
     "chunk_summaries": {
         "summary_id": hexes(4), "chunk_id": hexes(4), "datadao": "zig", "user_id": "a" * 32, "ended_at": AT,
         "text": "SUBJECT says " + SECRET, "summarizer": "extractive", "program_version": "1",
+        "prompt_tokens": 0, "completion_tokens": 0, "usd": 0.0,
+    },
+    "koais": {
+        "koai_id": hexes(4), "chunk_id": "c" * 32, "datadao": "zig", "user_id": "a" * 32, "ended_at": AT,
+        "kind": ["knowledge", "opinion", "attribute", "intent"], "statement": "SUBJECT says " + SECRET,
+        "evidence": [[0, 2]] * 4, "violations": [[], [4], [1, 4], []], "extractor": "cues", "program_version": "1",
     },
     "scores": {
         "asset": "s", "datadao": "zig", "model": ["a", "b", "c", "d"],
@@ -68,6 +74,11 @@ BAD = {
         "summary_id_is_hash": ("summary_id", "s"), "datadao_is_slug": ("datadao", "A"),
         "summarizer_named": ("summarizer", None), "program_version_named": ("program_version", ""),
         "summary_has_text": ("text", "  \n"), "summary_names_subject": ("text", "He says so"),
+    },
+    "koais": {
+        "koai_id_unique": ("koai_id", hexes(3)[2]), "koai_id_is_hash": ("koai_id", "k"),
+        "datadao_is_slug": ("datadao", "A"), "kind_known": ("kind", "mood"), "statement_has_text": ("statement", " "),
+        "extractor_named": ("extractor", None), "koai_program_version_named": ("program_version", ""),
     },
     "scores": {
         "score_key_unique": (("model", "metric"), ("c", "recall@1")), "datadao_is_slug": ("datadao", "a b"),

@@ -21,6 +21,7 @@ from user_embeddings_dagster.exports.reader import RawFile
 from user_embeddings_dagster.exports.reading import Progress, Reading
 from user_embeddings_dagster.exports.staging import staging_folder
 from user_embeddings_dagster.keys import file_sha256, keyed_id
+from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import (
     DROPPED_MESSAGES,
     MESSAGES,
@@ -30,7 +31,7 @@ from user_embeddings_dagster.schema import (
 )
 from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
 
-VERSION = "messages-2"
+VERSION = "messages-3"
 TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
 MEMORY = "250MB"  # DuckDB's share of about 0.9 GB in all: what it cannot hold it spills below the lake
 
@@ -50,13 +51,15 @@ def build_messages(
     lake: Lake,
     key: bytes,
     *,
+    erased: Tombstones | None = None,
     progress: Progress = lambda stage, figures: None,
     memory: str = MEMORY,
     threads: int | None = None,
 ) -> BuildResult:
     """Read landing/<datadao>, commit raw_files, messages, participants, rejected_records and dropped_messages.
 
-    Nothing is read if all five are up to date with the files, contributors.csv, the key and this version.
+    Nothing is read if all five are up to date with the files, contributors.csv, the key, the `erased` (who are left
+    out) and this version.
     `progress` is called with a stage (hash, read, merge) and figures: file, files, rows, bytes, bytes_total,
     seconds, seconds_left. Raises FileNotFoundError without a landing folder.
     """
@@ -67,7 +70,12 @@ def build_messages(
     links_file = folder / LINKS
     links_hash = file_sha256(links_file) if links_file.is_file() else ""
     wanted = fingerprint(
-        VERSION, datadao, [(file.name, file.sha256) for file in files], links_hash, keyed_id(key, "key")
+        VERSION,
+        datadao,
+        [(file.name, file.sha256) for file in files],
+        links_hash,
+        keyed_id(key, "key"),
+        *([erased.version] if erased else []),
     )
     current = {table.name: lake.up_to_date(table.name, datadao, wanted) for table in TABLES}
     commits = {name: commit for name, commit in current.items() if commit}
@@ -77,7 +85,7 @@ def build_messages(
     stage = staging_folder(lake.root, datadao)
     normaliser = Normaliser(datadao, key, contributor_links(links_file), threads)
     try:
-        reading = Reading(datadao, stage, normaliser, progress)
+        reading = Reading(datadao, stage, normaliser, progress, erased or Tombstones(key, frozenset()))
         reading.read(files)
         return _commit(reading, lake, wanted, memory, threads)
     finally:
@@ -113,7 +121,8 @@ def _raw_files(folder: Path, progress: Progress) -> Iterator[RawFile]:
             sha256 = file_sha256(path)
         except OSError as error:  # whose text holds the file's name, often a person's
             raise OSError(error.errno, f"{folder.name}: raw file {number} of {len(paths)} cannot be read") from None
-        yield RawFile(path, path.relative_to(folder).as_posix(), sha256)
+        name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+        yield RawFile(path, name, sha256)
         progress("hash", {"file": number, "files": len(paths)})
 
 

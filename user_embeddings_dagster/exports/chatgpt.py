@@ -23,10 +23,11 @@ from user_embeddings_dagster.exports import json_source
 from user_embeddings_dagster.exports.json_array import ArrayReader, decode
 from user_embeddings_dagster.exports.json_source import Document
 from user_embeddings_dagster.exports.json_window import Malformed, Window
-from user_embeddings_dagster.exports.reader import NAMES_SCHEMA, Batch, Format, RawFile, Rejected
+from user_embeddings_dagster.exports.reader import NAMES_SCHEMA, Batch, Format, Fullness, RawFile, Rejected
 from user_embeddings_dagster.schema import NATIVE_MESSAGES, TIMESTAMP
 
 FLUSH = 20_000  # rows of a batch
+_ENVELOPES = 3  # objects around the list of conversations
 MEMBER = re.compile(r"conversations(?:[-_]?\d+)?\.json")
 _USER = re.compile(r"user\.json")
 _SHAPE = re.compile(rb'"mapping"\s*:\s*\{|"chatgpt\.conversations"\s*:|"current_node"\s*:\s*"')
@@ -60,6 +61,7 @@ class _Reading:
         self._file, self._document, self._owner = file, document, owner
         self._location = 0  # messages so far
         self._index = 0  # conversations so far
+        self._fullness = Fullness(FLUSH)
         self._clear()
 
     def _clear(self) -> None:
@@ -73,8 +75,12 @@ class _Reading:
         window = Window(self._document)
         try:
             for conversation in self._conversations(window):
-                self._add(conversation)
-                if len(self._columns["text"]) >= FLUSH:
+                if conversation is not None and conversation.mapping is None and conversation.messages is None:
+                    absent = "a conversation without mapping or messages"
+                    self._rejected.append(Rejected(self._document.member, self._index, "missing_field", absent))
+                elif conversation is not None:
+                    self._add(conversation)
+                if self._fullness.reached(len(self._columns["text"]), len(self._rejected), window.offset):
                     yield self._batch()
             if window.peek() >= 0:
                 raise Malformed("malformed_json")
@@ -86,7 +92,8 @@ class _Reading:
     def _reject(self, reason: str) -> None:
         self._rejected.append(Rejected(self._document.member, self._index, reason, "outside of the conversations"))
 
-    def _conversations(self, window: Window) -> Iterator[cm.Conversation]:
+    def _conversations(self, window: Window) -> Iterator[cm.Conversation | None]:
+        """Conversations; None now and then where there are only rejected ones."""
         first = window.peek()
         if first == 0x5B:
             yield from self._array(window)
@@ -97,22 +104,23 @@ class _Reading:
         else:
             yield decode(_DECODER, window.value())
 
-    def _envelope(self, window: Window) -> Iterator[cm.Conversation]:
+    def _envelope(self, window: Window, depth: int = 0) -> Iterator[cm.Conversation | None]:
         for key in window.members():
             if key in ("chatgpt.conversations", "conversations") and window.peek() == 0x5B:
                 yield from self._array(window)
-            elif key in ("chatgpt.conversations", "data"):
-                yield from self._envelope(window)
+            elif key in ("chatgpt.conversations", "data") and depth < _ENVELOPES:
+                yield from self._envelope(window, depth + 1)
             else:
                 window.skip()
 
-    def _array(self, window: Window) -> Iterator[cm.Conversation]:
+    def _array(self, window: Window) -> Iterator[cm.Conversation | None]:
         for part in ArrayReader(window, cm.Conversation).read(self._index):
             self._rejected += [Rejected(self._document.member, *rejected) for rejected in part.rejected]
             for index, conversation in zip(part.indices, part.items, strict=True):
                 self._index = index
                 yield conversation
             self._index = max([self._index, *part.indices[-1:], *(r[0] for r in part.rejected)]) + 1
+            yield None
 
     def _add(self, conversation: cm.Conversation) -> None:
         """Append the messages of the conversation's path."""
@@ -181,8 +189,8 @@ def read(file: RawFile) -> Iterator[Batch]:
 
 def matches(file: RawFile) -> bool:
     """Whether a document of the file begins with conversations."""
-    head = json_source.head(file, MEMBER)
-    return _SHAPE.search(head) is not None or (MEMBER.fullmatch(file.path.name) is not None and head[:1] in b"[{")
+    named = MEMBER.fullmatch(file.path.name) is not None
+    return any(_SHAPE.search(head) or (named and head[:1] in b"[{") for head in json_source.heads(file, MEMBER))
 
 
 FORMATS = (Format("chatgpt", "chatgpt", matches, read),)

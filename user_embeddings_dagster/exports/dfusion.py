@@ -19,7 +19,7 @@ from user_embeddings_dagster.exports import json_source
 from user_embeddings_dagster.exports.json_array import ArrayReader
 from user_embeddings_dagster.exports.json_source import Document
 from user_embeddings_dagster.exports.json_window import Malformed, Window
-from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
+from user_embeddings_dagster.exports.reader import Batch, Format, Fullness, RawFile, Rejected
 from user_embeddings_dagster.exports.telegram_columns import integers, seconds
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
@@ -36,10 +36,12 @@ class _Reading:
         self._file, self._document = file, document
         self._window = Window(document)
         self._reader = ArrayReader(self._window, dm.Message, _CHAT)
-        self._owner = _owner(file, document.member)
+        with document.again() as other:
+            self._owner = _owner(Window(other))
         self._location = 0  # messages so far
         self._rows: list[tuple] = []
         self._rejected: list[Rejected] = []
+        self._fullness = Fullness(FLUSH)
 
     def batches(self) -> Iterator[Batch]:
         """The document's batches, in order."""
@@ -89,7 +91,7 @@ class _Reading:
             self._location += len(part.indices) + len(part.rejected)
             for message, location in zip(part.items, part.indices, strict=True):
                 self._add(message, location, chat)
-            if len(self._rows) >= FLUSH:
+            if self._fullness.reached(len(self._rows), len(self._rejected), self._window.offset):
                 yield self._batch()
 
     def _add(self, message: dm.Message, location: int, chat_id: int | None) -> None:
@@ -151,19 +153,16 @@ def _number(raw: bytes) -> int | None:
         return None
 
 
-def _owner(file: RawFile, member: str) -> str | None:
+def _owner(window: Window) -> str | None:
     """The owner's account, wherever in the document `user` stands."""
-    for document in json_source.documents(file, MEMBER):
-        if isinstance(document, Document) and document.member == member:
-            window = Window(document)
-            try:
-                for key in window.members():
-                    if key == "user":
-                        number = _number(window.value())
-                        return f"user{number}" if number is not None else None
-                    window.skip()
-            except Malformed:
-                return None
+    try:
+        for key in window.members():
+            if key == "user":
+                number = _number(window.value())
+                return f"user{number}" if number is not None else None
+            window.skip()
+    except Malformed:
+        return None
     return None
 
 
@@ -178,7 +177,7 @@ def read(file: RawFile) -> Iterator[Batch]:
 
 def matches(file: RawFile) -> bool:
     """Whether a document of the file begins as a dump does."""
-    return _SHAPE.search(json_source.head(file, MEMBER)) is not None
+    return any(_SHAPE.search(head) for head in json_source.heads(file, MEMBER))
 
 
 FORMATS = (Format("telegram_dfusion", "telegram", matches, read),)

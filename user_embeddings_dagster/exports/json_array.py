@@ -18,6 +18,8 @@ from user_embeddings_dagster.exports.json_window import LARGEST_VALUE, Malformed
 SLICE = 256 << 10  # bytes decoded at once: what fits the second-level cache decodes twice as fast as 4 MB
 SHORT = 512 << 10  # bytes of an element beyond which one that holds a separator is taken to have lost its end
 MARGIN = 4096  # bytes seen behind a place, so that what begins there can be recognised
+UNGUESSED = 1 << 20  # bytes scanned exactly once no separator was found in GUESS bytes
+MANY = 10_000  # elements of a part that are scanned one by one
 GUESS = 4 << 20  # bytes searched for the next separator before the exact scanner is asked
 
 _TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
@@ -119,7 +121,11 @@ class ArrayReader:
     def _slice(self, index: int) -> Part | None:
         """Elements up to a guessed end; None if that was no sequence of whole elements."""
         window = self._window
-        if window.peek() != 0x7B or (cut := self._cut()) is None:
+        if window.peek() != 0x7B:
+            return None
+        if (cut := self._cut()) is None:
+            if self._separator:  # searched in vain: not again for every element of a flood of small ones
+                self._careful_until = window.offset + UNGUESSED
             return None
         payload = b"".join((b"[", memoryview(window.data)[window.at : cut], b"]"))
         items = self._items(payload)
@@ -205,6 +211,8 @@ class ArrayReader:
                 reason = "malformed_json" if error.reason in ("truncated", "too_long") and not ended else error.reason
                 rejected.append((index, reason, f"{window.offset - start} bytes passed over"))
             index += 1
+            if len(items) + len(rejected) >= MANY:
+                return Part(items, indices, tuple(rejected))
             if self.lost or window.offset >= self._careful_until or (window.take(0x2C) and window.peek() == 0x5D):
                 return Part(items, indices, tuple(rejected))
             if window.peek() == 0x5D:

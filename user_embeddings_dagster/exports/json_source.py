@@ -4,14 +4,18 @@ Members are decompressed while they are read and never written to disk, so their
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from functools import partial
+from itertools import islice
 from typing import IO
 
 from user_embeddings_dagster.exports.archive import BROKEN, Archive, is_zip
 from user_embeddings_dagster.exports.reader import RawFile, Rejected
 
+MAX_DOCUMENTS = 1_000  # of an archive; each costs milliseconds, however little it holds
+HEADS = 16  # documents looked at: the first may be broken
 HEAD = 64 << 10  # bytes looked at to tell formats apart
 _STEP = 16 << 10  # bytes read at a time: what a damaged place takes with it
 
@@ -22,13 +26,26 @@ class Document:
     The stream ends where its archive is damaged, and `damaged` says so.
     """
 
-    def __init__(self, member: str, stream: IO[bytes], share: float = 1.0) -> None:
+    def __init__(self, member: str, opened: Callable[[], IO[bytes]], share: float = 1.0) -> None:
         self.member = member
         self._step = _STEP if member else 1 << 30
         self.damaged = False
-        self._stream = stream
+        self._opened, self._stream = opened, opened()
         self._share = share  # bytes of the raw file per byte of the stream
         self._taken = 0.0
+
+    @contextmanager
+    def again(self) -> Iterator["Document"]:
+        """The same document from its start, beside this one."""
+        other = Document(self.member, self._opened)
+        try:
+            yield other
+        finally:
+            other.close()
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
 
     def read(self, size: int = -1) -> bytes:
         """As a stream's, but b"" once the archive is damaged."""
@@ -71,8 +88,8 @@ class Unreadable:
 def documents(file: RawFile, wanted: re.Pattern[str]) -> Iterator[Document | Unreadable]:
     """The file, or its members whose base name matches `wanted`, in the order of their names."""
     if not is_zip(file.path):
-        with file.path.open("rb") as stream:
-            yield Document("", stream)
+        with closing(Document("", partial(file.path.open, "rb"))) as document:
+            yield document
         return
     try:
         archive = Archive(file.path)
@@ -82,21 +99,25 @@ def documents(file: RawFile, wanted: re.Pattern[str]) -> Iterator[Document | Unr
     with archive:
         if archive.rejected:
             yield Unreadable(archive.rejected)
-        for member in sorted(archive.members, key=lambda member: member.name):
-            if not wanted.fullmatch(PurePosixPath(member.name).name):
-                continue
+        members = [member for member in archive.members if wanted.fullmatch(member.name.rsplit("/", 1)[-1])]
+        members.sort(key=lambda member: member.name)
+        for index, member in enumerate(members):
+            if index >= MAX_DOCUMENTS:
+                left = f"this document and {len(members) - index - 1} after it"
+                yield Unreadable((Rejected(member.name, 0, "too_many_documents", left),))
+                return
             try:
-                stream = archive.open(member)
+                share = member.compressed / max(1, member.size)
+                document = Document(member.name, partial(archive.open, member), share)
             except BROKEN:
                 yield Unreadable((Rejected(member.name, 0, "damaged_archive", "the member cannot be opened"),))
                 continue
-            with stream:
-                yield Document(member.name, stream, member.compressed / max(1, member.size))
+            with closing(document):
+                yield document
 
 
-def head(file: RawFile, wanted: re.Pattern[str]) -> bytes:
-    """The first bytes of the file's first wanted document; b"" if there is none. Never raises on bad content."""
-    for document in documents(file, wanted):
-        if isinstance(document, Document):
-            return document.read(HEAD)
-    return b""
+def heads(file: RawFile, wanted: re.Pattern[str]) -> Iterator[bytes]:
+    """The first bytes of the file's first wanted documents. Never raises on bad content."""
+    found = (document for document in documents(file, wanted) if isinstance(document, Document))
+    for document in islice(found, HEADS):
+        yield document.read(HEAD)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 BLOCK = 1 << 20  # bytes read at once
-LARGEST_VALUE = 256 << 20  # bytes of one value that is held whole; a longer one counts as broken
+LARGEST_VALUE = 32 << 20  # bytes of one value that is held whole; a longer one counts as broken
+DEEPEST_VALUE = 500  # brackets open at once; exports nest about ten
 
 _LONGEST_SCALAR = 4096  # bytes of a number, true, false or null
 
@@ -30,7 +31,7 @@ class Readable(Protocol):
 
 
 class Malformed(Exception):
-    """The document is not JSON at the current position; `reason` is malformed_json, truncated or too_long."""
+    """The document is not JSON at the current position; `reason` is malformed_json, truncated, too_long or too_deep."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -94,7 +95,10 @@ class Window:
         return True
 
     def value_length(self, limit: int = LARGEST_VALUE) -> int:
-        """Bytes of the value at the position. Raises Malformed: malformed_json, truncated, too_long (over `limit`)."""
+        """Bytes of the value at the position.
+
+        Raises Malformed: malformed_json, truncated, too_long (over `limit`), too_deep (over DEEPEST_VALUE).
+        """
         depth, scanned = 0, 0
         first = self.peek()
         if first not in _DEPTH:
@@ -113,6 +117,8 @@ class Window:
                     if depth < 0:
                         raise Malformed("malformed_json")
                     return scanned
+                if depth > DEEPEST_VALUE:
+                    raise Malformed("too_deep")
             if end == self.at + limit:
                 raise Malformed("too_long")
             # Doubling keeps the work linear for a string that spans many blocks.

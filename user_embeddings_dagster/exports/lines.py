@@ -24,8 +24,10 @@ import zstandard
 
 from user_embeddings_dagster.exports.reader import Rejected
 
-CHUNK = 32 << 20  # bytes; also the longest line
+CHUNK = 16 << 20  # bytes; also the longest line
 _STEP = 256 << 10  # bytes decompressed at a time: what a corrupt block can take with it
+MAX_RATIO = 200  # uncompressed over compressed bytes; dumps reach about 30
+RATIO_FREE = 64 << 20  # uncompressed bytes up to which any ratio is harmless
 ZSTD_MAX_WINDOW = 1 << 31
 # A frame appended to every zstd stream: only a stream whose last frame is complete ends with its content.
 _END = b"complete" * 16
@@ -148,6 +150,7 @@ class _Source:
         self._tail = b""  # the line begun in the last buffer
         self._skipping = False  # inside a line longer than a chunk
         self._position = 0
+        self._produced = 0
         self._line = 1
         self.done = False
 
@@ -174,7 +177,8 @@ class _Source:
         self._tail = buffer.map[length:filled]
         first, self._line = self._line, self._line + n_lines
         if error:
-            rejected.append(Rejected("", self._line, "truncated", f"the rest cannot be decompressed: {error}"))
+            reason = error if error == "compression_ratio" else "truncated"
+            rejected.append(Rejected("", self._line, reason, f"the rest cannot be decompressed: {error}"))
         before, self._position = self._position, self._raw.tell()
         buffer.resize(length)
         return Chunk(buffer.path, length, first, n_lines, self._position - before, tuple(rejected))
@@ -190,6 +194,10 @@ class _Source:
                 except BROKEN as broken:
                     self.done = True
                     return filled, n_lines, type(broken).__name__
+                self._produced += read
+                if self._produced > max(RATIO_FREE, MAX_RATIO * self._raw.tell()):
+                    self.done = True
+                    return filled, n_lines, "compression_ratio"
                 n_lines += int(np.count_nonzero(np.frombuffer(step, np.uint8, read) == 10))
             filled += read
             self.done = read == 0

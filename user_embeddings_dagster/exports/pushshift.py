@@ -7,7 +7,8 @@ library, which either reads it or says where and why not: no bad line costs its 
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,10 +16,13 @@ import duckdb
 import polars as pl
 
 from user_embeddings_dagster.exports.lines import Chunk, chunks, peek
-from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
+from user_embeddings_dagster.exports.reader import BATCH_REJECTED, Batch, Format, RawFile, Rejected
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
 _MAX_OBJECT = 1 << 20  # bytes of a line for DuckDB, which reads in buffers of twice that
+# Lines of a chunk beyond which they are too short (160 bytes) to be messages, and DuckDB's frame of them too long.
+_MOST_LINES = 100_000
+_NOT_BLANK = re.compile(rb"\S")
 _REMOVED = "('[deleted]', '[removed]')"
 
 
@@ -144,9 +148,23 @@ def _as_text(value: object) -> str | None:
 
 def _lines(content: bytes, first: int) -> Iterator[tuple[int, bytes]]:
     """Line number and bytes of each line that is not blank."""
-    for number, line in enumerate(content.split(b"\n"), first):
-        if line.strip():
-            yield number, line
+    number, at = first, 0
+    while found := _NOT_BLANK.search(content, at):
+        start = content.rfind(b"\n", at, found.start()) + 1 or at
+        number += content.count(b"\n", at, start)
+        end = content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        yield number, content[start:end]
+        number, at = number + 1, end + 1
+
+
+def _streamed_lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
+    """As `_lines`, of a chunk that is not copied."""
+    number = chunk.first_line
+    with open(chunk.path, "rb") as stream:  # noqa: PTH123 (a descriptor, not a path of ours)
+        while block := stream.read(1 << 20) + stream.readline():
+            yield from _lines(block, number)
+            number += block.count(b"\n")
 
 
 def _repair(
@@ -161,24 +179,41 @@ def _repair(
         parsed = parsed.filter(usable)
     else:  # DuckDB saw other lines than we do: trust none of its line numbers
         parsed, unread = parsed.clear().with_columns(raw_location=pl.lit(0, pl.Int64)), numbered
+    read, rejected = _read_again(connection, unread)
+    parsed = pl.concat([parsed, *read], how="vertical_relaxed")
+    return parsed.sort("raw_location"), rejected
+
+
+def _read_again(
+    connection: duckdb.DuckDBPyConnection, lines: Iterable[tuple[int, bytes]]
+) -> tuple[list[pl.DataFrame], list[Rejected]]:
+    """Numbered lines by the strict decoder: a frame as `_parse` gives, with raw_location, for each kind there is."""
     rejected: list[Rejected] = []
     records: dict[_Kind, list[dict]] = {COMMENT: [], SUBMISSION: []}
-    for number, line in unread:
+    for number, line in lines:
         record = _strict(line)
         if isinstance(record, str):
             rejected.append(Rejected("", number, record, f"line of {len(line)} bytes"))
         else:
             records[record[0]].append(record[1] | {"raw_location": number})
+    read = []
     for kind, again in records.items():
         if again:
             frame = pl.DataFrame(again, schema={**kind.types(), "raw_location": pl.Int64()})
             connection.register("again", frame.to_arrow())
             rows = pl.DataFrame(connection.sql(kind.query("again")).to_arrow_table())
-            parsed = pl.concat([parsed, rows.with_columns(frame["raw_location"])], how="vertical_relaxed")
-    return parsed.sort("raw_location"), rejected
+            read.append(rows.with_columns(frame["raw_location"]))
+    return read, rejected
 
 
-def _batch(connection: duckdb.DuckDBPyConnection, chunk: Chunk, sha256: str) -> Batch:
+def _batches(connection: duckdb.DuckDBPyConnection, chunk: Chunk, sha256: str) -> Iterator[Batch]:
+    if chunk.n_lines > _MOST_LINES:
+        lines = _streamed_lines(chunk)
+        while part := list(islice(lines, BATCH_REJECTED)):
+            read, rejected = _read_again(connection, part)
+            yield _batch(pl.concat(read, how="vertical_relaxed") if read else pl.DataFrame(), rejected, 0, sha256)
+        yield Batch(rejected=chunk.rejected, bytes_read=chunk.bytes_read)
+        return
     parsed, rejected = pl.DataFrame(), []
     if chunk.size:
         parsed = _parse(connection, chunk)
@@ -188,9 +223,12 @@ def _batch(connection: duckdb.DuckDBPyConnection, chunk: Chunk, sha256: str) -> 
             )
         else:
             parsed, rejected = _repair(connection, chunk, parsed)
-    rejected = (*rejected, *chunk.rejected)
+    yield _batch(parsed, (*rejected, *chunk.rejected), chunk.bytes_read, sha256)
+
+
+def _batch(parsed: pl.DataFrame, rejected: Sequence[Rejected], bytes_read: int, sha256: str) -> Batch:
     if parsed.is_empty():
-        return Batch(rejected=rejected, bytes_read=chunk.bytes_read)
+        return Batch(rejected=tuple(rejected), bytes_read=bytes_read)
     messages = parsed.with_columns(
         _time("created_at"),
         _time("edited_at"),
@@ -205,7 +243,7 @@ def _batch(connection: duckdb.DuckDBPyConnection, chunk: Chunk, sha256: str) -> 
     names = messages.select("native_thread", "native_author", name="native_author", name_kind=pl.lit("handle")).filter(
         pl.col("native_author").is_not_null()
     )
-    return Batch(messages, names, rejected, chunk.bytes_read)
+    return Batch(messages, names, tuple(rejected), bytes_read)
 
 
 def _time(column: str) -> pl.Expr:
@@ -218,7 +256,7 @@ def _time(column: str) -> pl.Expr:
 
 
 def read(file: RawFile) -> Iterator[Batch]:
-    """Messages of a dump, about 32 MB of JSON a batch; every author may be a subject (`is_public`).
+    """Messages of a dump, about 16 MB of JSON a batch; every author may be a subject (`is_public`).
 
     A line that is not one JSON object with an id and either body and link_id or title is rejected with its
     1-based line number, and so is the point from which the file cannot be decompressed.
@@ -226,7 +264,7 @@ def read(file: RawFile) -> Iterator[Batch]:
     connection = connect(len(os.sched_getaffinity(0)))
     try:
         for chunk in chunks(file.path):
-            yield _batch(connection, chunk, file.sha256)
+            yield from _batches(connection, chunk, file.sha256)
     finally:
         connection.close()
 

@@ -11,6 +11,9 @@ import polars as pl
 
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
+BATCH_BYTES = 16 << 20  # of a document
+BATCH_REJECTED = 10_000  # records
+
 NAMES_SCHEMA = pl.Schema(
     {
         "native_thread": pl.String(),
@@ -55,6 +58,20 @@ class Batch:
     rejected: tuple[Rejected, ...] = ()
     bytes_read: int = 0
     skipped: Mapping[str, int] = field(default_factory=dict)
+
+
+class Fullness:
+    """Whether what a reader gathered is to be handed on as a batch: whatever grows, memory does not."""
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._start = rows, 0
+
+    def reached(self, rows: int, rejected: int, offset: int) -> bool:
+        """`offset` counts the bytes of the document so far; True starts the next batch there."""
+        full = rows >= self._rows or rejected >= BATCH_REJECTED or offset - self._start >= BATCH_BYTES
+        if full:
+            self._start = offset
+        return full
 
 
 @dataclass(frozen=True)

@@ -3,15 +3,19 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from user_embeddings_dagster.exports.bounds import bounded
 from user_embeddings_dagster.exports.normalise import STAGED, Normaliser
 from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
 from user_embeddings_dagster.exports.registry import detect
 from user_embeddings_dagster.exports.staging import Part
+from user_embeddings_dagster.privacy.redaction import Redaction
+from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import DROPPED_MESSAGES, PARTICIPANTS, RAW_FILES, REJECTED_RECORDS
 
 Progress = Callable[[str, dict[str, Any]], None]
@@ -27,12 +31,16 @@ class Reading:
     """Reads the raw files of one DataDAO into staged parts.
 
     After `read`: `owners` are the author ids of contributors, `n_read` counts messages as the readers gave
-    them, `n_staged` those that went on.
+    them, `n_staged` those that went on. What the `erased` wrote, and exports of theirs, are left out; their names in
+    what others wrote are replaced.
     """
 
-    def __init__(self, datadao: str, stage: Path, normaliser: Normaliser, progress: Progress) -> None:
+    def __init__(
+        self, datadao: str, stage: Path, normaliser: Normaliser, progress: Progress, erased: Tombstones
+    ) -> None:
         self.datadao, self.stage, self.progress = datadao, stage, progress
-        self._normaliser = normaliser
+        self._normaliser, self._erased = normaliser, erased
+        self._erased_names: set[tuple[str, str]] = set()
         self.owners: set[str] = set()
         self.n_read = self.n_staged = self.n_rejected = 0
         self._threads: dict[str, set[str]] = {}  # platform → native threads in which an owner wrote
@@ -56,9 +64,10 @@ class Reading:
                 if format is None:
                     self._reject(file, (Rejected("", 0, "unknown_format", "no reader knows this file"),))
                 elif file.sha256 not in seen:
-                    for batch in format.read(file):
-                        self._take(index, file, format, batch)
-                        clock.tick(index, self.n_read, batch.bytes_read)
+                    with closing(bounded(format.read(file))) as batches:
+                        for batch in batches:
+                            self._take(index, file, format, batch)
+                            clock.tick(index, self.n_read, batch.bytes_read)
             finally:
                 self._close_parts()
             seen.add(file.sha256)
@@ -79,6 +88,8 @@ class Reading:
         self.n_read += messages.height + sum(batch.skipped.values())
         for reason, n in batch.skipped.items():
             self._drop(index, reason, n)
+        if self._erased:
+            messages, names = self._without_erased(index, format, messages, names)
         owned = messages.filter("is_owner")
         if owned.height:
             self._threads.setdefault(format.platform, set()).update(owned["native_thread"].unique())
@@ -98,6 +109,23 @@ class Reading:
         self._parts["messages"].append(staged.with_columns(seq=seq, part=pl.lit(index, pl.Int32)))
         self._parts["names"].append(self._normaliser.participants(names, format.platform))
         self.n_staged += staged.height
+
+    def _without_erased(
+        self, index: int, format: Format, messages: pl.DataFrame, names: pl.DataFrame
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Messages and names of a batch without those of the erased; nothing of a batch of their own export."""
+        accounts = pl.concat([messages["native_author"], names["native_author"]]).drop_nulls().unique().sort()
+        gone = [account for account in accounts if self._normaliser.author(format.platform, account) in self._erased]
+        theirs = pl.col("native_author").is_in(pl.Series(gone, dtype=pl.String).implode()).fill_null(False)
+        self._erased_names.update(names.filter(theirs).select("name", "name_kind").iter_rows())
+        if messages.filter(theirs & pl.col("is_owner")).height:
+            self._drop(index, "erased", messages.height)
+            return messages.clear(), names.clear()
+        self._drop(index, "erased", messages.filter(theirs).height)
+        messages = messages.filter(~theirs)
+        if redaction := Redaction(self._erased_names):
+            messages = messages.with_columns(redaction.texts(messages["text"]))
+        return messages, names.filter(~theirs)
 
     def _drop(self, index: int, reason: str, n: int) -> None:
         if n:

@@ -9,8 +9,7 @@ same account).
 import csv
 import io
 import re
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 
 import polars as pl
@@ -35,16 +34,28 @@ UNREAD_FILES = (
     "saved_posts.csv", "scheduled_posts.csv", "sensitive_ads_preferences.csv", "stripe.csv",
     "subscribed_subreddits.csv", "twitter.csv", "user_preferences.csv",
 )  # fmt: skip
-BATCH_ROWS = 20_000
-_MAX_FIELD = 16 << 20  # characters; Reddit allows 40,000 in a post
+BATCH_ROWS = 10_000
+_MAX_FIELD = 1 << 20  # characters; Reddit allows 40,000 in a post
+_MAX_LINE = 4 << 20  # characters
+_BATCH_CHARACTERS = 16 << 20
 
 _COLUMNS = ("id", "permalink", "date", "subreddit", "link", "parent", "title", "body")
+
+
+def _lines(stream: io.TextIOBase) -> Iterator[str]:
+    """Lines for csv.reader; one of over _MAX_LINE characters is never held, and becomes a field that it refuses."""
+    while line := stream.readline(_MAX_LINE):
+        if len(line) == _MAX_LINE and line[-1] not in "\r\n":
+            while (line := stream.readline(_MAX_LINE)) and line[-1] not in "\r\n":
+                continue
+            line = "x" * (_MAX_FIELD + 1)
+        yield line
 
 
 def _rows(stream: io.TextIOBase, kind: str, member: str) -> Iterator[list[str] | Rejected]:
     """Rows of a CSV file as [location, *_COLUMNS], bad ones as rejected; location is the row's first line."""
     csv.field_size_limit(_MAX_FIELD)
-    reader = csv.reader(stream)
+    reader = csv.reader(_lines(stream))
     line = 1
     try:
         header = next(reader, [])
@@ -53,15 +64,34 @@ def _rows(stream: io.TextIOBase, kind: str, member: str) -> Iterator[list[str] |
             yield Rejected(member, 1, "missing_field", f"columns not in the header: {missing}")
             return
         places = [header.index(name) if name in header else None for name in _COLUMNS]
-        line = reader.line_num + 1
-        for row in reader:
+        while True:
+            line = reader.line_num + 1
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error:  # what follows is read as the next row
+                yield Rejected(member, line, "malformed_csv", f"a field of over {_MAX_FIELD} characters, or bad quotes")
+                continue
             if len(row) == len(header):
                 yield [str(line), *("" if place is None else row[place] for place in places)]
             elif row:
                 yield Rejected(member, line, "wrong_number_of_fields", f"{len(row)} instead of {len(header)}")
-            line = reader.line_num + 1
-    except (csv.Error, UnicodeDecodeError, *BROKEN) as broken:
+    except (csv.Error, *BROKEN) as broken:
         yield Rejected(member, line, "truncated", f"the rest cannot be read ({type(broken).__name__})")
+
+
+def _parts(rows: Iterable[list[str] | Rejected]) -> Iterator[list[list[str] | Rejected]]:
+    """Rows in lists of at most BATCH_ROWS, and of not many more than _BATCH_CHARACTERS."""
+    part, characters = [], 0
+    for row in rows:
+        part.append(row)
+        characters += sum(map(len, row)) if isinstance(row, list) else 0
+        if len(part) >= BATCH_ROWS or characters >= _BATCH_CHARACTERS:
+            yield part
+            part, characters = [], 0
+    if part:
+        yield part
 
 
 def _full_id(prefix: str, column: str) -> pl.Expr:
@@ -108,8 +138,7 @@ def _native(frame: pl.DataFrame, kind: str, account: str, file: RawFile, member:
 
 
 def _batches(stream: io.TextIOBase, kind: str, account: str, file: RawFile, member: str) -> Iterator[Batch]:
-    rows = _rows(stream, kind, member)
-    while part := list(islice(rows, BATCH_ROWS)):
+    for part in _parts(_rows(stream, kind, member)):
         rejected = [row for row in part if isinstance(row, Rejected)]
         frame = pl.DataFrame(
             [row for row in part if not isinstance(row, Rejected)],
@@ -130,22 +159,22 @@ def _batches(stream: io.TextIOBase, kind: str, account: str, file: RawFile, memb
 
 
 def _text(stream) -> io.TextIOWrapper:
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")
 
 
 def _account_in(stream: io.TextIOBase) -> str | None:
     """The account name in statistics.csv, if it can be read there."""
     try:
-        for row in csv.reader(stream):
+        for row in csv.reader(_lines(stream)):
             if len(row) >= 2 and row[0].strip().lower() == "account name" and row[1].strip():
                 return row[1].strip()
-    except (csv.Error, UnicodeDecodeError, *BROKEN):
+    except (csv.Error, *BROKEN):
         return None
     return None
 
 
 def read_zip(file: RawFile) -> Iterator[Batch]:
-    """Messages of a data-request zip, 20,000 rows a batch. Locations are 1-based lines of the member."""
+    """Messages of a data-request zip, 10,000 rows a batch. Locations are 1-based lines of the member."""
     try:
         archive = Archive(file.path)
     except BROKEN as broken:
@@ -155,8 +184,11 @@ def read_zip(file: RawFile) -> Iterator[Batch]:
     with archive:
         account = re.sub(r"^export_(.+)_\d{6,8}$", r"\1", PurePosixPath(file.name).stem)
         for member in archive.named(STATISTICS):
-            with archive.open(member) as stream:
-                account = _account_in(_text(stream)) or account
+            try:
+                with archive.open(member) as stream:
+                    account = _account_in(_text(stream)) or account
+            except BROKEN as broken:
+                yield Batch(rejected=(Rejected(member.name, 0, "broken_member", type(broken).__name__),))
         taken = 0
         for member in archive.named(COMMENTS, POSTS):
             kind = PurePosixPath(member.name).name
@@ -192,8 +224,8 @@ def read_csv(file: RawFile) -> Iterator[Batch]:
     account = file.name[: -len(kind)].rstrip("./_- ") or "unnamed"
     statistics = file.path.with_name(file.path.name[: -len(kind)] + STATISTICS)
     if statistics.is_file():
-        with statistics.open(encoding="utf-8-sig", newline="") as stream:
-            account = _account_in(stream) or account
+        with statistics.open("rb") as stream:
+            account = _account_in(_text(stream)) or account
     with file.path.open("rb") as raw:
         yield from _batches(_text(raw), kind, account, file, "")
     yield Batch(bytes_read=file.path.stat().st_size)

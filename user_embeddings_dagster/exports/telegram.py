@@ -22,7 +22,7 @@ from user_embeddings_dagster.exports import telegram_messages as tm
 from user_embeddings_dagster.exports.json_array import ArrayReader, Part
 from user_embeddings_dagster.exports.json_source import Document
 from user_embeddings_dagster.exports.json_window import Malformed, Window
-from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
+from user_embeddings_dagster.exports.reader import Batch, Format, Fullness, RawFile, Rejected
 from user_embeddings_dagster.exports.telegram_columns import Chat, Columns
 
 FLUSH = 100_000  # rows of a batch
@@ -32,6 +32,7 @@ _CHAT = re.compile(rb'\{(?:\s*"[^"\\]{0,40}"\s*:\s*(?:"(?:[^"\\]|\\.)*+"|[-+.\w]
 _OF_ONE_ACCOUNT = ("personal_chat", "bot_chat", "saved_messages", "private_group")
 _WITH_PARTNER = ("personal_chat", "bot_chat")
 _TELLING = (*_WITH_PARTNER, "saved_messages", "")
+_MOST_CHATS = 50_000  # with messages, of which the owner is told; people have thousands at most
 _FEW = 100  # authors of a chat beyond which it is no personal chat
 _OLD_USER = 1 << 32  # added to the user's number in chat ids of exports before 2021
 
@@ -157,24 +158,18 @@ def _partner(header: _Header, author: str | None, name: str | None) -> bool:
     return author in (f"user{header.id}", f"user{header.id - _OLD_USER}") or name == header.name
 
 
-def _survey(file: RawFile, member: str) -> _Survey:
+def _survey(walk: _Walk) -> _Survey:
     """Read a whole document once for the headers of its chats and its owner."""
-    for document in json_source.documents(file, MEMBER):
-        if isinstance(document, Document) and document.member == member:
-            return _surveyed(_Walk(document, tm.Author))
-    return _Survey()
-
-
-def _surveyed(walk: _Walk) -> _Survey:
     survey, others = _Survey(), Counter[str]()
     chats: list[tuple[_Header, set[tuple[str | None, str | None]]]] = []
     for header, offset in walk.chats():
-        survey.headers[offset] = header
         seen: set[tuple[str | None, str | None]] = set()
         for part in walk.read():
             if len(seen) < _FEW:
                 seen |= {(tm.account(item.from_id), item.name) for item in part.items}
-        chats.append((header, seen))
+        if seen and len(chats) < _MOST_CHATS:
+            survey.headers[offset] = header
+            chats.append((header, seen))
     survey.person = walk.person
     if walk.person and walk.person.user_id:
         survey.owner = f"user{walk.person.user_id}"
@@ -201,10 +196,12 @@ class _Reading:
         self._walk = _Walk(document, tm.Message)
         self._columns = Columns(file.sha256, document.member)
         self._surveyed: _Survey | None = None
+        self._fullness = Fullness(FLUSH)
 
     def _survey(self) -> _Survey:
         if self._surveyed is None:
-            self._surveyed = _survey(self._file, self._document.member)
+            with self._document.again() as document:
+                self._surveyed = _survey(_Walk(document, tm.Author))
         return self._surveyed
 
     def _owner(self, header: _Header) -> str | None:
@@ -224,11 +221,16 @@ class _Reading:
             chat = self._chat(header, owner, offset)
             for part in self._walk.read():
                 self._columns.add(chat, part.items, part.indices)
-                if self._columns.rows >= FLUSH:
+                if self._full():
                     yield self._batch(owner)
             self._columns.finish(chat)
+            if self._full():
+                yield self._batch(owner)
         self._walk.rejected += self._document.damage(self._walk.location)
         yield self._batch(owner)
+
+    def _full(self) -> bool:
+        return self._fullness.reached(self._columns.pending, len(self._walk.rejected), self._walk.window.offset)
 
     def _batch(self, owner: str | None) -> Batch:
         messages, names = self._columns.frame(owner)
@@ -270,8 +272,8 @@ _SHAPE = re.compile(
 
 def matches(file: RawFile) -> bool:
     """Whether a document of the file begins as a Telegram Desktop export does."""
-    head = json_source.head(file, MEMBER)
-    return _SHAPE.search(head) is not None or (MEMBER.fullmatch(file.path.name) is not None and head[:1] == b"{")
+    named = MEMBER.fullmatch(file.path.name) is not None
+    return any(_SHAPE.search(head) or (named and head[:1] == b"{") for head in json_source.heads(file, MEMBER))
 
 
 FORMATS = (Format("telegram_desktop", "telegram", matches, read),)

@@ -156,6 +156,11 @@ class Columns:
         if kind == "display_name" and first != name:
             self.add_name(chat, author, first, "first_name")
 
+    @property
+    def pending(self) -> int:
+        """Rows gathered; a chat weighs as much as ten."""
+        return self.rows + 10 * len(self._finished)
+
     def finish(self, chat: Chat) -> None:
         """Note that the chat is complete: members known by name only can then be told."""
         self._finished.append(chat)
