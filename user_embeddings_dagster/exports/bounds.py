@@ -14,6 +14,7 @@ MAX_TEXT = 1 << 20  # bytes of UTF-8
 MAX_FIELD = 4096  # bytes of an id or a name
 MAX_REJECTED = 20_000  # records of one file, and more than were read from it: the rest is given up
 
+_NAMES = ("native_thread", "native_author", "name")
 _FIELDS = ("native_thread", "native_id", "native_parent", "native_author", "author_name", "community", "raw_member")
 
 
@@ -43,16 +44,24 @@ def bounded(batches: Iterator[Batch]) -> Generator[Batch, None, None]:
 
 def _within(batch: Batch) -> Batch:
     """The batch without messages and names that are too long."""
+    if _longest(batch.messages, "text") <= MAX_TEXT and not any(
+        _longest(frame, *names) > MAX_FIELD for frame, names in ((batch.messages, _FIELDS), (batch.names, _NAMES))
+    ):
+        return batch
     n_text = pl.col("text").str.len_bytes()
     n_field = pl.max_horizontal(pl.col(name).str.len_bytes() for name in _FIELDS)
     long = (n_text > MAX_TEXT) | (n_field > MAX_FIELD)
     found = batch.messages.filter(long).select("raw_member", "raw_location", n_text.alias("n_text"), n_field.alias("n"))
-    name_length = pl.max_horizontal(pl.col(name).str.len_bytes() for name in ("native_thread", "native_author", "name"))
+    name_length = pl.max_horizontal(pl.col(name).str.len_bytes() for name in _NAMES)
     names = batch.names.filter(name_length <= MAX_FIELD)
-    if found.is_empty():
-        return batch if names.height == batch.names.height else replace(batch, names=names)
     rejected = tuple(
         Rejected(member[:MAX_FIELD], location, "too_long", f"a text of {n_text} bytes, or a field of {n_field}")
         for member, location, n_text, n_field in found.iter_rows()
     )
     return replace(batch, messages=batch.messages.filter(~long), names=names, rejected=(*batch.rejected, *rejected))
+
+
+def _longest(frame: pl.DataFrame, *columns: str) -> int:
+    """Bytes of the longest value in the columns: a pass over each, much cheaper than lengths row by row."""
+    longest = frame.select(pl.col(columns).str.len_bytes().max()).row(0)
+    return max((length for length in longest if length is not None), default=0)

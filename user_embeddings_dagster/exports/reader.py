@@ -11,7 +11,7 @@ import polars as pl
 
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
-BATCH_BYTES = 16 << 20  # of a document
+BATCH_BYTES = 32 << 20  # of a document
 BATCH_REJECTED = 10_000  # records
 
 NAMES_SCHEMA = pl.Schema(
