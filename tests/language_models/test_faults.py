@@ -97,7 +97,8 @@ def test_a_mix_of_faults_loses_nothing(fault_server, ask_all, client, accounted)
     accounted(asked, answers, fault_server)
     assert all(isinstance(answer, Completion) for answer in answers)
     stats = fault_server.stats()
-    assert sum(answer.attempts for answer in answers) == stats.requests > 440
+    # An attempt on a kept connection that a reset has just closed never reaches the server.
+    assert 440 < stats.requests <= sum(answer.attempts for answer in answers) <= stats.requests + 10
     assert {prompt_hash(request.messages) for request in asked} == set(stats.asked)
 
 
