@@ -70,7 +70,7 @@ def accounted(layout, model):
 
 
 def report(figures, path, seconds, stats, made, listed):
-    share = stats["cached_prompt_tokens"] / stats["prompt_tokens"]
+    share = stats["cached_prompt_tokens_this_run"] / stats["prompt_tokens_this_run"]
     figures[f"asset by {path}: chunks summarised, listed with reason"] = (made, listed)
     figures[f"asset by {path}: seconds of the whole command"] = round(seconds, 1)
     figures[f"asset by {path}: calls, prefix-cache hit share"] = stats["calls_this_run"], round(share, 3)
