@@ -10,6 +10,7 @@ import pydantic
 
 from user_embeddings_dagster.language_models.program import Program
 from user_embeddings_dagster.language_models.protocol import TRANSIENT, Answer, Failure, LanguageModel, Request, Usage
+from user_embeddings_dagster.schema import Table
 from user_embeddings_dagster.summaries.subject import chunk_inputs
 
 NEEDED = ("chunk_id", "user_id", "speakers", "turns")
@@ -120,6 +121,16 @@ def _asked(chunk_id: str, program: Program, answer: Answer) -> Asked:
     except ValueError as error:  # names fields and types, nothing of the answer
         return Asked(chunk_id, None, "schema_violation", str(error), answer.attempts, answer.usage)
     return Asked(chunk_id, output, "", "", answer.attempts, answer.usage)
+
+
+def held_rows(
+    table: Table, rows: pl.DataFrame, chunks: pl.DataFrame, maker: str, model: str, version: str
+) -> pl.DataFrame:
+    """`rows` of an earlier run about chunks that are still there, by the same model (column `maker`) and version."""
+    if rows.schema != table.schema:  # written by earlier code
+        return table.empty()
+    holds = (pl.col(maker) == model) & (pl.col("program_version") == version)
+    return rows.filter(holds).join(chunks.select("chunk_id"), on="chunk_id", how="semi")
 
 
 def require_answers(failures: Mapping[str, int], n_chunks: int, max_failed_share: float) -> None:

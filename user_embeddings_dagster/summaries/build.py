@@ -16,6 +16,7 @@ from user_embeddings_dagster.summaries.asking import (
     Spending,
     ask,
     failure_counts,
+    held_rows,
     require_answers,
     with_earlier_cost,
 )
@@ -66,7 +67,8 @@ def summarise_with(
     """
     tables = (CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS)
     found = previous or [table.empty() for table in tables]
-    held = [_held(*pair, chunks, model.name, program.version) for pair in zip(tables, found, strict=True)]
+    same = (chunks, "summarizer", model.name, program.version)
+    held = [held_rows(*pair, *same) for pair in zip(tables, found, strict=True)]
     answered = pl.col("reason") == NOTHING_CONTRIBUTED
     kept = held[0], held[1].filter(answered)
     asked = chunks.join(pl.concat(frame.select("chunk_id") for frame in kept), on="chunk_id", how="anti")
@@ -112,14 +114,6 @@ def _totals(summaries: pl.DataFrame, unsummarised: pl.DataFrame) -> dict[str, An
     reasons = unsummarised["reason"].value_counts().sort("reason")
     failures = sum(failure_counts(unsummarised["reason"], NOTHING_CONTRIBUTED).values())
     return {**cost, "to_ask_again": failures, **{f"unsummarised_{reason}": n for reason, n in reasons.iter_rows()}}
-
-
-def _held(table: Table, frame: pl.DataFrame, chunks: pl.DataFrame, model: str, version: str) -> pl.DataFrame:
-    """Rows of an earlier run about chunks that are still there, by the same model and program version."""
-    if frame.schema != table.schema:  # written by earlier code
-        return table.empty()
-    holds = (pl.col("summarizer") == model) & (pl.col("program_version") == version)
-    return frame.filter(holds).join(chunks.select("chunk_id"), on="chunk_id", how="semi")
 
 
 def _summaries(

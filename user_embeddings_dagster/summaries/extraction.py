@@ -17,6 +17,7 @@ from user_embeddings_dagster.summaries.asking import (
     Spending,
     ask,
     failure_counts,
+    held_rows,
     require_answers,
     with_earlier_cost,
 )
@@ -64,7 +65,7 @@ def extract_with(
     Raises TooManyFailures.
     """
     found = previous or (KOAIS.empty(), KOAI_EXTRACTIONS.empty())
-    held = _held(found[1], chunks, model.name, program.version)
+    held = held_rows(KOAI_EXTRACTIONS, found[1], chunks, "extractor", model.name, program.version)
     answered = pl.col("reason").is_in(["", NOTHING_SHOWN])
     kept, failed = held.filter(answered), held.filter(~answered)
     kept_koais = found[0].join(kept.select("chunk_id"), on="chunk_id", how="semi")
@@ -90,14 +91,6 @@ def extract_with(
         "violations_K9": _withheld(silent),
     }
     return Extraction(all_koais, extractions, stats)
-
-
-def _held(extractions: pl.DataFrame, chunks: pl.DataFrame, model: str, version: str) -> pl.DataFrame:
-    """Rows of an earlier run about chunks that are still there, by the same model and program version."""
-    if extractions.schema != KOAI_EXTRACTIONS.schema:  # written by earlier code
-        return KOAI_EXTRACTIONS.empty()
-    holds = (pl.col("extractor") == model) & (pl.col("program_version") == version)
-    return extractions.filter(holds).join(chunks.select("chunk_id"), on="chunk_id", how="semi")
 
 
 def _extractions(
