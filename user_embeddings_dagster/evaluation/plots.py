@@ -6,7 +6,7 @@ bytes. Labels are model, metric, stage and DataDAO names: nothing personal.
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import polars as pl
@@ -210,11 +210,11 @@ def _legend(axes: "Axes") -> None:
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=INK)
 
 
-def _style(axes: "Axes", grid: str) -> None:
+def _style(axes: "Axes", grid: Literal["x", "y", "both"]) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
     axes.tick_params(colors=INK, labelsize=8, length=3)
-    axes.grid(axis=grid, color=GRID, lw=0.8)  # type: ignore[arg-type]
+    axes.grid(axis=grid, color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set_fontsize(9)
@@ -224,7 +224,7 @@ def _style(axes: "Axes", grid: str) -> None:
         text.set_color(INK)
 
 
-def _png(figure: "Figure", axes: "Axes | None" = None, title: str = "", grid: str = "y") -> bytes:
+def _png(figure: "Figure", axes: "Axes | None" = None, title: str = "", grid: Literal["x", "y", "both"] = "y") -> bytes:
     if axes is not None:
         _style(axes, grid)
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
