@@ -1,7 +1,5 @@
 """Summaries: what SUBJECT contributed in each chunk, by SUBJECT's own sentences or by a language model."""
 
-import inspect
-
 import dagster as dg
 
 from assets.partitions import datadaos
@@ -10,6 +8,7 @@ from assets.progress import progress_to
 from assets.reporting import (
     check_result,
     column_lineage,
+    domain_specs,
     expectation_results,
     expectation_specs,
     table_metadata,
@@ -82,16 +81,7 @@ class ChunkSummariesConfig(dg.Config):
     partitions_def=datadaos,
     check_specs=[
         *expectation_specs("chunk_summaries", partitions=datadaos),
-        *(
-            dg.AssetCheckSpec(
-                check.__name__,
-                asset="chunk_summaries",
-                description=inspect.getdoc(check),
-                blocking=check is summaries_account_for_chunks,
-                partitions_def=datadaos,
-            )
-            for check in CHECKS
-        ),
+        *domain_specs("chunk_summaries", *CHECKS, blocking=[summaries_account_for_chunks], partitions=datadaos),
     ],
     can_subset=True,
     retry_policy=RETRY,

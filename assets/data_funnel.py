@@ -1,12 +1,10 @@
 """The data funnel: what is left of the raw records at each stage, and what it costs."""
 
-import inspect
-
 import dagster as dg
 import polars as pl
 
 from assets.policies import DATA, RETRY
-from assets.reporting import check_result, plot, table_metadata, table_result
+from assets.reporting import check_result, domain_specs, plot, table_metadata, table_result
 from resources.store import Store
 from user_embeddings_dagster.evaluation.funnel import FunnelTables, Prices
 from user_embeddings_dagster.evaluation.funnel import data_funnel as build_funnel
@@ -56,9 +54,7 @@ def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
     kinds={"polars", "parquet"},
     code_version="1",
     metadata=table_metadata(DATA_FUNNEL),
-    check_specs=[
-        dg.AssetCheckSpec("monotone_funnel", asset="data_funnel", description=inspect.getdoc(monotone_funnel))
-    ],
+    check_specs=domain_specs("data_funnel", monotone_funnel),
     retry_policy=RETRY,
 )
 def data_funnel(context: dg.AssetExecutionContext, config: DataFunnelConfig, store: Store) -> dg.MaterializeResult:

@@ -1,13 +1,11 @@
 """Vectors of chunks and summaries in LanceDB: from the frozen base encoder, and from the item encoder."""
 
-import inspect
-
 import dagster as dg
 
 from assets.partitions import datadaos
 from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
 from assets.progress import progress_to
-from assets.reporting import check_result, column_lineage, vector_columns
+from assets.reporting import check_result, column_lineage, domain_specs, vector_columns
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from user_embeddings_dagster.embedding.batch import embed_table
@@ -37,12 +35,7 @@ def vector_asset(name: str, source: str, group: str, description: str, deps: lis
         metadata=COLUMNS,
         code_version="1",
         description=description,
-        check_specs=[
-            dg.AssetCheckSpec(
-                check.__name__, asset=name, description=inspect.getdoc(check), blocking=True, partitions_def=datadaos
-            )
-            for check in VECTOR_CHECKS
-        ],
+        check_specs=domain_specs(name, *VECTOR_CHECKS, blocking=VECTOR_CHECKS, partitions=datadaos),
         automation_condition=EAGER,
         retry_policy=RETRY,
         pool=LANCE_WRITE,

@@ -1,11 +1,9 @@
 """Erasures: who was erased from what, and what the scans before and after found."""
 
-import inspect
-
 import dagster as dg
 
 from assets.policies import PRIVACY, RETRY
-from assets.reporting import check_result, table_metadata, table_result
+from assets.reporting import check_result, domain_specs, table_metadata, table_result
 from resources.store import Store
 from user_embeddings_dagster.privacy.erasure.erase import erase, pending, receipts
 from user_embeddings_dagster.privacy.erasure.report import as_table, nothing_left
@@ -18,9 +16,7 @@ from user_embeddings_dagster.schema import ERASURES
     kinds={"parquet"},
     code_version="1",
     metadata=table_metadata(ERASURES),
-    check_specs=[
-        dg.AssetCheckSpec(nothing_left.__name__, asset="erasures", description=inspect.getdoc(nothing_left)),
-    ],
+    check_specs=domain_specs("erasures", nothing_left),
     retry_policy=RETRY,
 )
 def erasures(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:

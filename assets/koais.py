@@ -1,7 +1,5 @@
 """KOAIs: the Knowledge, Opinions, Attributes and Intents that SUBJECT shows in each chunk."""
 
-import inspect
-
 import dagster as dg
 
 from assets.partitions import datadaos
@@ -10,6 +8,7 @@ from assets.progress import progress_to
 from assets.reporting import (
     check_result,
     column_lineage,
+    domain_specs,
     expectation_results,
     expectation_specs,
     table_metadata,
@@ -28,6 +27,7 @@ from user_embeddings_dagster.summaries.koai import extract_koai
 
 VERSION = "1"
 TABLES = KOAIS, KOAI_EXTRACTIONS
+CHECKS = (evidence_is_subjects, extractions_account_for_chunks)
 LINEAGE = column_lineage(
     statement=("masked_chunks", ["turns", "speakers"]),
     chunk_id=("masked_chunks", ["chunk_id"]),
@@ -51,16 +51,7 @@ class KoaisConfig(dg.Config):
     metadata=table_metadata(KOAIS),
     check_specs=[
         *expectation_specs("koais", partitions=datadaos),
-        *(
-            dg.AssetCheckSpec(
-                check.__name__,
-                asset="koais",
-                description=inspect.getdoc(check),
-                blocking=check is extractions_account_for_chunks,
-                partitions_def=datadaos,
-            )
-            for check in (evidence_is_subjects, extractions_account_for_chunks)
-        ),
+        *domain_specs("koais", *CHECKS, blocking=[extractions_account_for_chunks], partitions=datadaos),
     ],
     automation_condition=EAGER,
     retry_policy=RETRY,

@@ -1,7 +1,5 @@
 """Masked chunks: threads cut into windows, one SUBJECT each, names and identifiers replaced."""
 
-import inspect
-
 import dagster as dg
 
 from assets.partitions import datadaos
@@ -10,6 +8,7 @@ from assets.progress import progress_to
 from assets.reporting import (
     check_result,
     column_lineage,
+    domain_specs,
     expectation_results,
     expectation_specs,
     table_metadata,
@@ -27,13 +26,6 @@ LINEAGE = column_lineage(
     user_id=("messages", ["author_id"]),
     message_ids=("messages", ["message_id"]),
     community=("messages", ["community"]),
-)
-ONE_SUBJECT = dg.AssetCheckSpec(
-    "exactly_one_subject",
-    asset="masked_chunks",
-    description=inspect.getdoc(exactly_one_subject),
-    blocking=True,
-    partitions_def=datadaos,
 )
 
 
@@ -59,7 +51,10 @@ class MaskedChunksConfig(dg.Config):
     kinds={"polars", "parquet"},
     code_version=VERSION,
     metadata=table_metadata(MASKED_CHUNKS),
-    check_specs=[*expectation_specs("masked_chunks", partitions=datadaos), ONE_SUBJECT],
+    check_specs=[
+        *expectation_specs("masked_chunks", partitions=datadaos),
+        *domain_specs("masked_chunks", exactly_one_subject, blocking=[exactly_one_subject], partitions=datadaos),
+    ],
     automation_condition=EAGER,
     retry_policy=RETRY,
 )

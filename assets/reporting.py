@@ -4,7 +4,8 @@ Metadata holds numbers, hashes and plots; never a value of a personal column.
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -96,6 +97,25 @@ def expectation_specs(
             partitions_def=partitions,
         )
         for expectation in SUITES[suite]
+    ]
+
+
+def domain_specs(
+    asset: str,
+    *checks: Callable[..., CheckOutcome],
+    blocking: Container[Callable[..., CheckOutcome]] = (),
+    partitions: dg.PartitionsDefinition | None = None,
+) -> list[dg.AssetCheckSpec]:
+    """Check specs of domain checks: a check's name and docstring are what the UI shows."""
+    return [
+        dg.AssetCheckSpec(
+            check.__name__,
+            asset=asset,
+            description=inspect.getdoc(check),
+            blocking=check in blocking,
+            partitions_def=partitions,
+        )
+        for check in checks
     ]
 
 

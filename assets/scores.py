@@ -1,6 +1,5 @@
 """Evaluation: tables and plots of what the encoders are worth, on users that no training saw."""
 
-import inspect
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
@@ -8,7 +7,7 @@ import polars as pl
 
 from assets.partitions import SERVED_DIMENSION
 from assets.policies import ML, RETRY, SCORES_WRITE
-from assets.reporting import check_result, expectation_results, expectation_specs, plot, table_metadata
+from assets.reporting import check_result, domain_specs, expectation_results, expectation_specs, plot, table_metadata
 from resources.store import Store
 from user_embeddings_dagster.evaluation import plots
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
@@ -143,15 +142,10 @@ def trained_dimensions(store: Store) -> list[str]:
     return sorted((name.rsplit("/", 1)[1] for name in store.models.promoted("sequence_encoder")), key=int)
 
 
-TUNED_NOT_WORSE = dg.AssetCheckSpec(
-    "tuned_not_worse_than_base", asset="item_encoder_scores", description=inspect.getdoc(tuned_not_worse_than_base)
-)
-
-
 @score_asset(
     "item_encoder_scores",
     ["item_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings"],
-    [TUNED_NOT_WORSE],
+    domain_specs("item_encoder_scores", tuned_not_worse_than_base),
 )
 def item_encoder_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
     """One row per metric of the item encoder, tuned and untuned, on held-out users.

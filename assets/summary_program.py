@@ -1,6 +1,5 @@
 """The program by which a language model summarises chunks, refined on training users."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from assets.policies import LLM, ML, RETRY
-from assets.reporting import check_result, plot
+from assets.reporting import check_result, domain_specs, plot
 from resources.language_model import BATCH, LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
@@ -69,11 +68,7 @@ def violations(metadata: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValu
     owners=ML,
     kinds={"dspy"},
     code_version=VERSION,
-    check_specs=[
-        dg.AssetCheckSpec(
-            not_worse_than_shipped.__name__, asset=ARTIFACT, description=inspect.getdoc(not_worse_than_shipped)
-        )
-    ],
+    check_specs=domain_specs(ARTIFACT, not_worse_than_shipped),
     retry_policy=RETRY,
     pool=LLM,
 )

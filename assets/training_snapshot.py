@@ -1,12 +1,10 @@
 """The training snapshot: which chunks may be used, and on which side of the split each user is."""
 
-import inspect
-
 import dagster as dg
 import polars as pl
 
 from assets.policies import ML, RETRY
-from assets.reporting import check_result, column_lineage, table_metadata, table_result
+from assets.reporting import check_result, column_lineage, domain_specs, table_metadata, table_result
 from resources.store import Store
 from user_embeddings_dagster.evaluation.splits import VERSION, build_snapshot
 from user_embeddings_dagster.quality.domain import caps_enforced, split_leakage_none
@@ -34,15 +32,7 @@ class TrainingSnapshotConfig(dg.Config):
     kinds={"polars", "parquet"},
     code_version=VERSION,
     metadata=table_metadata(TRAINING_SNAPSHOT),
-    check_specs=[
-        dg.AssetCheckSpec(
-            "split_leakage_none",
-            asset="training_snapshot",
-            blocking=True,
-            description=inspect.getdoc(split_leakage_none),
-        ),
-        dg.AssetCheckSpec("caps_enforced", asset="training_snapshot", description=inspect.getdoc(caps_enforced)),
-    ],
+    check_specs=domain_specs("training_snapshot", split_leakage_none, caps_enforced, blocking=[split_leakage_none]),
     retry_policy=RETRY,
 )
 def training_snapshot(

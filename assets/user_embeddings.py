@@ -1,12 +1,10 @@
 """User embeddings: the sequence encoder's state after each user's chunks."""
 
-import inspect
-
 import dagster as dg
 
 from assets.partitions import SERVED_DIMENSION, datadaos
 from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
-from assets.reporting import check_result, column_lineage, vector_columns
+from assets.reporting import check_result, column_lineage, domain_specs, vector_columns
 from resources.store import Store
 from user_embeddings_dagster.embedding.users import update_users
 from user_embeddings_dagster.quality.domain import finite_vectors, not_collapsed
@@ -35,12 +33,7 @@ COLUMNS = vector_columns(
     kinds={"lancedb", "torch"},
     metadata=COLUMNS,
     code_version="1",
-    check_specs=[
-        dg.AssetCheckSpec(
-            check.__name__, asset="user_embeddings", description=inspect.getdoc(check), partitions_def=datadaos
-        )
-        for check in CHECKS
-    ],
+    check_specs=domain_specs("user_embeddings", *CHECKS, partitions=datadaos),
     automation_condition=EAGER,
     retry_policy=RETRY,
     pool=LANCE_WRITE,
