@@ -1,0 +1,275 @@
+"""Consent through the assets: revoking, expiring, granting change what they concern and nothing else (C14, F6)."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import polars as pl
+import pytest
+
+from assets import consent_ledger as module
+from assets.chunk_summaries import chunk_summaries
+from assets.consent_ledger import consent_ledger, consent_sensor
+from assets.data_funnel import tables
+from assets.embeddings import chunk_embeddings
+from assets.koais import koais
+from assets.masked_chunks import masked_chunks
+from assets.partitions import DATADAO
+from assets.training_snapshot import training_snapshot
+from resources.language_model import LanguageModelResource
+from resources.store import Store
+from resources.text_encoder import TextEncoderResource
+from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.evaluation.funnel import data_funnel
+from user_embeddings_dagster.keys import user_id
+from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, TABLES
+from user_embeddings_dagster.storage.lake import Lake
+
+ASSETS = [consent_ledger, masked_chunks, chunk_summaries, koais, chunk_embeddings]
+OF_DATADAO = ("masked_chunks", "chunk_summaries", "unsummarised_chunks", "koai_extractions", "koais")
+NAMES = ("ann", "bob", "cat", "dan")
+HEADER = "grant_id,account,purposes,granted_at,expires_at,revoked_at\n"
+AT = datetime(2024, 6, 1, tzinfo=UTC)
+
+
+class Stub:
+    """An encoder without a model: a vector of its own for each text."""
+
+    version, dimension = "stub", 8
+
+    def encode(self, texts: list[str], progress: Any = None) -> np.ndarray:
+        rows = [np.random.default_rng(list(text.encode())).normal(size=self.dimension) for text in texts]
+        matrix = np.asarray(rows, np.float32).reshape(-1, self.dimension)
+        return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+class StubEncoder(TextEncoderResource):
+    """Loads the stub."""
+
+    def load(self, adapter: Path | None = None) -> Any:
+        return Stub()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A chat of four people, all SUBJECTs, as `messages` has it."""
+    store = Store(data=str(tmp_path))
+    (store.layout.landing / "dao").mkdir(parents=True)
+    people, rows = {name: user_id(store.key, "reddit", name) for name in NAMES}, []
+    for number in range(96):
+        name = NAMES[number % 4]
+        rows.append({
+            "message_id": f"{number:032x}", "datadao": "dao", "platform": "reddit", "thread_id": "t", "parent_id": None,
+            "thread_shape": "linear", "author_id": people[name], "role": "user", "is_subject": True,
+            "created_at": AT + timedelta(minutes=number + 60 * (number // 8)), "edited_at": None,
+            "text": f"I prefer plum cake number {number} to anything that {name} ever baked.", "media_kind": None,
+            "community": None, "raw_sha256": "r", "raw_member": "", "raw_location": number,
+        })  # fmt: skip
+    named = [("dao", "t", people[name], name, "handle") for name in NAMES]
+    store.lake.commit(MESSAGES, pl.DataFrame(rows, MESSAGES.schema), "dao", "build")
+    store.lake.commit(PARTICIPANTS, pl.DataFrame(named, PARTICIPANTS.schema, orient="row"), "dao", "build")
+    return store
+
+
+def say(store: Store, **grants: str) -> None:
+    """Write consent.csv: purposes by name, and after a comma expiry and revocation."""
+    lines = [
+        f"{name},reddit:{name},{what.split(',')[0]},2020-01-01,{(what + ',,').split(',', 1)[1].rstrip(',')}"
+        for name, what in grants.items()
+    ]
+    rows = [line + "," * (5 - line.count(",")) for line in lines]
+    (store.layout.landing / "dao" / "consent.csv").write_text(HEADER + "\n".join(rows) + "\n")
+
+
+def materialise(store: Store, assets: list[Any] | None = None) -> dict[str, dict[str, Any]]:
+    """Metadata by asset."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(DATADAO, ["dao"])
+        resources = {
+            "store": store, "language_model": LanguageModelResource(), "training_jobs": TrainingJobs(),
+            "text_encoder": StubEncoder(),
+        }  # fmt: skip
+        partition = None if assets == [training_snapshot] else "dao"
+        result = dg.materialize(assets or ASSETS, partition_key=partition, resources=resources, instance=instance)
+    found = {
+        event.asset_key.to_user_string(): {k: v.value for k, v in event.materialization.metadata.items()}
+        for event in result.get_asset_materialization_events()
+    }
+    found["checks"] = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
+    return found
+
+
+def people(store: Store) -> dict[str, set[str]]:
+    """Whose rows each table holds, by name."""
+    by_id = {user_id(store.key, "reddit", name): name for name in NAMES}
+    found = {
+        table: {by_id[user] for user in store.lake.read(table, "dao")["user_id"]}
+        for table in OF_DATADAO
+        if "user_id" in TABLES[table].schema
+    }
+    if store.lance.exists("dao", "chunk_embeddings"):
+        users = store.lance.read("dao", "chunk_embeddings", ["user_id"])["user_id"]
+        found["chunk_embeddings"] = {by_id[user] for user in users}
+    assert not found.pop("unsummarised_chunks"), "everybody says something"
+    return found
+
+
+def state(lake: Lake, without: str | None = None) -> dict[str, pl.DataFrame]:
+    return {t: lake.read(t, "dao").filter(pl.col("user_id") != (without or "")) for t in OF_DATADAO if t != "x"}
+
+
+EVERYTHING = "train evaluate serve compare"
+
+
+def test_revoking_takes_one_person_out_of_everything_and_changes_nobody_else(store):
+    """C14, F6: then back, by granting again, to exactly what was."""
+    say(store, ann=EVERYTHING, bob=EVERYTHING, cat="serve")
+    materialise(store)
+    assert set(map(frozenset, people(store).values())) == {frozenset({"ann", "bob", "cat"})}
+    bob = user_id(store.key, "reddit", "bob")
+    before, whole = state(store.lake, bob), state(store.lake)
+
+    say(store, ann=EVERYTHING, bob=f"{EVERYTHING},,2021-01-01", cat="serve")
+    first = materialise(store, [consent_ledger])
+    assert first["consent_ledger"]["train_revoked"] == 1
+    assert first["consent_ledger"]["removed_chunk_embeddings"] > 0
+    assert set(map(frozenset, people(store).values())) == {frozenset({"ann", "cat"})}, "by the ledger alone"
+    materialise(store)
+    assert set(map(frozenset, people(store).values())) == {frozenset({"ann", "cat"})}
+    assert all(table.equals(before[name]) for name, table in state(store.lake).items())
+    assert "bob" not in "".join(store.lake.read("masked_chunks", "dao")["text"])
+
+    say(store, ann=EVERYTHING, bob=EVERYTHING, cat="serve")
+    materialise(store)
+    assert all(table.equals(whole[name]) for name, table in state(store.lake).items())
+
+
+def test_what_a_change_does_not_concern_is_not_computed_again(store):
+    """Ann withdraws one purpose of several: no chunk, summary, KOAI or vector is made anew; control: her last one."""
+    say(store, ann="serve compare", bob=EVERYTHING)
+    materialise(store)
+    say(store, ann="serve", bob=EVERYTHING)
+    again = materialise(store)
+    assert not again["consent_ledger"]["reused"]
+    assert all(again[name]["reused"] for name in ("masked_chunks", "chunk_summaries", "koais"))
+    assert again["chunk_embeddings"]["embedded"] == again["chunk_embeddings"]["withdrawn"] == 0
+    assert materialise(store)["consent_ledger"]["reused"]
+    say(store, bob=EVERYTHING)
+    gone = materialise(store)
+    assert not any(gone[name]["reused"] for name in ("masked_chunks", "chunk_summaries", "koais"))
+    assert gone["chunk_embeddings"]["embedded"] == 0
+
+
+def test_without_any_word_nothing_goes_further_and_it_is_said(store):
+    """A failed check, a warning in the log, and a stage of the funnel without messages."""
+    found = materialise(store)
+    assert not found["checks"]["somebody_consented"]
+    assert found["masked_chunks"]["subjects_without_consent"] == 4
+    assert not any(people(store).values())
+    rows = {row["stage"]: row["n"] for row in data_funnel("dao", _funnel(store)).iter_rows(named=True)}
+    assert (rows["subject_messages"], rows["consented_messages"], rows["chunks"]) == (96, 0, 0)
+    say(store, ann="serve")
+    assert materialise(store)["checks"]["somebody_consented"]
+
+
+def _funnel(store: Store) -> Any:
+    from user_embeddings_dagster.schema import (
+        DROPPED_MESSAGES,
+        HARD_NEGATIVES,
+        RAW_FILES,
+        REJECTED_RECORDS,
+        TRAINING_SNAPSHOT,
+    )
+
+    for table in (RAW_FILES, REJECTED_RECORDS, DROPPED_MESSAGES):
+        store.lake.commit(table, table.empty(), "dao")
+    for table in (TRAINING_SNAPSHOT, HARD_NEGATIVES):
+        store.lake.commit(table, table.empty())
+    return tables(store.lake, store.lance, "dao")
+
+
+def test_an_asset_that_runs_before_the_ledger_is_brought_up_to_date_is_gated_too(store, monkeypatch):
+    """A grant ends by the clock while chunks of it lie there: nothing more is made of them."""
+    say(store, ann=EVERYTHING, bob=f"{EVERYTHING},2030-01-01")
+    monkeypatch.setattr(module, "now", lambda: datetime(2029, 1, 1, tzinfo=UTC))
+    monkeypatch.setattr("user_embeddings_dagster.privacy.consent.live.now", lambda: datetime(2029, 1, 1, tzinfo=UTC))
+    materialise(store)
+    monkeypatch.setattr("user_embeddings_dagster.privacy.consent.live.now", lambda: datetime(2031, 1, 1, tzinfo=UTC))
+    late = materialise(store, [chunk_summaries, koais, chunk_embeddings])
+    held = people(store)
+    assert held.pop("masked_chunks") == {"ann", "bob"}, "the control: they are there"
+    assert set(map(frozenset, held.values())) == {frozenset({"ann"})}
+    assert late["chunk_embeddings"]["withdrawn"] > 0
+    again = materialise(store, [masked_chunks, chunk_summaries, koais])
+    assert not again["masked_chunks"]["reused"]
+    assert again["chunk_summaries"]["reused"] and again["koais"]["reused"], "they were right already"
+
+
+def test_the_split_decides_which_purpose_the_snapshot_needs(store):
+    """C14: train for the training and validation splits, evaluate for the test split; counted."""
+    from user_embeddings_dagster.evaluation.splits import split_of
+
+    needs = {
+        n: "evaluate" if split_of(user_id(store.key, "reddit", n), store.key) == "test" else "train" for n in NAMES
+    }
+    other = {"train": "evaluate serve compare", "evaluate": "train serve compare"}
+
+    def users() -> set[str]:
+        return set(store.lake.read("training_snapshot")["user_id"])
+
+    for right in (True, False):
+        say(store, **{name: purpose if right else other[purpose] for name, purpose in needs.items()})
+        materialise(store, [consent_ledger, masked_chunks])
+        counts = materialise(store, [training_snapshot])["training_snapshot"]
+        left_out = counts["users_without_consent_to_train"] + counts["users_without_consent_to_evaluate"]
+        assert left_out == (0 if right else len(NAMES))
+        assert bool(users()) == right
+
+
+def test_the_sensor_asks_for_the_ledger_when_a_grant_ends_by_the_clock(store, monkeypatch):
+    """C14: once for each change, and only for the DataDAO concerned."""
+    say(store, ann=EVERYTHING, bob=f"{EVERYTHING},2030-01-01")
+
+    def tick(year: int) -> Any:
+        monkeypatch.setattr(module, "now", lambda: datetime(year, 1, 1, tzinfo=UTC))
+        with dg.DagsterInstance.ephemeral() as instance:
+            return consent_sensor(dg.build_sensor_context(instance=instance, resources={"store": store}))
+
+    monkeypatch.setattr(module, "now", lambda: datetime(2029, 1, 1, tzinfo=UTC))
+    materialise(store, [consent_ledger])
+    assert isinstance(tick(2029), dg.SkipReason)
+    (request,) = tick(2030).run_requests
+    assert request.partition_key == "dao"
+    materialise(store, [consent_ledger])
+    assert isinstance(tick(2030), dg.SkipReason)
+
+
+def test_the_ledger_names_nobody_where_it_is_shown(store):
+    """Bad rows are warned about by line; neither account nor grant id is in the log, metadata or table."""
+    say(store, ann=EVERYTHING, bob="sell")
+    found = materialise(store, [consent_ledger])
+    assert not found["checks"]["grants_readable"]
+    shown = str(found) + str(store.lake.read("consent_ledger", "dao").rows())
+    shown += str(store.lake.read("rejected_grants", "dao").rows())
+    assert "ann" not in shown and "bob" not in shown
+    assert store.lake.read("rejected_grants", "dao").select("file", "line", "reason").rows() == [
+        ("consent.csv", 3, "unknown_purpose")
+    ]
+
+
+def test_the_command_line_prints_counts_alone(store, capsys):
+    """C14: by purpose and state; before the first ledger it says what is missing."""
+    from user_embeddings_dagster.cli import main
+
+    command = ["--data", str(store.layout.root), "consent", "dao"]
+    assert main(command) == 2
+    say(store, ann=EVERYTHING, bob=f"{EVERYTHING},2021-01-01", cat="serve,,2021-01-01", dan="sell")
+    materialise(store, [consent_ledger])
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines()}
+    assert rows["serve"] == ["1", "1", "1", "1"] and rows["train"] == ["1", "0", "1", "2"]
+    assert "unknown_purpose, lines 5" in told
+    assert not any(name in told for name in NAMES)
