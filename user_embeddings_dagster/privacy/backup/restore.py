@@ -1,0 +1,161 @@
+"""Restoring a backup (privacy.backup.contents), without bringing back who was erased since it was made.
+
+What is there already stays: a file is restored where there is none. A file whose key was destroyed is told as
+shredded, one that is not what was sealed as damaged, and the others are restored. Tombstones are those of the platform
+and of the backup together; of exports that many share, the records of the erased are cut out as they are restored.
+Tables are not in a backup: materialise the DataDAOs again.
+"""
+
+import csv
+import io
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from user_embeddings_dagster.exports.opening import sealed_path
+from user_embeddings_dagster.exports.registry import FORMATS
+from user_embeddings_dagster.exports.sealing import remove_leftovers
+from user_embeddings_dagster.keys import load_or_create_key
+from user_embeddings_dagster.privacy.backup.contents import ROOT, ROWS, Told, read_list, sealed_file
+from user_embeddings_dagster.privacy.backup.write import copy_file
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
+from user_embeddings_dagster.privacy.erasure.erase import alone
+from user_embeddings_dagster.privacy.erasure.raw_files import Found, cut_out, search
+from user_embeddings_dagster.privacy.lineage import descendants
+from user_embeddings_dagster.privacy.sealed import SealedReader
+from user_embeddings_dagster.privacy.sealed_format import Shredded, Tampered
+from user_embeddings_dagster.privacy.tombstones import Tombstones
+from user_embeddings_dagster.settings import Layout
+from user_embeddings_dagster.storage.durability import make_folder, sync
+from user_embeddings_dagster.storage.models import Models
+
+SHREDDED, DAMAGED, MISSING = "shredded: their key was destroyed", "damaged, left out", "missing in the backup"
+
+
+def restore(layout: Layout, source: Path, announce: Callable[[str], None] = lambda line: None) -> Told:
+    """Restore what is not there. Raises NoBackup, ErasureRunning, FileNotFoundError without the key store."""
+    for path in (layout.key, layout.master_key, layout.contributor_keys):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: restore the key store first, a backup does not hold it")
+    key = load_or_create_key(layout.key)
+    with alone(layout), ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys:
+        restoring = _Restoring(layout, key, keys)
+        for file_id, size in read_list(source, keys).items():
+            restoring.take(sealed_file(source, file_id), size)
+        restoring.write_rows()
+        announce("leaving out who was erased")
+        tombstones = Tombstones(key, Tombstones.load(layout.erased, key).names | restoring.erased)
+        names = ErasedNames.load(layout.erased_names, key) | restoring.erased_names
+        if tombstones:
+            tombstones.save(layout.erased)
+            names.save(layout.erased_names)
+            restoring.leave_out(tombstones, names)
+    return Told(restoring.counts, tuple(restoring.details))
+
+
+class _Restoring:
+    """Files on their way back."""
+
+    def __init__(self, layout: Layout, key: bytes, keys: ContributorKeys) -> None:
+        self._layout, self._key, self._keys = layout, key, keys
+        self.counts: Counter[str] = Counter()
+        self.details: list[str] = []
+        self.erased: frozenset[str] = frozenset()
+        self.erased_names = ErasedNames(key)
+        self._rows: dict[str, list[list]] = defaultdict(list)
+        self._touched: set[Path] = set()
+
+    def take(self, path: Path, size: int) -> None:
+        """Put one file in its place, once every frame of it has been read."""
+        if not path.is_file() or path.stat().st_size != size:
+            self.counts[MISSING if not path.is_file() else DAMAGED] += 1
+            return
+        try:
+            with SealedReader(path, self._keys) as reader:
+                reader.verify()
+                self._place(path, reader)
+        except Shredded:
+            self.counts[SHREDDED] += 1
+        except Tampered as error:
+            self.counts[DAMAGED] += 1
+            self.details.append(str(error))
+
+    def _place(self, path: Path, reader: SealedReader) -> None:
+        reader.seek(0)
+        if reader.name.startswith(ROWS):
+            self._rows[reader.name.removeprefix(ROWS).decode()].append(json.loads(reader.read()))
+            return
+        below = reader.name.removeprefix(ROOT)
+        target = self._target(below if reader.name.startswith(ROOT) else b"landing/" + below)
+        if target == self._layout.erased:
+            self.erased = frozenset(json.loads(reader.read()))
+        elif target == self._layout.erased_names:
+            self.erased_names = ErasedNames.parsed(reader.read(), self._key)
+        elif reader.name.startswith(ROOT):
+            self._write(target, reader, path.stat().st_mtime_ns)
+        elif target.exists() or target.is_symlink() or sealed_path(target).exists():
+            self.counts["there already"] += 1
+        else:
+            copy_file(path, sealed_path(target))
+            self._touched.add(self._layout.landing / PurePosixPath(os.fsdecode(below)).parts[0])
+            self.counts["exports restored"] += 1
+
+    def _target(self, name: bytes) -> Path:
+        """Below the data root, whatever the name: who holds the key store could have sealed another."""
+        parts = PurePosixPath(os.fsdecode(name)).parts
+        if not parts or parts[0] == "/" or ".." in parts:
+            raise ValueError("a file of the backup is named so that it would leave the data root")
+        return self._layout.root.joinpath(*parts)
+
+    def _write(self, target: Path, content: io.RawIOBase | io.BytesIO, mtime_ns: int | None = None) -> None:
+        if target.exists():
+            self.counts["there already"] += 1
+            return
+        make_folder(target.parent)
+        temporary = target.with_name(f".{target.name}.restoring")
+        with temporary.open("wb") as stream:
+            while block := content.read(1 << 20):
+                stream.write(block)
+        sync(temporary)
+        if mtime_ns is not None:
+            os.utime(temporary, ns=(mtime_ns, mtime_ns))
+        temporary.replace(target)
+        sync(target.parent)
+        self.counts["files of the platform restored"] += 1
+
+    def write_rows(self) -> None:
+        """contributors.csv and consent.csv, of the rows of everybody whose key is there."""
+        for name, parts in sorted(self._rows.items()):
+            text = io.StringIO(newline="")
+            writer = csv.DictWriter(text, parts[0][0], extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(row for _, row in sorted((pair for _, rows in parts for pair in rows), key=lambda p: p[0]))
+            self._write(self._target(f"landing/{name}".encode()), io.BytesIO(text.getvalue().encode()))
+
+    def leave_out(self, tombstones: Tombstones, known: ErasedNames) -> None:
+        """Cut the erased out of what was restored, and mark the models trained on them."""
+        for folder in sorted(self._touched):
+            remove_leftovers(folder)
+            found = list(search(folder, tombstones.key, tombstones, self._keys))
+            names = {name for one in found for name in one.names}
+            names |= {name for one in found if one.known and not one.own for name in _names_in(one, known)}
+            for one in found:
+                if one.own:
+                    one.file.path.unlink()
+                    self.counts["exports of the erased, not restored"] += 1
+                elif one.known:
+                    self.counts["exports from which the erased were cut out"] += cut_out(one, names)
+        for version, people in descendants(Models(self._layout.models), tombstones.names):
+            if people - version.tainted:
+                version.taint(people)
+                self.counts["models marked: trained on somebody who was erased"] += 1
+
+
+def _names_in(found: Found, known: ErasedNames) -> set[tuple[str, str]]:
+    names: set[tuple[str, str]] = set()
+    for batch in FORMATS[found.format].read(found.file):
+        names |= known.found_in(batch.messages["text"]) | known.found_in(batch.names["name"])
+    return names
