@@ -5,4 +5,5 @@ Free of torch, so that the assets, which ask whether there is anything to train,
 
 ITEM_ENCODER = "2"
 SEQUENCE_ENCODER = "6"
+BASE_DECODER = "1"
 VLLM_BATCH = "1"

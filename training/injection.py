@@ -1,0 +1,114 @@
+"""How user tokens reach a frozen decoder: gated cross-attention into chosen layers, or a soft prompt.
+
+Gated cross-attention (Alayrac et al. 2022, arXiv:2204.14198, section 3.1.2; User-LLM section 3.2), through forward
+hooks on any Hugging Face causal LM: after layer l with hidden states h [B, L, D] and user tokens u [B, n, W],
+
+    h ← h + tanh(α_l) · CrossAttention(norm(h), u)
+    h ← h + tanh(β_l) · FeedForward(norm(h))
+
+α and β start at zero, so that the logits are those of the bare decoder, to the bit. Nothing of it depends on the
+decoder's own key-value cache: generation works as without.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+def layers_of(decoder: Any) -> nn.ModuleList:
+    """The decoder's transformer layers. Raises ValueError for an architecture that keeps them elsewhere."""
+    inner = decoder.get_base_model() if hasattr(decoder, "get_base_model") else decoder
+    for path in ("model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers"):
+        try:
+            return inner.get_submodule(path)
+        except AttributeError:
+            continue
+    raise ValueError(f"{type(inner).__name__}: its layers are at none of the known places")
+
+
+def spread(depth: int, count: int) -> list[int]:
+    """`count` layers spread over a decoder of `depth` layers, the last one never (its output is the logits' input)."""
+    count = min(count, max(1, depth - 1))
+    return sorted({round((i + 1) * depth / (count + 1)) - 1 for i in range(count)})
+
+
+class GatedCrossAttention(nn.Module):
+    """One injection, after one layer."""
+
+    def __init__(self, hidden: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.norm_forward = nn.RMSNorm(hidden), nn.RMSNorm(hidden)
+        self.query, self.output = nn.Linear(hidden, width, bias=False), nn.Linear(width, hidden, bias=False)
+        self.key, self.value = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        self.feed_forward = nn.Sequential(nn.Linear(hidden, 2 * width), nn.GELU(), nn.Linear(2 * width, hidden))
+        self.gates = nn.Parameter(torch.zeros(2))
+
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """hidden [B, L, hidden] in the decoder's precision, tokens [B, n, width] in the adapters'."""
+        precision, hidden = hidden.dtype, hidden.to(self.gates.dtype)
+        attention, forward = self.gates.tanh()
+        q = self.query(self.norm(hidden)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = (
+            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.key, self.value)
+        )  # [B, heads, n, width / heads]
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
+        hidden = hidden + attention * self.output(mixed)
+        return (hidden + forward * self.feed_forward(self.norm_forward(hidden))).to(precision)
+
+
+class CrossAttentionInjection(nn.Module):
+    """Gated cross-attention into `layers` of a decoder; active within `bound`."""
+
+    def __init__(self, decoder: Any, width: int, layers: Sequence[int], heads: int = 4) -> None:
+        super().__init__()
+        self.places = tuple(layers)
+        self.projector = nn.Linear(width, width)
+        self.blocks = nn.ModuleList(GatedCrossAttention(decoder.config.hidden_size, width, heads) for _ in layers)
+
+    def tokens(self, user: torch.Tensor) -> torch.Tensor:
+        """User tokens [B, n, width] of the Perceiver in the space that the layers read."""
+        return self.projector(user)
+
+    @contextmanager
+    def bound(self, decoder: Any, user: torch.Tensor) -> Iterator[None]:
+        """Within, row b of every batch that the decoder reads is written for user b. user [B, n, width]."""
+        tokens, layers = self.tokens(user), layers_of(decoder)
+        handles = [
+            layers[place].register_forward_hook(_adding(block, tokens))
+            for place, block in zip(self.places, self.blocks, strict=True)
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _adding(block: nn.Module, tokens: torch.Tensor) -> Any:
+    def hook(_layer: nn.Module, _inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (block(output[0], tokens), *output[1:])
+        return block(output, tokens)
+
+    return hook
+
+
+class SoftPrompt(nn.Module):
+    """The alternative: user tokens as the first positions of the input (Lester et al. 2021, arXiv:2104.08691)."""
+
+    def __init__(self, decoder: Any, width: int) -> None:
+        super().__init__()
+        embeddings = decoder.get_input_embeddings().weight
+        self.projector = nn.Linear(width, decoder.config.hidden_size)
+        with torch.no_grad():  # of the size of the decoder's own embeddings, or it would read noise
+            self.projector.weight.mul_(embeddings.float().std() / self.projector.weight.std() / width**0.5)
+            self.projector.bias.zero_()
+
+    def tokens(self, user: torch.Tensor) -> torch.Tensor:
+        """User tokens [B, n, hidden] as input embeddings."""
+        return self.projector(user)

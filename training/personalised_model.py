@@ -1,0 +1,124 @@
+"""The personalised decoder: a user's states through Perceiver and injection into a frozen decoder.
+
+What is trained is a preset (User-LLM section 3.3 and table 5; "perceiver" and "enc" are the seed document's own):
+
+    proj        the projector and the gates alone
+    perceiver   Perceiver and injection (default)
+    enc         and the sequence encoder
+    lora        Perceiver and injection, and low-rank adapters on the decoder
+    full        Perceiver, injection, sequence encoder and every weight of the decoder
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from training import lora
+from training.decoder import mean_log_likelihoods, token_log_likelihoods
+from training.injection import CrossAttentionInjection, SoftPrompt, spread
+from training.perceiver import Perceiver
+
+PRESETS = ("proj", "perceiver", "enc", "lora", "full")
+INJECTIONS = ("cross_attention", "soft_prompt")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of what is between states and decoder; `max_states`: so many of a user's last states are read."""
+
+    state_dimension: int
+    tokens: int = 16
+    width: int = 128
+    perceiver_layers: int = 2
+    heads: int = 4
+    injected_layers: int = 2
+    injection: str = "cross_attention"
+    max_states: int = 64
+
+
+class PersonalisedDecoder(nn.Module):
+    """Perceiver and injection as submodules; the decoder is held beside, its weights are not this module's."""
+
+    def __init__(self, decoder: Any, shape: Shape) -> None:
+        super().__init__()
+        if shape.injection not in INJECTIONS:
+            raise ValueError(f"injection must be one of {INJECTIONS}")
+        self.shape, self._decoder = shape, [decoder]
+        self.perceiver = Perceiver(
+            shape.state_dimension, shape.width, shape.tokens, shape.perceiver_layers, shape.heads
+        )
+        places = spread(decoder.config.num_hidden_layers, shape.injected_layers)
+        self.injection: CrossAttentionInjection | SoftPrompt = (
+            CrossAttentionInjection(decoder, shape.width, places, shape.heads)
+            if shape.injection == "cross_attention"
+            else SoftPrompt(decoder, shape.width)
+        )
+
+    @property
+    def decoder(self) -> Any:
+        """The decoder, with low-rank adapters where the preset has them."""
+        return self._decoder[0]
+
+    def adapt_decoder(self, rank: int) -> None:
+        """Put low-rank adapters on every linear layer of the decoder's attention (preset "lora")."""
+        names = ["q_proj", "k_proj", "v_proj", "o_proj"]
+        self._decoder[0] = lora.attach(self.decoder, rank, 2 * rank, names, None)
+
+    def user_tokens(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Tokens [B, tokens, width] of B users; states [B, T, state_dimension], mask [B, T]."""
+        return self.perceiver(states, mask)
+
+    @contextmanager
+    def written_for(self, users: torch.Tensor) -> Iterator[Any]:
+        """The decoder, within: row b of each batch is written for the user tokens `users` [B, n, width]."""
+        if isinstance(self.injection, SoftPrompt):
+            raise ValueError("a soft prompt is part of the input: use log_likelihoods or generate")
+        with self.injection.bound(self.decoder, users):
+            yield self.decoder
+
+    def log_likelihoods(self, users: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
+        """log p [B, L - 1] of each token of `ids` [B, L] after the first, for users (None: by the bare decoder)."""
+        if users is None:
+            return token_log_likelihoods(self.decoder, ids)
+        if isinstance(self.injection, SoftPrompt):
+            return self._after_soft_prompt(self.injection.tokens(users), ids)
+        with self.written_for(users):
+            return token_log_likelihoods(self.decoder, ids)
+
+    def _after_soft_prompt(self, prompt: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        embedded = self.decoder.get_input_embeddings()(ids[:, :-1])
+        inputs = torch.cat([prompt.to(embedded.dtype), embedded], dim=1)
+        logits = self.decoder(inputs_embeds=inputs).logits[:, prompt.shape[1] :].float()
+        return logits.log_softmax(-1).gather(2, ids[:, 1:, None]).squeeze(2)
+
+    def option_scores(
+        self, users: torch.Tensor | None, ids: torch.Tensor, counted: torch.Tensor, options: int
+    ) -> torch.Tensor:
+        """Mean log-likelihood [tasks, options] of each option's tokens; rows of `ids` are task by task."""
+        repeated = None if users is None else users.repeat_interleave(options, 0)
+        return mean_log_likelihoods(self.log_likelihoods(repeated, ids), counted).view(-1, options)
+
+
+def trained_parameters(model: PersonalisedDecoder, preset: str, encoder: nn.Module) -> dict[str, nn.Parameter]:
+    """What the preset trains, by name; everything else is frozen by this call. Raises ValueError on another preset."""
+    if preset not in PRESETS:
+        raise ValueError(f"preset must be one of {PRESETS}")
+    parts = {"model": model, "encoder": encoder, "decoder": model.decoder}
+    every = {f"{part}.{name}": weight for part, module in parts.items() for name, weight in module.named_parameters()}
+    chosen = {name: weight for name, weight in every.items() if _is_trained(name, preset)}
+    for name, weight in every.items():
+        weight.requires_grad_(name in chosen)
+    return dict(sorted(chosen.items()))
+
+
+def _is_trained(name: str, preset: str) -> bool:
+    part = name.partition(".")[0]
+    if part == "model":
+        return preset != "proj" or ".projector." in name or name.endswith(".gates")
+    if part == "encoder":
+        return preset in ("enc", "full")
+    return preset == "full" or (preset == "lora" and lora.MARK in name)

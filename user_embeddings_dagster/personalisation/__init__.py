@@ -1,0 +1,1 @@
+"""What the personalised LLM is asked and how its answers are judged: insight tasks, their validation, judges."""
