@@ -6,7 +6,7 @@ DATA ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test install dev check bench real crash-test test-vllm
+.PHONY: demo test install dev check bench real crash-test lock audit test-vllm
 
 demo: install
 	$(BIN)/user-embeddings demo
@@ -44,6 +44,18 @@ real: install
 
 crash-test: install
 	$(BIN)/python -m benchmarks.crash
+
+# Hashes of the wheels that your registry has of the locked versions for this machine: install them elsewhere with
+# `pip install --require-hashes -r requirements.lock`, and look up what is known against them with `make audit`.
+lock: install
+	$(BIN)/python -m pip install --dry-run --ignore-installed --quiet --report $(VENV)/report.json \
+		-c constraints.txt torch==2.13.0 '.[dev,web]'
+	$(BIN)/python -m benchmarks.supply_chain --report $(VENV)/report.json > requirements.lock
+
+audit: lock
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install pip-audit
+	$(VENV)-audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
 
 # A real vLLM on the CPU, in an environment of its own: docs/language_models.md
 VLLM_VENV ?= .venv-vllm

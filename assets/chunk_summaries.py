@@ -17,6 +17,7 @@ from assets.reporting import (
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.privacy.consent.live import Consent
 from user_embeddings_dagster.quality.domain import few_model_failures, summaries_account_for_chunks
 from user_embeddings_dagster.schema import CHUNK_SUMMARIES, UNSUMMARISED_CHUNKS
 from user_embeddings_dagster.storage.lake import fingerprint
@@ -48,7 +49,7 @@ class ChunkSummariesConfig(dg.Config):
         dg.AssetSpec(
             "chunk_summaries",
             skippable=True,
-            deps=["masked_chunks", "summary_program"],
+            deps=["masked_chunks", "consent_ledger", "summary_program"],
             description=(
                 "One row per masked chunk: what SUBJECT contributed in it, in one SUBJECT-centric text. Without a "
                 "language model the extractive summariser quotes SUBJECT's own sentences, chosen by maximal marginal "
@@ -65,7 +66,7 @@ class ChunkSummariesConfig(dg.Config):
         dg.AssetSpec(
             "unsummarised_chunks",
             skippable=True,
-            deps=["masked_chunks", "summary_program"],
+            deps=["masked_chunks", "consent_ledger", "summary_program"],
             description=(
                 "One row per masked chunk that has no summary, with the reason: SUBJECT contributed nothing, or why "
                 "the language model gave no valid answer. What failed is asked again by the next run."
@@ -96,12 +97,13 @@ def chunk_summaries(
 ):
     """Summarise a DataDAO's chunks: both tables are written, whichever is asked for."""
     lake, partition = store.lake, context.partition_key
-    chunks = lake.read("masked_chunks", partition)
+    chunks = (gated := Consent.of(lake, partition).chunks(lake, partition)).rows
+    chunks = chunks.filter(~store.horizons.past("summaries", "ended_at"))
     program = None
     if language_model.configured:
         program = current_program(store.models).with_settings(language_model.answer_settings)
     made_by = [language_model.name, program.version] if program else [PROGRAM_VERSION]
-    wanted = fingerprint(VERSION, made_by, lake.path("masked_chunks", partition).stem)
+    wanted = fingerprint(VERSION, made_by, gated.version, *store.horizons.version("summaries"))
     commits = [commit for table in TABLES if (commit := lake.up_to_date(table.name, partition, wanted))]
     if not (reused := len(commits) == len(TABLES) and not commits[0].stats["to_ask_again"]):
         progress = progress_to(context, "summarising chunks")

@@ -9,6 +9,7 @@ from resources.store import Store
 from user_embeddings_dagster.evaluation.funnel import FunnelTables, Prices
 from user_embeddings_dagster.evaluation.funnel import data_funnel as build_funnel
 from user_embeddings_dagster.evaluation.plots import funnel_bars
+from user_embeddings_dagster.privacy.consent.live import Consent
 from user_embeddings_dagster.quality.domain import monotone_funnel
 from user_embeddings_dagster.schema import DATA_FUNNEL
 from user_embeddings_dagster.storage.lake import Lake
@@ -31,6 +32,7 @@ def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
         **{
             name: lake.scan(name, datadao) for name in ("raw_files", "rejected_records", "dropped_messages", "messages")
         },
+        consenting=Consent.of_all(lake).users(datadao).alias("user_id").to_frame(),
         masked_chunks=lake.scan("masked_chunks", datadao),
         chunk_summaries=lake.scan("chunk_summaries", datadao),
         embedded=embedded,
@@ -42,6 +44,7 @@ def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
 @dg.asset(
     deps=[
         "messages",
+        "consent_ledger",
         "rejected_records",
         "masked_chunks",
         "chunk_summaries",

@@ -1,6 +1,7 @@
 """Vectors of chunks and summaries in LanceDB: from the frozen base encoder, and from the item encoder."""
 
 import dagster as dg
+import polars as pl
 
 from assets.partitions import datadaos
 from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
@@ -10,6 +11,8 @@ from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from user_embeddings_dagster.embedding.batch import embed_table
 from user_embeddings_dagster.embedding.text_encoder import TextEncoder
+from user_embeddings_dagster.privacy.consent.live import Consent
+from user_embeddings_dagster.privacy.consent.withdrawal import withdraw_vectors
 from user_embeddings_dagster.quality.domain import finite_vectors, not_collapsed, unit_norm
 
 VECTOR_CHECKS = (finite_vectors, unit_norm, not_collapsed)
@@ -28,7 +31,7 @@ def vector_asset(name: str, source: str, group: str, description: str, deps: lis
     return dg.asset(
         name=name,
         partitions_def=datadaos,
-        deps=[source, *deps],
+        deps=[source, "consent_ledger", *deps],
         group_name=group,
         owners=ML,
         kinds={"lancedb", "torch"},
@@ -43,11 +46,13 @@ def vector_asset(name: str, source: str, group: str, description: str, deps: lis
 
 
 def embed(
-    context: dg.AssetExecutionContext, store: Store, encoder: TextEncoder, source: str, table: str
+    context: dg.AssetExecutionContext, store: Store, encoder: TextEncoder, source: str, table: str, users: pl.Series
 ) -> dg.MaterializeResult:
-    """Make one vector table equal to the texts of `source`, encoding only what is new."""
+    """Make one vector table equal to the texts of `source` by consenting `users`, encoding only what is new."""
     columns = ["chunk_id", "user_id", "ended_at", "text"]
-    rows = store.lake.scan(source, context.partition_key).select(columns).collect().rename({"chunk_id": "id"})
+    texts = store.lake.scan(source, context.partition_key).select(columns)
+    rows = texts.filter(pl.col("user_id").is_in(users.implode())).collect().rename({"chunk_id": "id"})
+    withdrawn = withdraw_vectors(store.lance, context.partition_key, table, users)
     result = embed_table(
         rows,
         encoder,
@@ -64,6 +69,7 @@ def embed(
             "embedded": result.embedded,
             "reused_rows": result.reused,
             "deleted": result.deleted,
+            "withdrawn": withdrawn,
             "encoder_version": encoder.version,
             "dimension": encoder.dimension,
             "seconds": result.seconds,
@@ -84,7 +90,8 @@ def embed(
 )
 def chunk_embeddings(context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource):
     """Base vectors of chunks."""
-    return embed(context, store, text_encoder.load(), "masked_chunks", "chunk_embeddings")
+    users = Consent.of(store.lake, context.partition_key).users(context.partition_key)
+    return embed(context, store, text_encoder.load(), "masked_chunks", "chunk_embeddings", users)
 
 
 @vector_asset(
@@ -96,17 +103,20 @@ def chunk_embeddings(context: dg.AssetExecutionContext, store: Store, text_encod
 )
 def summary_embeddings(context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource):
     """Base vectors of summaries."""
-    return embed(context, store, text_encoder.load(), "chunk_summaries", "summary_embeddings")
+    users = Consent.of(store.lake, context.partition_key).users(context.partition_key)
+    return embed(context, store, text_encoder.load(), "chunk_summaries", "summary_embeddings", users)
 
 
 @vector_asset(
     "item_embeddings",
     "masked_chunks",
     "users",
-    "One row per masked chunk: its vector from the tuned item encoder (frozen base and LoRA).",
+    "One row per masked chunk: its vector from the tuned item encoder (frozen base and LoRA). Of people who consented "
+    "to be served, or to what item vectors of their split are for: train, or evaluate.",
     ["item_encoder"],
 )
 def item_embeddings(context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource):
     """Item vectors of chunks."""
     adapter = store.models.current("item_encoder").output
-    return embed(context, store, text_encoder.load(adapter), "masked_chunks", "item_embeddings")
+    users = Consent.of(store.lake, context.partition_key).item_users(context.partition_key, store.key)
+    return embed(context, store, text_encoder.load(adapter), "masked_chunks", "item_embeddings", users)

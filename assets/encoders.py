@@ -14,7 +14,8 @@ from resources.training_jobs import TrainingJobs
 from training import versions
 from user_embeddings_dagster.evaluation.plots import loss_curve
 from user_embeddings_dagster.mining.pairs import sequences, training_pairs, with_negatives
-from user_embeddings_dagster.privacy.lineage import trained_on
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
+from user_embeddings_dagster.privacy.lineage import subjects_of, trained_on
 from user_embeddings_dagster.quality.domain import finite_weights, loss_fell
 from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.storage.models import ModelFolder
@@ -53,7 +54,9 @@ class SequenceEncoderConfig(dg.Config):
     """Hyperparameters of the sequence encoder; the dimension is the partition.
 
     `mixer`: "recurrence" (gated linear) or "attention" over the last `window` chunks. `truncation`: the q of the
-    generalised InfoNCE; 0 is InfoNCE itself.
+    generalised InfoNCE; 0 is InfoNCE itself. `dp_noise` above 0 trains with user-level differential privacy
+    (docs/trust.md): it needs `negatives` "own" or "public" instead of "batch", and `public_datadaos`, whose users it
+    does not protect.
     """
 
     steps: int = 60
@@ -64,6 +67,13 @@ class SequenceEncoderConfig(dg.Config):
     window: int = 64
     layers: int = 1
     seed: int = 0
+    negatives: str = "batch"
+    public_datadaos: list[str] = []  # noqa: RUF012 - pydantic copies it
+    dp_noise: float = 0.0
+    dp_clip: float = 1.0
+    dp_delta: float = 1e-5
+    dp_sampling_rate: float = 0.05
+    dp_secret: bool = True
 
 
 def train(
@@ -98,9 +108,12 @@ def train(
 
 
 def note_trained_on(store: Store, folder: ModelFolder, snapshot: pl.DataFrame) -> None:
-    """Write down beside a model who speaks in the chunks that it is trained and validated on."""
-    chunks = snapshot.filter(pl.col("split") != "test")["chunk_id"]
-    folder.note_contributors(trained_on(store.lake, store.key, chunks))
+    """Write down beside a model who speaks in the chunks that it is trained and validated on, and whose they are."""
+    used = snapshot.filter(pl.col("split") != "test")
+    if used.is_empty():
+        raise dg.Failure("nobody who has consented to `train` has chunks to train on", allow_retries=False)
+    folder.note_contributors(trained_on(store.lake, store.key, used["chunk_id"]))
+    folder.note_subjects(subjects_of(store.key, used))
 
 
 def check_specs(asset: str, partitions: dg.PartitionsDefinition | None = None) -> list[dg.AssetCheckSpec]:
@@ -118,8 +131,8 @@ def item_training(
     if config.pairs not in (OWN, RELABELLED):
         raise dg.Failure(f"pairs: {config.pairs!r} is neither {OWN!r} nor {RELABELLED!r}", allow_retries=False)
     lake = store.lake
-    snapshot = lake.read("training_snapshot")
-    inputs = [lake.path("training_snapshot").stem, lake.path("hard_negatives").stem]
+    snapshot = consented_snapshot(lake)
+    inputs = [snapshot_version(snapshot), lake.path("hard_negatives").stem]
     # Validation summaries have no hard negatives, and a base named by its folder may hold other weights.
     inputs += [store.lance.content_hash(name, "summary_embeddings") for name in sorted(set(snapshot["datadao"]))]
     inputs.append(text_encoder.load().version)
@@ -145,6 +158,7 @@ def item_training(
 @dg.asset(
     deps=[
         "training_snapshot",
+        "consent_ledger",
         "hard_negatives",
         "relabelled_pairs",
         "masked_chunks",
@@ -180,6 +194,7 @@ def item_encoder(
     partitions_def=dimensions,
     deps=[
         "training_snapshot",
+        dg.AssetDep("consent_ledger", partition_mapping=dg.AllPartitionMapping()),
         dg.AssetDep("item_embeddings", partition_mapping=dg.AllPartitionMapping()),  # of every DataDAO
         dg.AssetDep("chunk_embeddings", partition_mapping=dg.AllPartitionMapping()),
     ],
@@ -205,12 +220,12 @@ def sequence_encoder(
     dimension sweep.
     """
     lake, dimension = store.lake, context.partition_key
-    snapshot = lake.read("training_snapshot")
+    snapshot = consented_snapshot(lake)
     names = snapshot["datadao"].unique().sort().to_list()
     tables = ("item_embeddings", "chunk_embeddings")
     vectors = {name: [store.lance.content_hash(name, table) for table in tables] for name in names}
     settings = {**config.model_dump(), "dimension": int(dimension)}
-    inputs = [lake.path("training_snapshot").stem, vectors]
+    inputs = [snapshot_version(snapshot), vectors]
     wanted = fingerprint("sequence_encoder", versions.SEQUENCE_ENCODER, inputs, settings)
 
     def write_inputs(folder: ModelFolder) -> None:

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.live_runs import refuse_beside_runs
 from assets.policies import PRIVACY, RETRY
 from assets.reporting import check_result, domain_specs, table_metadata, table_result
 from resources.store import Store
@@ -25,6 +26,7 @@ def erasures(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeR
     `user-embeddings erase` erases; this finishes what was killed half way and tables the receipts.
     """
     for users in pending(store.layout):
+        refuse_beside_runs(context.instance, context.run.run_id)
         erase(store.layout, users, context.log.info)
     before = store.lake.current(ERASURES.name)
     frame = as_table(receipts(store.layout))

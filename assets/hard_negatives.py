@@ -7,6 +7,7 @@ from assets.reporting import column_lineage, table_metadata, table_result
 from resources.store import Store
 from user_embeddings_dagster.mining.hard_negatives import VERSION, mine
 from user_embeddings_dagster.mining.pairs import training_pairs
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
 from user_embeddings_dagster.schema import HARD_NEGATIVES
 from user_embeddings_dagster.storage.lake import UNPARTITIONED, fingerprint
 
@@ -25,7 +26,7 @@ class HardNegativesConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["training_snapshot", "masked_chunks", "chunk_embeddings", "summary_embeddings"],
+    deps=["training_snapshot", "consent_ledger", "masked_chunks", "chunk_embeddings", "summary_embeddings"],
     group_name="training",
     owners=ML,
     kinds={"lancedb", "parquet"},
@@ -42,14 +43,14 @@ def hard_negatives(
     (positive-aware relative margin: NV-Retriever, Moreira et al. 2024, section 3). Training users only.
     """
     lake = store.lake
-    snapshot = lake.read("training_snapshot")
+    snapshot = consented_snapshot(lake)
     names = snapshot["datadao"].unique().sort().to_list()
     vectors = {
         f"{name}/{table}": store.lance.content_hash(name, table)
         for name in names
         for table in ("chunk_embeddings", "summary_embeddings")
     }
-    wanted = fingerprint(VERSION, lake.path("training_snapshot").stem, vectors, config.model_dump())
+    wanted = fingerprint(VERSION, snapshot_version(snapshot), vectors, config.model_dump())
     commit = lake.up_to_date("hard_negatives", UNPARTITIONED, wanted)
     if not (reused := commit is not None):
         pairs = training_pairs(snapshot, lake, store.lance)

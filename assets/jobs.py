@@ -5,15 +5,19 @@ import dagster as dg
 DATADAO_STAGES = ("ingestion", "conversations", "embeddings")
 
 MASKED = dg.AssetSelection.assets("masked_chunks")
+LEAKAGE = dg.AssetSelection.assets(
+    "membership_inference_scores", "embedding_inversion_scores", "cross_user_retrieval_scores"
+)
+LEDGER = dg.AssetSelection.assets("consent_ledger")
 
 prepare_datadao = dg.define_asset_job(
     "prepare_datadao",
-    selection=dg.AssetSelection.groups(*DATADAO_STAGES) - dg.AssetSelection.assets("raw_exports"),
+    selection=dg.AssetSelection.groups(*DATADAO_STAGES) - dg.AssetSelection.assets("raw_exports") | LEDGER,
     description="One DataDAO, from its raw exports to base embeddings: needs no trained encoder.",
 )
 mask_datadao = dg.define_asset_job(
     "mask_datadao",
-    selection=dg.AssetSelection.groups("ingestion") - dg.AssetSelection.assets("raw_exports") | MASKED,
+    selection=dg.AssetSelection.groups("ingestion") - dg.AssetSelection.assets("raw_exports") | MASKED | LEDGER,
     description="One DataDAO, from its raw exports to masked chunks: what a refinement of the summary program needs.",
 )
 summarise_datadao = dg.define_asset_job(
@@ -43,7 +47,7 @@ train_sequence_encoder = dg.define_asset_job(
 )
 datadao = dg.define_asset_job(
     "datadao",
-    selection=dg.AssetSelection.groups(*DATADAO_STAGES, "users") - dg.AssetSelection.assets("raw_exports"),
+    selection=dg.AssetSelection.groups(*DATADAO_STAGES, "users") - dg.AssetSelection.assets("raw_exports") | LEDGER,
     description="Everything for one DataDAO with the current encoders, from raw exports to user embeddings.",
 )
 embed_users = dg.define_asset_job(
@@ -53,13 +57,24 @@ embed_users = dg.define_asset_job(
 )
 evaluate = dg.define_asset_job(
     "evaluate",
-    selection=dg.AssetSelection.groups("evaluation"),
-    description="Every score, the DataDAO comparison and the data funnel.",
+    selection=dg.AssetSelection.groups("evaluation") | LEAKAGE,
+    description="Every score, the DataDAO comparison, what the vectors give away, and the data funnel.",
 )
 ablate_negatives = dg.define_asset_job(
     "ablate_negatives",
     selection=dg.AssetSelection.assets("negative_ablation_scores"),
     description="Train the item encoder with each kind of pairs and negatives, several seeds each, and compare them.",
+)
+expose_canaries = dg.define_asset_job(
+    "expose_canaries",
+    selection=dg.AssetSelection.assets("canary_exposure_scores"),
+    description="Train a sequence encoder on made-up histories among others and see which of them it gives away.",
+)
+
+purge = dg.define_asset_job(
+    "purge",
+    selection=dg.AssetSelection.assets("retention_purges"),
+    description="Remove what is past its retention window from every stage. Refused while other runs are under way.",
 )
 
 JOBS = [
@@ -74,10 +89,13 @@ JOBS = [
     embed_users,
     evaluate,
     ablate_negatives,
+    expose_canaries,
+    purge,
 ]
 
-# Off until an operator turns them on: training costs a GPU.
+# Off until an operator turns them on: training costs a GPU, and what is purged is gone.
 SCHEDULES = [
+    dg.ScheduleDefinition(name="purge_daily", job=purge, cron_schedule="30 2 * * *"),
     dg.ScheduleDefinition(name="train_weekly", job=train, cron_schedule="0 3 * * 0"),
     dg.ScheduleDefinition(name="evaluate_weekly", job=evaluate, cron_schedule="0 9 * * 0"),
 ]

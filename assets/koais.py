@@ -17,6 +17,7 @@ from assets.reporting import (
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.privacy.consent.live import Consent
 from user_embeddings_dagster.quality.domain import evidence_is_subjects, extractions_account_for_chunks
 from user_embeddings_dagster.schema import KOAI_EXTRACTIONS, KOAIS
 from user_embeddings_dagster.storage.lake import fingerprint
@@ -43,7 +44,7 @@ class KoaisConfig(dg.Config):
 
 @dg.asset(
     partitions_def=datadaos,
-    deps=["masked_chunks"],
+    deps=["masked_chunks", "consent_ledger"],
     group_name="conversations",
     owners=ML,
     kinds={"polars", "parquet"},
@@ -74,9 +75,10 @@ def koais(
     lake, partition = store.lake, context.partition_key
     program = extract_koai().with_settings(language_model.answer_settings) if language_model.configured else None
     made_by = [language_model.name, program.version] if program else [cues.PROGRAM_VERSION]
-    wanted = fingerprint(VERSION, made_by, lake.path("masked_chunks", partition).stem)
+    chunks = (gated := Consent.of(lake, partition).chunks(lake, partition)).rows
+    chunks = chunks.filter(~store.horizons.past("summaries", "ended_at"))
+    wanted = fingerprint(VERSION, made_by, gated.version, *store.horizons.version("summaries"))
     commits = [commit for table in TABLES if (commit := lake.up_to_date(table.name, partition, wanted))]
-    chunks = lake.read("masked_chunks", partition)
     if not (reused := len(commits) == len(TABLES) and not commits[0].stats["to_ask_again"]):
         progress = progress_to(context, "extracting KOAIs")
         if program is None:

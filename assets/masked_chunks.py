@@ -17,6 +17,10 @@ from assets.reporting import (
 from resources.store import Store
 from user_embeddings_dagster.conversations.chunks import VERSION, build_chunks
 from user_embeddings_dagster.conversations.config import ChunkConfig
+from user_embeddings_dagster.keys import content_id
+from user_embeddings_dagster.privacy.consent.ledger import subjects_of
+from user_embeddings_dagster.privacy.consent.live import Consent, only_consenting_subjects
+from user_embeddings_dagster.privacy.ner import model_version
 from user_embeddings_dagster.quality.domain import exactly_one_subject
 from user_embeddings_dagster.schema import MASKED_CHUNKS
 from user_embeddings_dagster.storage.lake import fingerprint
@@ -33,6 +37,8 @@ class MaskedChunksConfig(dg.Config):
     """How threads are cut. Times in minutes, sizes in estimated tokens; caps of None are off.
 
     `mask_persons`: also mask names of people who are not in the chat; participants are masked always.
+    `person_model`: folder of a token-classification model that finds more of them, sealed by `seal-model`; off by
+    default.
     """
 
     gap_minutes: int = 20
@@ -41,11 +47,12 @@ class MaskedChunksConfig(dg.Config):
     min_chunks_per_user: int = 1
     max_users: int | None = None
     mask_persons: bool = True
+    person_model: str | None = None
 
 
 @dg.asset(
     partitions_def=datadaos,
-    deps=["messages"],
+    deps=["messages", "consent_ledger"],
     group_name="conversations",
     owners=PRIVACY,
     kinds={"polars", "parquet"},
@@ -62,15 +69,25 @@ def masked_chunks(context: dg.AssetExecutionContext, config: MaskedChunksConfig,
     """One row per window of a thread around one SUBJECT's messages, masked.
 
     The person is `SUBJECT`, everyone else `<P1>`, `<P2>`, …; e-mails, phones, wallets and the like are typed
-    placeholders. A name of the thread that survives masking fails the step before anything is written.
+    placeholders. A name of the thread that survives masking fails the step before anything is written. Only who has
+    consented to anything is a SUBJECT; others are context in the threads of those.
     """
     lake, partition = store.lake, context.partition_key
     inputs = lake.same_build(("messages", "participants"), partition)
-    wanted = fingerprint(VERSION, [commit.content_hash for commit in inputs], config.model_dump())
+    subjects = subjects_of(lake.scan("messages", partition))
+    users = subjects.filter(subjects.is_in(Consent.of(lake, partition).users(partition).implode()))
+    horizons = store.horizons
+    wanted = fingerprint(
+        VERSION,
+        [commit.content_hash for commit in inputs],
+        content_id(*users),
+        config.model_dump() | {"person_model": model_version(config.person_model)},
+        *horizons.version("masked_chunks"),
+    )
     commit = lake.up_to_date("masked_chunks", partition, wanted)
     if not (reused := commit is not None):
         result = build_chunks(
-            lake.read("messages", partition),
+            only_consenting_subjects(lake.read("messages", partition), users),
             lake.read("participants", partition),
             config=ChunkConfig(**config.model_dump()),
             progress=progress_to(context, "masking and cutting messages"),
@@ -78,7 +95,9 @@ def masked_chunks(context: dg.AssetExecutionContext, config: MaskedChunksConfig,
         one_subject = exactly_one_subject(result.chunks)
         if not one_subject.passed:  # before the commit: a blocking check would come too late
             raise dg.Failure("chunks without exactly one SUBJECT; nothing written", metadata=dict(one_subject.metrics))
-        commit = lake.commit(MASKED_CHUNKS, result.chunks, partition, wanted, result.counts)
+        kept = result.chunks.filter(~horizons.past("masked_chunks", "ended_at"))
+        counts = {**result.counts, "subjects_without_consent": subjects.len() - users.len()}
+        commit = lake.commit(MASKED_CHUNKS, kept, partition, wanted, counts)
     chunks = lake.read("masked_chunks", partition)
     checks = [
         *expectation_results("masked_chunks", chunks),

@@ -13,10 +13,13 @@ from assets.reporting import (
     table_result,
 )
 from resources.store import Store
+from user_embeddings_dagster.exports import minimisation
 from user_embeddings_dagster.exports.build import VERSION, build_messages
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import MESSAGES, REJECTED_RECORDS
+from user_embeddings_dagster.settings import sealing
 
+STAGES = ("hash", "read", "merge", "seal")  # of reading exports, as the log names them
 LINEAGE = column_lineage(text=("raw_exports", []), raw_sha256=("raw_exports", []))
 
 
@@ -30,7 +33,7 @@ LINEAGE = column_lineage(text=("raw_exports", []), raw_sha256=("raw_exports", []
                 "are hydrated from public dumps; exact and near duplicates, bots and empty messages are dropped "
                 "with a counted reason. Participants' names go to a table of their own, for masking only."
             ),
-            metadata=table_metadata(MESSAGES),
+            metadata={**table_metadata(MESSAGES), "never_read": dg.MetadataValue.md(minimisation.as_markdown())},
             kinds={"polars", "duckdb", "parquet"},
             owners=DATA,
             group_name="ingestion",
@@ -63,20 +66,29 @@ def messages(context: dg.AssetExecutionContext, store: Store):
     stages: list[str] = []
 
     def progress(stage: str, figures: dict) -> None:
-        if stage not in stages:
+        if stage in STAGES and stage not in stages:
             stages.append(stage)
             context.log.info(f"exports: {stage}")
         report(figures.get("bytes", 0), figures.get("bytes_total", 0))
 
-    result = build_messages(
-        partition,
-        store.layout.landing,
-        lake,
-        store.key,
-        erased=Tombstones.load(store.layout.erased, store.key),
-        progress=progress,
-    )
+    with store.contributor_keys as keys:
+        result = build_messages(
+            partition,
+            store.layout.landing,
+            lake,
+            store.key,
+            keys=keys,
+            seal=sealing(),
+            erased=Tombstones.load(store.layout.erased, store.key),
+            horizons=store.horizons,
+            progress=progress,
+        )
+    raw = {"sealing": sealing(), "shredded_files": result.shredded}
+    if result.sealing:
+        raw |= {"sealed_files_this_run": result.sealing.sealed}
+        raw |= {f"files_in_clear_{reason}": n for reason, n in result.sealing.left.items()}
+    context.log.info(f"raw files: {raw}")
     checks = expectation_results("messages", lake.scan("messages", partition))
     commits, reused = result.commits, result.reused
-    yield table_result(MESSAGES, commits["messages"], reused=reused, lineage=LINEAGE, checks=checks)
+    yield table_result(MESSAGES, commits["messages"], reused=reused, lineage=LINEAGE, metadata=raw, checks=checks)
     yield table_result(REJECTED_RECORDS, commits["rejected_records"], reused=reused)

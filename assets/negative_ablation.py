@@ -63,7 +63,14 @@ def trained(
 
 @dg.asset(
     name=ASSET,
-    deps=["hard_negatives", "relabelled_pairs", "masked_chunks", "chunk_embeddings", "summary_embeddings"],
+    deps=[
+        "hard_negatives",
+        "relabelled_pairs",
+        "consent_ledger",
+        "masked_chunks",
+        "chunk_embeddings",
+        "summary_embeddings",
+    ],
     group_name="ablation",
     owners=ML,
     kinds={"torch", "duckdb"},

@@ -5,9 +5,11 @@ import time
 
 import dagster as dg
 
+from assets.containment import containing
 from assets.partitions import datadaos
 from assets.policies import DATA, DROPS_FRESH
 from resources.store import Store
+from user_embeddings_dagster.exports import minimisation
 from user_embeddings_dagster.exports.landing import Drop, scan
 
 # A file still being copied changes within seconds; it is registered once it has been left alone this long.
@@ -19,6 +21,7 @@ raw_exports = dg.AssetSpec(
         "One row per export that contributors dropped into the landing folder `landing/<datadao>/`. External: "
         "the landing sensor registers DataDAOs and drops; files are read where they lie."
     ),
+    metadata={"never_read": dg.MetadataValue.md(minimisation.as_markdown())},
     partitions_def=datadaos,
     group_name="ingestion",
     owners=DATA,
@@ -51,6 +54,7 @@ def registered_signature(instance: dg.DagsterInstance, datadao: str) -> str | No
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Registers each folder below landing/ as a DataDAO, and each changed drop as an event.",
 )
+@containing
 def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult | dg.SkipReason:
     """One event per DataDAO whose landing folder changed, once it has settled.
 

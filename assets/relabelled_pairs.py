@@ -12,6 +12,7 @@ from user_embeddings_dagster.mining.candidates import rank_candidates
 from user_embeddings_dagster.mining.pairs import ranking_texts, training_pairs
 from user_embeddings_dagster.mining.rankers import FrozenRanker, ModelRanker, Ranker
 from user_embeddings_dagster.mining.relabelling import VERSION, RelabellingResult, relabel
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
 from user_embeddings_dagster.schema import RELABELLED_PAIRS
 from user_embeddings_dagster.storage.lake import UNPARTITIONED, fingerprint
 
@@ -48,7 +49,14 @@ def asks_model(ranker: str, language_model: LanguageModelResource) -> bool:
 
 
 @dg.asset(
-    deps=["training_snapshot", "masked_chunks", "chunk_summaries", "chunk_embeddings", "summary_embeddings"],
+    deps=[
+        "training_snapshot",
+        "consent_ledger",
+        "masked_chunks",
+        "chunk_summaries",
+        "chunk_embeddings",
+        "summary_embeddings",
+    ],
     group_name="training",
     owners=ML,
     kinds={"lancedb", "parquet"},
@@ -71,7 +79,7 @@ def relabelled_pairs(
     Training users only.
     """
     lake = store.lake
-    snapshot = lake.read("training_snapshot")
+    snapshot = consented_snapshot(lake)
     names = snapshot["datadao"].unique().sort().to_list()
     tables = ("chunk_embeddings", "summary_embeddings")
     inputs = {f"{name}/{table}": store.lance.content_hash(name, table) for name in names for table in tables}
@@ -81,7 +89,7 @@ def relabelled_pairs(
     made_by = (
         [language_model.name, language_model.answer_settings, program.version] if by_model else [FrozenRanker.name]
     )
-    wanted = fingerprint(VERSION, made_by, lake.path("training_snapshot").stem, inputs, config.model_dump())
+    wanted = fingerprint(VERSION, made_by, snapshot_version(snapshot), inputs, config.model_dump())
     commit = lake.up_to_date("relabelled_pairs", UNPARTITIONED, wanted)
     reused = commit is not None and not commit.stats.get("to_ask_again")
     if commit is None or not reused:

@@ -10,6 +10,7 @@ from assets.policies import ML, RETRY, SCORES_WRITE
 from assets.reporting import check_result, domain_specs, expectation_results, expectation_specs, plot, table_metadata
 from resources.store import Store
 from user_embeddings_dagster.evaluation import plots
+from user_embeddings_dagster.evaluation.disclosure import published, visible
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.measure import (
     SequenceModel,
@@ -21,11 +22,13 @@ from user_embeddings_dagster.evaluation.measure import (
 )
 from user_embeddings_dagster.evaluation.user_probes import measure_probes
 from user_embeddings_dagster.quality.domain import tuned_not_worse_than_base
+from user_embeddings_dagster.quality.escaping import cell
 from user_embeddings_dagster.quality.outcome import CheckOutcome
 from user_embeddings_dagster.schema import SCORES
+from user_embeddings_dagster.settings import report_min_people
 from user_embeddings_dagster.storage.lake import fingerprint
 
-HEADLINE = ("mrr", "recall@1", "r2", "auc", "f2", "benign_changed")
+HEADLINE = ("mrr", "recall@1", "r2", "auc", "f2", "benign_changed", "tpr@1%fpr", "f1", "foreign@10", "exposure")
 
 
 class EvaluationConfig(dg.Config):
@@ -44,7 +47,7 @@ def score_asset(name: str, deps: Sequence[str], extra_checks: Sequence[dg.AssetC
     """Decorator arguments shared by the score assets."""
     return dg.asset(
         name=name,
-        deps=list(deps),
+        deps=[*deps, "consent_ledger"],
         group_name="evaluation",
         owners=ML,
         kinds={"duckdb", "polars"},
@@ -66,7 +69,8 @@ def record(
 ) -> dg.MaterializeResult:
     """Write an asset's rows to the scores table and report them."""
     written = store.scores.replace(asset, scores)
-    headline = scores.filter(pl.col("metric").is_in(HEADLINE) & pl.col("value").is_not_null())
+    measured = published(scores.filter(pl.col("value").is_not_null()), report_min_people())
+    headline = measured.filter(pl.col("metric").is_in(HEADLINE))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint(scores.write_csv())),
         metadata={
@@ -76,6 +80,7 @@ def record(
             "deleted": written.deleted,
             "unchanged": written.unchanged,
             "scores": dg.MetadataValue.md(_markdown(headline)),
+            "hidden_rows": int(measured["hidden"].sum()),
             "plot": plot(picture),
             **{name: plot(png) for name, png in (pictures or {}).items()},
         },
@@ -86,6 +91,11 @@ def record(
     )
 
 
+def shown(scores: pl.DataFrame) -> pl.DataFrame:
+    """The rows that may be published: none about fewer people than the operator allows (evaluation.disclosure)."""
+    return visible(scores, report_min_people())
+
+
 def _markdown(scores: pl.DataFrame, at_most: int = 60) -> str:
     lines = [
         "| DataDAO | model | slice | metric | value | 95% interval | n |",
@@ -93,16 +103,10 @@ def _markdown(scores: pl.DataFrame, at_most: int = 60) -> str:
     ]
     for row in scores.head(at_most).iter_rows(named=True):
         interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
-        cells = (
-            row["datadao"],
-            row["model"],
-            row["slice"],
-            row["metric"],
-            f"{row['value']:.3f}",
-            interval,
-            row["n"],
-        )
-        lines.append("| " + " | ".join(str(cell) for cell in cells) + " |")
+        few = f"<{report_min_people()}" if row["few"] else "hidden"
+        value, n = (few, few) if row["hidden"] else (f"{row['value']:.3f}", row["n"])
+        cells = (row["datadao"], row["model"], row["slice"], row["metric"], value, interval, n)
+        lines.append("| " + " | ".join(cell(str(value)) for value in cells) + " |")
     return "\n".join(lines)
 
 
@@ -118,23 +122,28 @@ def sequence_models(store: Store, dimensions: Sequence[str]) -> dict[str, Sequen
     }
 
 
+SWEEP = {
+    **{"dimension": pl.Int64, "value": pl.Float64, "ci_low": pl.Float64, "ci_high": pl.Float64},
+    **{"bytes": pl.Int64, "seconds": pl.Float64},
+}
+
+
 def sweep_rows(store: Store, scores: pl.DataFrame) -> pl.DataFrame:
-    """One row per trained dimension: next-chunk MRR, bytes of the weights, seconds of the training."""
+    """One row per trained dimension: next-chunk MRR (null if hidden), bytes of the weights, seconds of the training."""
     rows = []
+    of_all = published(scores, report_min_people()).filter(metric="mrr", slice="all", datadao="all")
     for dimension in trained_dimensions(store):
         folder = store.models.current(f"sequence_encoder/{dimension}")
-        mrr = scores.filter(model=f"sequence_encoder_{dimension}", metric="mrr", slice="all", datadao="all").row(
-            0, named=True
-        )
-        rows.append(
-            {
-                "dimension": int(dimension),
-                **{name: mrr[name] for name in ("value", "ci_low", "ci_high")},
-                "bytes": (folder.output / "model.safetensors").stat().st_size,
-                "seconds": float(folder.record()["metadata"]["seconds"]),
-            }
-        )
-    return pl.DataFrame(rows)
+        for mrr in of_all.filter(model=f"sequence_encoder_{dimension}").iter_rows(named=True):
+            rows.append(
+                {
+                    "dimension": int(dimension),
+                    **{name: mrr[name] for name in ("value", "ci_low", "ci_high")},
+                    "bytes": (folder.output / "model.safetensors").stat().st_size,
+                    "seconds": float(folder.record()["metadata"]["seconds"]),
+                }
+            )
+    return pl.DataFrame(rows, schema=SWEEP)
 
 
 def trained_dimensions(store: Store) -> list[str]:
@@ -156,7 +165,7 @@ def item_encoder_scores(context: dg.AssetExecutionContext, config: QueryConfig, 
     version = store.models.current("item_encoder").record()["data_version"]
     scores = measure_item_encoder(store.lake, store.lance, config.seed, version, config.max_queries)
     picture = plots.score_bars(
-        scores.filter(datadao="all"), title="Chunk finds its own summary", highlighted=["item_encoder"]
+        shown(scores).filter(datadao="all"), title="Chunk finds its own summary", highlighted=["item_encoder"]
     )
     return record(store, "item_encoder_scores", scores, picture, [tuned_not_worse_than_base(scores)])
 
@@ -171,7 +180,7 @@ def sequence_encoder_scores(context: dg.AssetExecutionContext, config: QueryConf
     inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
     models = sequence_models(store, trained_dimensions(store))
     scores = measure_sequence_encoders(inputs, models, config.max_queries)
-    picture = plots.score_bars(scores.filter(datadao="all"), title="Next chunk", highlighted=list(models))
+    picture = plots.score_bars(shown(scores).filter(datadao="all"), title="Next chunk", highlighted=list(models))
     sweep = plots.dimension_sweep(sweep_rows(store, scores), title="Dimension of the user state")
     return record(store, "sequence_encoder_scores", scores, picture, pictures={"dimension_sweep": sweep})
 
@@ -186,7 +195,9 @@ def user_matching_scores(context: dg.AssetExecutionContext, config: QueryConfig,
     models = sequence_models(store, trained_dimensions(store))
     scores = measure_matching(inputs, models, config.max_queries)
     title = "Half a history finds the other half"
-    picture = plots.score_bars(scores.filter(datadao="all"), metric="recall@1", title=title, highlighted=list(models))
+    picture = plots.score_bars(
+        shown(scores).filter(datadao="all"), metric="recall@1", title=title, highlighted=list(models)
+    )
     return record(store, "user_matching_scores", scores, picture)
 
 
@@ -198,7 +209,9 @@ def sparse_user_scores(context: dg.AssetExecutionContext, config: QueryConfig, s
     """
     inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
     scores = measure_sparse_users(inputs, sequence_models(store, [SERVED_DIMENSION]), config.max_queries)
-    picture = plots.history_lines(scores.filter(datadao="all"), metric="mrr", title="Next chunk, by length of history")
+    picture = plots.history_lines(
+        shown(scores).filter(datadao="all"), metric="mrr", title="Next chunk, by length of history"
+    )
     return record(store, "sparse_user_scores", scores, picture)
 
 
@@ -226,5 +239,5 @@ def datadao_comparison(context: dg.AssetExecutionContext, config: EvaluationConf
     version = store.models.current("item_encoder").record()["data_version"]
     models = sequence_models(store, [SERVED_DIMENSION])
     scores = compare_datadaos(store.lake, store.lance, config.seed, models, version)
-    picture = plots.grouped_bars(scores, slice_="next_chunk", title="Next chunk at an equal budget")
+    picture = plots.grouped_bars(shown(scores), slice_="next_chunk", title="Next chunk at an equal budget")
     return record(store, "datadao_comparison", scores, picture)

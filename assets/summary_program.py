@@ -63,7 +63,7 @@ def violations(metadata: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValu
 
 
 @dg.asset(
-    deps=["masked_chunks"],
+    deps=["masked_chunks", "consent_ledger"],
     group_name="language_models",
     owners=ML,
     kinds={"dspy"},
@@ -94,6 +94,7 @@ def summary_program(
     if not (reused := folder.complete):
         asked_about = pl.Series(chunks.chunk_ids if chunks else [], dtype=pl.String)
         folder.note_contributors(trained_on(store.lake, store.key, asked_about))
+        folder.note_subjects(chunks.subjects if chunks else {})
         if chunks is None:
             hold_extractive(folder)
         elif lacking := NO_ROUNDS if language_model.kind == BATCH else chunks.lacking:

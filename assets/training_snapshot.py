@@ -7,6 +7,7 @@ from assets.policies import ML, RETRY
 from assets.reporting import check_result, column_lineage, domain_specs, table_metadata, table_result
 from resources.store import Store
 from user_embeddings_dagster.evaluation.splits import VERSION, build_snapshot
+from user_embeddings_dagster.privacy.consent.live import Consent
 from user_embeddings_dagster.quality.domain import caps_enforced, split_leakage_none
 from user_embeddings_dagster.schema import TRAINING_SNAPSHOT
 from user_embeddings_dagster.storage.lake import UNPARTITIONED, fingerprint
@@ -26,7 +27,7 @@ class TrainingSnapshotConfig(dg.Config):
 
 
 @dg.asset(
-    deps=["masked_chunks"],
+    deps=["masked_chunks", "consent_ledger"],
     group_name="training",
     owners=ML,
     kinds={"polars", "parquet"},
@@ -41,22 +42,23 @@ def training_snapshot(
     """One row per chunk that training and evaluation may use, with its user's split.
 
     Splits are by user, from a keyed hash: a person in two DataDAOs is on one side. A training window that holds
-    a test user's words is left out.
+    a test user's words is left out. Users of the training and validation splits have consented to `train`, those of the
+    test split to `evaluate`; others are left out, and counted.
     """
     lake = store.lake
     names = lake.partitions("masked_chunks")
     hashes = [[lake.path(table, name).stem for table in ("masked_chunks", "messages")] for name in names]
-    chunks = [lake.scan("masked_chunks", name) for name in names]
+    gated = Consent.of_all(lake).chunks_of_splits(lake, store.key)
     authors = pl.concat([lake.scan("messages", name).select("message_id", "author_id") for name in names])
-    wanted = fingerprint(VERSION, names, hashes, config.model_dump())
+    wanted = fingerprint(VERSION, names, hashes, gated.version, config.model_dump())
     commit = lake.up_to_date("training_snapshot", UNPARTITIONED, wanted)
     if not (reused := commit is not None):
-        result = build_snapshot(chunks, key=store.key, authors=authors, **config.model_dump())
-        stats = {**result.counts, "split_hash": result.split_hash}
+        result = build_snapshot(gated.chunks, key=store.key, authors=authors, **config.model_dump())
+        stats = {**result.counts, **gated.left_out, "split_hash": result.split_hash}
         commit = lake.commit(TRAINING_SNAPSHOT, result.snapshot, fingerprint=wanted, stats=stats)
     snapshot = lake.read("training_snapshot")
     outcomes = [
-        split_leakage_none(snapshot, chunks, authors),
+        split_leakage_none(snapshot, gated.chunks, authors),
         caps_enforced(snapshot, config.max_chunks_per_user),
     ]
     results = [check_result(outcome, "training_snapshot") for outcome in outcomes]

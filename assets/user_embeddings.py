@@ -7,6 +7,10 @@ from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
 from assets.reporting import check_result, column_lineage, domain_specs, vector_columns
 from resources.store import Store
 from user_embeddings_dagster.embedding.users import update_users
+from user_embeddings_dagster.privacy.access.serving import not_removed, rows_locked
+from user_embeddings_dagster.privacy.consent.grants import SERVE
+from user_embeddings_dagster.privacy.consent.live import Consent
+from user_embeddings_dagster.privacy.consent.withdrawal import withdraw_memories, withdraw_vectors
 from user_embeddings_dagster.quality.domain import finite_vectors, not_collapsed
 
 CHECKS = (finite_vectors, not_collapsed)
@@ -24,6 +28,7 @@ COLUMNS = vector_columns(
     partitions_def=datadaos,
     deps=[
         "masked_chunks",
+        "consent_ledger",
         "item_embeddings",
         "chunk_embeddings",
         dg.AssetDep("sequence_encoder", partition_mapping=dg.SpecificPartitionsPartitionMapping([SERVED_DIMENSION])),
@@ -39,19 +44,24 @@ COLUMNS = vector_columns(
     pool=LANCE_WRITE,
 )
 def user_embeddings(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:
-    """One row per contributor: vector, projected vector, number of chunks, last chunk time, encoder version.
+    """One row per contributor who consented to be served: vector, projected vector, chunks, last time, encoder version.
 
     The sequence encoder reads every chunk of the user in time order; every user with at least one chunk has a
     row, also those too sparse to be trained on. `projected` lives in the item space. A user with new chunks only is
-    advanced from the stored memory, a step a chunk, equal to a full encoding within 1e-4 (C39).
+    advanced from the stored memory, a step a chunk, equal to a full encoding within 1e-4 (C39). A user who had the
+    embedding removed (`user-embeddings access remove`) has no row.
     """
     from training.sequence_inference import SequenceEncoder  # torch: never at module level of a code location
 
     encoder = SequenceEncoder.load(
         store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder").output
     )
-    with store.user_memories(context.partition_key) as memories:
-        result = update_users(store.lake, store.lance, memories, context.partition_key, encoder)
+    consenting = Consent.of(store.lake, context.partition_key).users(context.partition_key, SERVE)
+    with rows_locked(store.layout, context.partition_key), store.user_memories(context.partition_key) as memories:
+        users = not_removed(store.layout, context.partition_key, consenting)
+        withdrawn = withdraw_vectors(store.lance, context.partition_key, "user_embeddings", users)
+        withdraw_memories(memories, users)
+        result = update_users(store.lake, store.lance, memories, context.partition_key, encoder, users)
     vectors = store.lance.stored_vectors(context.partition_key, "user_embeddings")
     return dg.MaterializeResult(
         data_version=dg.DataVersion(result.content_hash[:32]),
@@ -63,6 +73,8 @@ def user_embeddings(context: dg.AssetExecutionContext, store: Store) -> dg.Mater
             "advanced": result.advanced,
             "encoded": result.encoded,
             "deleted": result.deleted,
+            "withdrawn": withdrawn,
+            "removed_by_owner": len(consenting) - len(users),
             "dagster/column_lineage": column_lineage(
                 vector=("item_embeddings", ["vector"]), n_chunks=("item_embeddings", ["id"])
             ),

@@ -6,14 +6,17 @@ import sys
 SCRIPTS = (
     "ingestion_reddit",
     "ingestion_json",
+    "sealing",
     "encoding",
     "training_item_encoder",
     "training_sequence_encoder",
     "user_update",
     "masking",
+    "masking_recall",
     "llm_faults",
     "summary_faults",
     "refinement",
+    "supply_chain",
 )
 
 

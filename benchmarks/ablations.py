@@ -37,6 +37,7 @@ from user_embeddings_dagster.evaluation.measure import IN_CONTEXT, REFERENCE, Se
 from user_embeddings_dagster.evaluation.suites import ItemModel, item_encoder_scores, sequence_encoder_scores
 from user_embeddings_dagster.evaluation.user_suites import temporal_halves, user_matching_scores, user_models
 from user_embeddings_dagster.mining.pairs import sequences, training_pairs, with_negatives
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
@@ -122,7 +123,7 @@ def item_ablations(
 ) -> tuple[dict[str, str], dict[str, pl.DataFrame]]:
     """What went wrong by variant, and the scores by suite."""
     encoder = TextEncoderResource()
-    snapshot = lake.read("training_snapshot")
+    snapshot = consented_snapshot(lake)
     pairs = training_pairs(snapshot, lake, lance)
     mined = with_negatives(pairs, lake.read("hard_negatives"))
     configured = ItemEncoderConfig().model_dump(exclude={"pairs"})

@@ -26,6 +26,8 @@ _INJECTION = re.compile(
     re.IGNORECASE,
 )
 
+ECHO_CHARACTERS = 2_000  # a longer answer is refused
+
 
 class Endpoint:
     """What serves: the behaviour, the counts, the listening socket."""
@@ -217,7 +219,7 @@ class Endpoint:
 
     def _words(self, told: str) -> str | None:
         if self.behaviour.mode == "echo":
-            return told
+            return told[-ECHO_CHARACTERS:]
         injected = _INJECTION.search(told) if self.behaviour.mode == "obey" else None
         return injected[1].strip() if injected else None
 

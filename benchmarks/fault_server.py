@@ -18,10 +18,12 @@ import argparse
 import asyncio
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Self
 
 import msgspec
@@ -39,7 +41,7 @@ class Behaviour(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `faults`: probability of each fault at each attempt; or `script`: what happens at a prompt's 1st, 2nd, … attempt
     ("ok" or a fault; after its end all is well); or `scripts`, by the first word of the last message. `mode`: what
-    answers say: "sample" (any valid value), "echo" (the whole prompt in the free strings) or "obey" (what an
+    answers say: "sample" (any valid value), "echo" (the end of the prompt in the free strings) or "obey" (what an
     instruction injected into the prompt says). `die_after`: at that request it drops every connection and stops
     listening for `die_seconds`. `refuse_after`: so many requests are served, the others get `refuse_status`.
     `answer_tokens`: what an answer needs, cut off below. Seconds everywhere.
@@ -104,7 +106,12 @@ class FaultServer:
         self.port = port
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True)
+        # Opacus too installs a package called benchmarks, which would be found before ours.
+        paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+        self._process = subprocess.Popen(
+            self._command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, env=environment
+        )
         assert self._process.stdout
         self.port = int(self._process.stdout.readline())
         return self

@@ -25,13 +25,15 @@ from typing import Any
 import polars as pl
 
 from benchmarks.hostile_attacks import attacks
-from benchmarks.hostile_mutations import fuzz, originals
+from benchmarks.hostile_mutations import Fuzzed, fuzz, originals
 from benchmarks.hostile_shapes import Attack
 from user_embeddings_dagster.exports.build import build_messages
 from user_embeddings_dagster.storage.lake import Lake
 
 DATADAO = "hostile"
 PEAK_MB = 256
+LARGE = 64  # megabytes of JSON that a naive loader cannot hold in PEAK_MB
+SLICE = 10_000  # mutated exports of one format at a time
 
 
 @dataclass(frozen=True)
@@ -119,16 +121,39 @@ def _outside(root: Path) -> dict[str, int]:
 
 
 def mutate(count: int, only: str) -> int:
-    """Print a line for each format; returns how many formats failed."""
-    failed = 0
-    for format in (name for name in originals() if only in name):
-        with tempfile.TemporaryDirectory() as folder:
-            found = fuzz(format, count, Path(folder))
-        failed += bool(found.failures)
-        figures = f"{found.accepted:,} messages, {found.rejected:,} rejected, slowest {found.slowest:.2f} s CPU"
-        print(f"{format:20} {count:,} mutations, {len(found.failures)} failures, {figures}", flush=True)
-    print(f"peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
-    return failed
+    """Mutated exports, format after format in slices, each with the formats' figures so far; returns how many formats
+    failed."""
+    found = {format: Fuzzed() for format in originals() if only in format}
+    with tempfile.TemporaryDirectory() as folder:
+        for start in range(0, count, SLICE):
+            seeds = range(start, min(start + SLICE, count))
+            for format in found:
+                found[format] += fuzz(format, seeds, Path(folder))
+                so_far = found[format]
+                figures = f"{so_far.accepted:,} messages, {so_far.rejected:,} rejected, slowest {so_far.slowest:.2f} s"
+                print(f"{format:20} {seeds.stop:,} mutations, {len(so_far.failures)} failures, {figures}", flush=True)
+    seconds, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{seconds:.0f} s CPU, peak {peak:.0f} MB")
+    return sum(bool(one.failures) for one in found.values())
+
+
+NAIVE = """
+import json, sys
+json.load(open(sys.argv[1], "rb"))
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+
+
+def naive_peak(megabytes: int) -> float:
+    """Positive control: peak MB of the standard library on a file of small chats; infinite over 2 GB."""
+    attack = next(attack for attack in attacks() if attack.name == "many chats")
+    with tempfile.TemporaryDirectory() as folder:
+        attack.write(Path(folder), megabytes)
+        (path,) = Path(folder).iterdir()
+        process = subprocess.Popen([sys.executable, "-c", NAIVE, str(path)], stdout=subprocess.PIPE, text=True)
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (2 << 30, 2 << 30))
+        peak = process.communicate()[0]
+    return int(peak) / 1024 if peak else float("inf")
 
 
 def main() -> int:
@@ -153,6 +178,10 @@ def main() -> int:
         verdict = "; ".join(outcome.faults) or ", ".join(outcome.reasons) or "read"
         figures = f"{outcome.seconds:6.1f} s CPU {outcome.peak_mb:5.0f} MB"
         print(f"{'FAILED' if outcome.faults else 'ok':6} {attack.name:48} {figures}  {verdict}", flush=True)
+    if not options.only:
+        peak = naive_peak(options.megabytes)
+        failed += peak <= PEAK_MB and options.megabytes >= LARGE
+        print(f"control many chats by the standard library {peak:24.0f} MB")
     return 1 if failed else 0
 
 

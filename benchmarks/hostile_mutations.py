@@ -10,19 +10,26 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
+
+import duckdb
+import polars as pl
 
 from benchmarks.hostile_shapes import CSV_HEAD, SHAPES, zipped
+from user_embeddings_dagster.exports import pushshift
 from user_embeddings_dagster.exports.bounds import bounded
 from user_embeddings_dagster.exports.lines import compression
 from user_embeddings_dagster.exports.normalise import Normaliser
-from user_embeddings_dagster.exports.reader import Format, RawFile, Rejected
+from user_embeddings_dagster.exports.reader import NAMES_SCHEMA, Format, RawFile, Rejected
 from user_embeddings_dagster.exports.registry import FORMATS, detect
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
 SECONDS = 5.0  # of processor time for one file
+GROUP = 64  # files
 KINDS = ("flip", "cut", "remove", "double", "swap", "insert")
 TOKENS = (
     b"{", b"}", b"[", b"]", b'"', b",", b":", b"\\", rb"\u", rb"\ud800", rb"\xe9", b"\0", b"\n", b"\r", b"\xff", b"NaN",
@@ -106,53 +113,141 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return dict(pairs)
 
 
-def check(format: Format, file: RawFile, normaliser: Normaliser) -> tuple[int, int]:
-    """Messages and rejected records of a file; AssertionError where a law is broken; else what the reader raises."""
+@dataclass(frozen=True)
+class Read:
+    """What a reader gave for one file, before ids are hashed."""
+
+    messages: list[pl.DataFrame]
+    names: list[pl.DataFrame]
+    n_rejected: int
+
+    @property
+    def n_accepted(self) -> int:
+        """Messages."""
+        return sum(frame.height for frame in self.messages)
+
+
+def read(format: Format, file: RawFile) -> Read:
+    """The batches of a file; AssertionError where a law is broken; else what the reader raises."""
     start = time.process_time()
     detect(file)
-    accepted, rejected = 0, list[Rejected]()
+    messages, names, rejected = list[pl.DataFrame](), list[pl.DataFrame](), list[Rejected]()
     places: Counter[tuple[str, int]] = Counter()
     for batch in bounded(format.read(file)):
         assert batch.messages.schema == NATIVE_MESSAGES.schema
-        places.update(batch.messages.select("raw_member", "raw_location").iter_rows())
-        accepted += batch.messages.height
+        assert batch.names.schema == NAMES_SCHEMA
+        places.update(zip(batch.messages["raw_member"], batch.messages["raw_location"], strict=True))
+        messages.append(batch.messages)
+        names.append(batch.names)
         rejected += batch.rejected
-        normaliser.messages(batch.messages, format.platform)
-        normaliser.participants(batch.names, format.platform)
     assert time.process_time() - start < SECONDS, "too slow"
     assert all(record.reason and record.location >= 0 for record in rejected), "a rejected record without its place"
     assert not places or max(places.values()) == 1, "two messages at one place"
+    found = Read(messages, names, len(rejected))
     total = records(format.name, file.path.read_bytes())
-    assert total is None or accepted + len(rejected) == total, f"{accepted} + {len(rejected)} of {total} records"
-    return accepted, len(rejected)
+    counted = f"{found.n_accepted} + {len(rejected)} of {total} records"
+    assert total is None or found.n_accepted + len(rejected) == total, counted
+    return found
+
+
+def normalise(format: Format, found: Iterable[Read], normaliser: Normaliser) -> None:
+    """Hash the ids of all that was read, as a build does; raises what the normaliser raises."""
+    messages = [frame for one in found for frame in one.messages if frame.height]
+    names = [frame for one in found for frame in one.names if frame.height]
+    if messages:
+        native = pl.concat(messages)
+        assert normaliser.messages(native, format.platform).height == native.height
+    if names:
+        normaliser.participants(pl.concat(names), format.platform)
+
+
+def check(format: Format, file: RawFile, normaliser: Normaliser) -> tuple[int, int]:
+    """Messages and rejected records of a file; AssertionError where a law is broken; else what reading raises."""
+    found = read(format, file)
+    normalise(format, [found], normaliser)
+    return found.n_accepted, found.n_rejected
 
 
 @dataclass(frozen=True)
 class Fuzzed:
     """What `fuzz` saw; `failures` are the numbers of the mutations (seeds) and what was broken."""
 
-    accepted: int
-    rejected: int
-    slowest: float  # seconds of processor time
-    failures: tuple[str, ...]
+    accepted: int = 0
+    rejected: int = 0
+    slowest: float = 0.0  # seconds of processor time
+    failures: tuple[str, ...] = ()
+
+    def __add__(self, other: "Fuzzed") -> "Fuzzed":
+        slowest, failures = max(self.slowest, other.slowest), self.failures + other.failures
+        return Fuzzed(self.accepted + other.accepted, self.rejected + other.rejected, slowest, failures)
 
 
-def fuzz(format: str, count: int, folder: Path, report: Callable[[str], None] = print) -> Fuzzed:
-    """`count` mutated exports of a format; the same count gives the same files."""
+def fuzz(format: str, seeds: Iterable[int], folder: Path, report: Callable[[str], None] = print) -> Fuzzed:
+    """A mutated export of a format for each seed; the same seed gives the same file.
+
+    What is read of GROUP files is normalised together, and one by one where that fails.
+    """
     name, data = originals()[format]
     file = RawFile(folder / name, name, "0" * 64)
-    normaliser = Normaliser("fuzz", bytes(32), {}, threads=1)
-    accepted, rejected, slowest, failures = 0, 0, 0.0, list[str]()
-    for seed in range(count):
-        file.path.write_bytes(mutated(data, random_mutations(random.Random(seed))))
-        start = time.process_time()
+    total, group = Fuzzed(), dict[int, Read]()
+    with one_connection(), closing(Normaliser("fuzz", bytes(32), {}, threads=1)) as normaliser:
+        for seed in seeds:
+            file.path.write_bytes(mutated(data, random_mutations(random.Random(seed))))
+            start = time.process_time()
+            failures: tuple[str, ...] = ()
+            try:
+                group[seed] = read(FORMATS[format], file)
+            except Exception as error:  # noqa: BLE001 which is the finding
+                failures = (_failure(seed, error),)
+            total += Fuzzed(slowest=time.process_time() - start, failures=failures)
+            if len(group) == GROUP:
+                total += _normalised(FORMATS[format], group, normaliser)
+                group.clear()
+        total += _normalised(FORMATS[format], group, normaliser)
+    for failure in total.failures:
+        report(f"FAILED {format}, seed {failure}")
+    return total
+
+
+def _normalised(format: Format, group: dict[int, Read], normaliser: Normaliser) -> Fuzzed:
+    failures = []
+    try:
+        normalise(format, group.values(), normaliser)
+    except Exception:  # noqa: BLE001 told below, file by file
+        for seed, one in group.items():
+            try:
+                normalise(format, [one], normaliser)
+            except Exception as error:  # noqa: BLE001 which is the finding
+                failures.append(_failure(seed, error))
+        failures = failures or ["a group fails of which no file does"]
+    accepted = sum(one.n_accepted for one in group.values())
+    return Fuzzed(accepted, sum(one.n_rejected for one in group.values()), 0.0, tuple(failures))
+
+
+def _failure(seed: int, error: Exception) -> str:
+    return f"{seed}: {type(error).__name__}: {str(error)[:120]}"
+
+
+class _Kept:
+    """A DuckDB connection that outlives its file: opening one costs more than reading a small file."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.connection, name)
+
+    def close(self) -> None:
+        """Nothing: the next file takes it."""
+
+
+@contextmanager
+def one_connection() -> Iterator[None]:
+    """The dump reader takes one connection for every file instead of one each."""
+    connect = pushshift.connect
+    with closing(connect(1)) as connection:
+        pushshift.connect = lambda threads: cast(duckdb.DuckDBPyConnection, _Kept(connection))
         try:
-            kept, lost = check(FORMATS[format], file, normaliser)
-        except Exception as error:  # noqa: BLE001 which is the finding
-            failures.append(f"{seed}: {type(error).__name__}: {str(error)[:120]}")
-            report(f"FAILED {format}, seed {failures[-1]}")
-            continue
-        accepted, rejected = accepted + kept, rejected + lost
-        slowest = max(slowest, time.process_time() - start)
-    normaliser.close()
-    return Fuzzed(accepted, rejected, slowest, tuple(failures))
+            yield
+        finally:
+            pushshift.connect = connect

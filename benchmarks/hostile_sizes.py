@@ -71,20 +71,24 @@ def _space(folder: Path, megabytes: int) -> None:
         out.write(b"}")
 
 
+_COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "zst": zstandard.ZstdCompressor(level=3).compress,
+    "bz2": lambda data: bz2.compress(data, 1),
+    "gz": lambda data: gzip.compress(data, 1, mtime=0),
+    "xz": lambda data: lzma.compress(data, preset=0),
+}
+
+
 def _compressed(kind: str, pattern: bytes) -> Callable[[Path, int], None]:
-    """A dump that begins well and goes on as a bomb."""
-    openers = {
-        "zst": lambda path: zstandard.open(path, "wb", cctx=zstandard.ZstdCompressor(level=3)),
-        "bz2": lambda path: bz2.BZ2File(path, "wb", compresslevel=1),
-        "gz": lambda path: gzip.GzipFile(path, "wb", 1),
-        "xz": lambda path: lzma.LZMAFile(path, "wb", preset=0),  # noqa: SIM115 (its user closes it)
-    }
+    """A dump that begins well and goes on as a bomb: streams one after the other, which decoders read as one."""
 
     def write(folder: Path, megabytes: int) -> None:
-        with openers[kind](folder / f"RC_2023-11.{kind}") as out:
-            out.write(SHAPES["pushshift"].good())
-            for piece in _fill(pattern, megabytes * 16):
-                out.write(piece)
+        compress = _COMPRESS[kind]
+        bomb = compress(b"".join(_fill(pattern, 16)))
+        with (folder / f"RC_2023-11.{kind}").open("wb") as out:
+            out.write(compress(SHAPES["pushshift"].good()))
+            for _ in range(megabytes):
+                out.write(bomb)
 
     return write
 

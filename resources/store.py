@@ -9,6 +9,7 @@ import dagster as dg
 from user_embeddings_dagster.keys import load_or_create_key
 from user_embeddings_dagster.language_models.cache import Cache, open_cache
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.retention.windows import Horizons
 from user_embeddings_dagster.settings import Layout, data_root, release_tainted
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables
@@ -55,6 +56,11 @@ class Store(dg.ConfigurableResource):
     def key(self) -> bytes:
         """Secret of the keyed hashes; created on first use."""
         return load_or_create_key(self.layout.key)
+
+    @property
+    def horizons(self) -> Horizons:
+        """Up to which date each stage was purged."""
+        return Horizons.load(self.layout.horizons)
 
     @property
     def contributor_keys(self) -> ContributorKeys:

@@ -10,13 +10,14 @@ import dagster as dg
 
 from user_embeddings_dagster.quality.escaping import code_block
 
-STDERR_TAIL_BYTES = 4_000
+LOG_TAIL_BYTES = 64_000
+SHOWN_CHARACTERS = 4_000
 
 
 class TrainingJobs(dg.ConfigurableResource):
     """Runs one job of `package` and hands back what it reported.
 
-    A job that fails raises `dagster.Failure` with the end of its stderr; one that exits 0 without reporting a
+    A job that fails raises `dagster.Failure` with the end of what it said itself; one that exits 0 without reporting a
     materialisation fails too; cancelling the run terminates the process (SIGTERM, then SIGKILL).
     """
 
@@ -53,8 +54,8 @@ class TrainingJobs(dg.ConfigurableResource):
                     self._terminate(process)
         if code != 0:
             raise dg.Failure(
-                f"{self.package}.{job} exited with code {code}; the end of its log is below",
-                metadata={"exit_code": code, "log": dg.MetadataValue.md(code_block(_tail(log)))},
+                f"{self.package}.{job} exited with code {code}; what it said is below, all it wrote in {log.name}",
+                metadata={"exit_code": code, "log": dg.MetadataValue.md(code_block(_said(log, job)))},
             )
         results = session.get_results(implicit_materializations=False)
         materializations = [result for result in results if isinstance(result, dg.MaterializeResult)]
@@ -73,7 +74,9 @@ class TrainingJobs(dg.ConfigurableResource):
             process.wait()
 
 
-def _tail(log: Path) -> str:
+def _said(log: Path, job: str) -> str:
+    """The end of what the job itself wrote, which is without data; what libraries write may quote some."""
     with log.open("rb") as stream:
-        stream.seek(max(0, log.stat().st_size - STDERR_TAIL_BYTES))
-        return stream.read().decode("utf-8", "replace")
+        stream.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
+        lines = stream.read().decode("utf-8", "replace").splitlines()
+    return "\n".join(line for line in lines if line.startswith(f"[{job}] "))[-SHOWN_CHARACTERS:]

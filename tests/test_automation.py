@@ -45,15 +45,36 @@ def test_a_new_drop_flows_down_to_base_embeddings_in_one_go():
         materialised(instance, "raw_exports", "reddit")
         after = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
     assert before.total_requested == 0
-    for asset in ("messages", "rejected_records", "masked_chunks", "chunk_summaries", "chunk_embeddings"):
+    flows = "messages", "rejected_records", "consent_ledger", "masked_chunks", "chunk_summaries", "chunk_embeddings"
+    for asset in flows:
         assert requested(after, asset) == {"reddit"}, asset
     assert requested(after, "item_embeddings") == set(), "there is no item encoder yet"
+
+
+def test_a_change_of_consent_flows_down_without_reading_the_exports_again():
+    """C14: what the consent sensor asks for is the ledger of one DataDAO."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("datadao", ["reddit", "telegram"])
+        for asset in ("raw_exports", "messages", "masked_chunks"):
+            for datadao in ("reddit", "telegram"):
+                materialised(instance, asset, datadao)
+        instance.report_runless_asset_event(dg.AssetMaterialization("consent_ledger", partition="telegram"))
+        before = dg.evaluate_automation_conditions(defs, instance)
+        materialised(instance, "consent_ledger", "reddit")
+        after = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
+    assert "reddit" not in requested(after, "messages")
+    for asset in ("masked_chunks", "chunk_summaries", "koais", "chunk_embeddings"):
+        assert "reddit" in requested(after, asset), asset
+    assert requested(after, "masked_chunks") == {"reddit"}
 
 
 def test_a_failed_blocking_check_holds_back_its_own_datadao_alone():
     """Although the check of another DataDAO passed later."""
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("datadao", ["reddit", "telegram"])
+        for datadao in ("reddit", "telegram"):
+            materialised(instance, "raw_exports", datadao)
+            materialised(instance, "consent_ledger", datadao)
         before = dg.evaluate_automation_conditions(defs, instance)
         materialised(instance, "messages", "reddit", failed=True)
         materialised(instance, "messages", "telegram")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import polars as pl
+from granting import grant
 
 from assets.chunk_summaries import chunk_summaries
 from assets.partitions import datadaos
@@ -45,7 +46,8 @@ def test_summaries_of_a_partition_by_the_batch_job_under_pipes(tmp_path, monkeyp
     monkeypatch.syspath_prepend(package.parent)
     store = Store(data=str(tmp_path / "data"))
     store.lake.commit(MASKED_CHUNKS, _chunks(12), "sample")
-    model = LanguageModelResource(kind="vllm_batch", name="tiny", batch=json.dumps({"model": "/models/tiny"}))
+    grant(store.lake, "sample", _chunks(12)["user_id"])
+    model = LanguageModelResource(kind="vllm_batch", name="tiny", batch=json.dumps({"model": "tiny@" + 40 * "0"}))
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(datadaos.name, ["sample"])
         resources = {"store": store, "language_model": model, "training_jobs": TrainingJobs()}

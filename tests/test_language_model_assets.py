@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from granting import grant
 
 from assets.chunk_summaries import chunk_summaries
 from assets.koais import koais
@@ -45,6 +46,7 @@ def masked_chunks(n: int) -> pl.DataFrame:
 def store(tmp_path: Path) -> Store:
     store = Store(data=str(tmp_path))
     store.lake.commit(MASKED_CHUNKS, masked_chunks(N), "sample")
+    grant(store.lake, "sample", masked_chunks(N)["user_id"])
     return store
 
 
@@ -98,7 +100,7 @@ def test_summaries_through_an_endpoint(store, server):
     assert metadata(second, "chunk_summaries")["reused"]
 
     for commit in store.layout.root.glob("tables/*/sample/current.json"):
-        if commit.parent.parent.name != "masked_chunks":
+        if commit.parent.parent.name not in ("masked_chunks", "consent_ledger"):
             commit.unlink()
     third = metadata(materialise(store, chunk_summaries, of(server)), "chunk_summaries")
     assert (third["calls_this_run"], third["cache_hit_rate"]) == (0, 1.0)

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from granting import grant
 
 import resources.language_model as module
 from assets.chunk_summaries import chunk_summaries
@@ -30,6 +31,7 @@ SERVER: dict[str, Any] = {"kind": "openai_compatible", "name": "m", "base_url": 
 def store(tmp_path):
     store = Store(data=str(tmp_path / "data"))
     store.lake.commit(MASKED_CHUNKS, _chunks(12), "sample")
+    grant(store.lake, "sample", _chunks(12)["user_id"])
     return store
 
 

@@ -18,7 +18,7 @@ SCRIPTS = {
     + "with open_dagster_pipes() as pipes:\n"
     + "    pipes.report_asset_materialization(metadata={'loss': 0.5}, data_version='v1')\n",
     "silent": PIPES + "with open_dagster_pipes() as pipes:\n    pass\n",
-    "failing": "import sys\nprint('disk is full', file=sys.stderr)\nsys.exit(3)\n",
+    "failing": "import sys\nprint('somebody@mail.example\\n[failing] disk is full', file=sys.stderr)\nsys.exit(3)\n",
     "endless": "import os, sys, time\nopen(sys.argv[4] + '.pid', 'w').write(str(os.getpid()))\ntime.sleep(600)\n",
 }
 
@@ -68,6 +68,7 @@ def test_a_failing_job_shows_the_end_of_its_log(jobs, tmp_path):
     assert not result.success
     assert "exited with code 3" in failure(result)
     assert "disk is full" in failure(result)
+    assert "somebody" not in failure(result), "what libraries write may quote what they read"
 
 
 def test_cancelling_the_run_ends_the_job(jobs, tmp_path):

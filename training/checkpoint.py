@@ -20,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from user_embeddings_dagster.storage.lake import sync
-from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, verify
+from user_embeddings_dagster.storage.durability import make_folder, sync, writing
+from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, refuse_code, verify
 
 KEPT = 2
 TENSOR = "$tensor"
@@ -51,16 +52,17 @@ class Checkpoints:
         Raises TypeError for a value that is neither a tensor nor JSON, OSError when the disk is full; the
         checkpoints before it are untouched either way.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         final = self.folder / f"step-{step:08d}"
         temporary = self.folder / f".step-{step:08d}.{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
         tensors: dict[str, torch.Tensor] = {}
         skeleton = _pack({"step": step, "state": state, "random": random_state()}, tensors)
-        save_file(tensors, temporary / "tensors.safetensors")
-        (temporary / "state.json").write_text(json.dumps(skeleton))
-        finalise(temporary)
+        with writing(f"checkpoint of step {step}", final):
+            save_file(tensors, temporary / "tensors.safetensors")
+            (temporary / "state.json").write_text(json.dumps(skeleton))
+            finalise(temporary)
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
@@ -75,6 +77,7 @@ class Checkpoints:
         saved = [path for path in self.paths() if path.name <= newest.name]
         for old in saved[:-KEPT]:
             shutil.rmtree(old)
+        sync(self.folder)
 
     def paths(self) -> list[Path]:
         """Folders of the saved checkpoints, oldest first, damaged or not."""
@@ -103,8 +106,18 @@ def _restore(path: Path) -> Checkpoint:
 def read(path: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """A checkpoint and the state of the random generators. Raises CorruptArtifact if it is damaged."""
     verify(path)
-    content = _unpack(json.loads((path / "state.json").read_bytes()), load_file(path / "tensors.safetensors"))
+    refuse_code(path)
+    tensors = load_tensors(path / "tensors.safetensors")
+    content = _unpack(json.loads((path / "state.json").read_bytes()), tensors)
     return Checkpoint(content["step"], content["state"]), content["random"]
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file on the CPU. Raises CorruptArtifact, naming it, if it is anything else."""
+    try:
+        return load_file(path)
+    except (SafetensorError, ValueError) as error:
+        raise CorruptArtifact(f"{path}: not a safetensors file ({error})") from None
 
 
 def random_state() -> dict[str, Any]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from user_embeddings_dagster.embedding import base_model
+from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.storage.manifest import CorruptArtifact, read_sealed, write_sealed
 
 
 class _Reached(Exception):
@@ -106,7 +108,7 @@ class ActivationCache:
     """Activations of texts' tokens, float16, in one file mapped into memory: its pages are the system's to evict.
 
     The file is complete under its name or absent, and its bytes follow from model and texts alone: a resumed
-    training finds or remakes the same.
+    training finds the same, by the SHA-256 beside it, or remakes it.
     """
 
     def __init__(self, path: Path, lengths: np.ndarray, dimension: int) -> None:
@@ -129,10 +131,10 @@ class ActivationCache:
         pad_id: int,
         tokens_per_batch: int,
     ) -> "ActivationCache":
-        """The cache of these texts: read if the file is there, else written."""
+        """The cache of these texts: read if the file is there and whole, else written."""
         lengths = np.array([len(row) for row in tokens])
         dimension = layers.model.config.hidden_size
-        if not path.exists():
+        if not _whole(path):
             temporary = path.with_name(f".{path.name}.partial")
             shape = (int(lengths.sum()), dimension)
             values = np.memmap(temporary, dtype=np.float16, mode="w+", shape=shape)
@@ -144,6 +146,7 @@ class ActivationCache:
                     values[starts[row] : starts[row] + lengths[row]] = states[: lengths[row]]
             values.flush()
             temporary.replace(path)
+            write_sealed(_seal(path), file_sha256(path))
         return cls(path, lengths, dimension)
 
     def padded(self, rows: np.ndarray) -> torch.Tensor:
@@ -153,3 +156,15 @@ class ActivationCache:
         for place, (end, length) in enumerate(zip(self.ends[rows], lengths, strict=True)):
             hidden[place, :length] = self.values[end - length : end]
         return torch.from_numpy(hidden)
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _whole(path: Path) -> bool:
+    """Whether the file is there and, bit for bit, what was written."""
+    try:
+        return read_sealed(_seal(path)) == file_sha256(path)
+    except (FileNotFoundError, CorruptArtifact):
+        return False

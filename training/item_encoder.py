@@ -65,6 +65,11 @@ class Config:
         """From config.json; what belongs to the job's runtime is left aside, an unknown key raises
         ValueError."""
         runtime = {"threads", "device", "checkpoint_seconds"}
+        if private := sorted(key for key in values if key.startswith("dp_")):
+            raise ValueError(
+                f"config.json: {private}: the item encoder has no private training; its negatives are other users' "
+                f"summaries, so that clipping would bound nobody's influence and ε would be false"
+            )
         known = {field.name for field in fields(cls)}
         if unknown := sorted(values.keys() - known - runtime):
             raise ValueError(f"config.json: unknown settings {unknown}")

@@ -21,13 +21,15 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from training.record import METRICS, append, cut, fingerprint, plain
+from user_embeddings_dagster.privacy.containment import contained
 from user_embeddings_dagster.settings import prepare_environment, torch_threads
-from user_embeddings_dagster.storage.lake import sync, write_json
+from user_embeddings_dagster.storage.durability import sync, write_json, writing
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, verify
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -224,6 +226,7 @@ class Job:
             complete.rename(self.output)
             sync(self.output.parent)
         shutil.rmtree(self.work, ignore_errors=True)
+        sync(self.output.parent)
 
     def on_signal(self, number: int, _frame: object) -> None:
         """First signal: stop after the current step, with a checkpoint; before any step, or again: now."""
@@ -244,22 +247,31 @@ def run(name: str, train: Callable[[Job], None], code_version: str = "1", argv: 
     arguments = parser.parse_args(argv)
     prepare_environment()
     with _pipes() as pipes:
-        job = Job(name, arguments.inputs, arguments.output, code_version, pipes)
-        os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))
-        # Spinning threads on a busy machine made a training of 14 s take 250 s.
-        for number in (signal.SIGTERM, signal.SIGINT):  # Dagster's cancel sends SIGINT
-            signal.signal(number, job.on_signal)
-        signal.signal(signal.SIGALRM, lambda *_: os._exit(STOPPED))
-        with _lock(job):
-            record = job.prepare()
-            if record is not None:
-                job.log("the result is complete and current: nothing to train")
-                job.report(record, reused=True)
-                return 0
+        try:
+            _work(Job(name, arguments.inputs, arguments.output, code_version, pipes), train)
+            return 0
+        except Exception as error:  # noqa: BLE001 - raised below: raised here, the error would be its context
+            failure = contained(error)
+        told = "".join(traceback.format_exception(failure)).splitlines(keepends=True)
+        sys.stderr.writelines(f"[{name}] {line}" for line in told)
+        raise failure
+
+
+def _work(job: Job, train: Callable[[Job], None]) -> None:
+    """The job itself."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(job.threads))
+    # Spinning threads on a busy machine made a training of 14 s take 250 s.
+    for number in (signal.SIGTERM, signal.SIGINT):  # Dagster's cancel sends SIGINT
+        signal.signal(number, job.on_signal)
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(STOPPED))
+    with _lock(job):
+        if (record := job.prepare()) is not None:
+            job.log("the result is complete and current: nothing to train")
+            return job.report(record, reused=True)
+        with writing(f"training.{job.name}", job.output):
             train(job)
-        if not job.finished:
-            raise RuntimeError(f"training.{name} ended without a report")
-    return 0
+    if not job.finished:
+        raise RuntimeError(f"training.{job.name} ended without a report")
 
 
 @contextlib.contextmanager

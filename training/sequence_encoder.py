@@ -1,9 +1,9 @@
 """Training job of the sequence encoder: `python -P -m training.sequence_encoder --inputs DIR --output DIR`.
 
 Inputs: `sequences.parquet` (datadao, user_id, split, position, ended_at, chunk_id, window_id, vector), one
-row per chunk of a train or valid user, and `config.json` (the fields of `sequence_model.SequenceSettings`,
-and the job's own: threads, device, checkpoint_seconds). Output: `model.safetensors`, `encoder.json`,
-`metrics.jsonl`, `job.json`, `manifest.json`.
+row per chunk of a train or valid user, and `config.json` (the fields of `sequence_model.SequenceSettings` and of
+`differential_privacy.PrivacySettings`, and the job's own: threads, device, checkpoint_seconds). Output:
+`model.safetensors`, `encoder.json`, `metrics.jsonl`, `job.json`, `manifest.json`.
 """
 
 import sys

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import torch
-from safetensors.torch import load_file
 
+from training.checkpoint import load_tensors
 from training.sequence_batches import packed
 from training.sequence_features import (
     RHYTHM,
@@ -23,7 +23,7 @@ from training.sequence_features import (
 from training.sequence_memory import Memories, advance, from_bytes, inputs_of
 from training.sequence_model import SequenceModel, SequenceSettings
 from user_embeddings_dagster.evaluation.ranking import unit
-from user_embeddings_dagster.storage.manifest import verify
+from user_embeddings_dagster.storage.manifest import refuse_code, verify
 
 FORMAT = "sequence-encoder/3"
 BATCH_STATES = 8_192  # states of one forward pass (or one history)
@@ -58,10 +58,11 @@ class SequenceEncoder:
         """From the job's output folder. Raises CorruptArtifact unless all is as the manifest says."""
         folder = Path(folder)
         verify(folder)
+        refuse_code(folder)
         described = json.loads((folder / "encoder.json").read_bytes())
         if described["format"] != FORMAT:
             raise ValueError(f"{folder}/encoder.json: format {described['format']!r} is not {FORMAT!r}")
-        tensors = load_file(folder / "model.safetensors")
+        tensors = load_tensors(folder / "model.safetensors")
         parts = {name.removeprefix("space."): t.numpy() for name, t in tensors.items() if name.startswith("space.")}
         space = ItemSpace(**parts, decay=described["decay"], mean_weight=described["mean_weight"])
         model = SequenceModel(SequenceSettings(**described["settings"]), len(space.prior), len(space.mean))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from training.cpc import cpc_losses, cpc_objective, negatives_of, time_matched
+from training.differential_privacy import PrivacySettings
 from training.job import Job
 from training.sequence_batches import Corpus, Sampler, assemble, corpus_of, segments
 from training.sequence_features import Histories, ItemSpace, fit_item_space, histories_from, states_of
@@ -31,30 +32,39 @@ SPACE = ("mean", "whitening", "context_mean", "context_whitening", "axes", "prio
 
 def train(job: Job) -> None:
     """Train on `<inputs>/sequences.parquet` and deliver model.safetensors, encoder.json and metrics.jsonl."""
-    settings = SequenceSettings.of(job.config)
+    settings, privacy = SequenceSettings.of(job.config), PrivacySettings.of(job.config)
     device = job.seed()
-    splits = _splits(job.inputs / "sequences.parquet")
-    space = fit_item_space(splits["train"][0], splits["valid"][0], settings.ridge)
+    splits = Splits.read(job.inputs / "sequences.parquet", privacy)
+    space = fit_item_space(splits.fitted_on, splits.valid, settings.ridge)
+    parts = {"train": splits.train, "valid": splits.valid}
     corpora = {
-        name: corpus_of(histories, states_of(histories, space), windows, datadaos, device)
-        for name, (histories, windows, datadaos) in splits.items()
+        name: corpus_of(histories, states_of(histories, space), *splits.windows_datadaos[name], device)
+        for name, histories in parts.items()
     }
     model = SequenceModel(settings, len(space.prior), len(space.mean)).to(device)
-    trainer = Trainer(job, settings, model, space, corpora, splits["valid"][0])
+    trainer = _trainer(privacy)(job, settings, privacy, model, space, corpora, splits)
     metadata = trainer.run()
-    version = save_encoder(job.result, model, settings, space, metadata)
+    version = save_encoder(job.result, model, settings, space, metadata, privacy)
     job.finish({**metadata, "version": version}, data_version=version, device=device)
+
+
+def _trainer(privacy: PrivacySettings) -> "type[Trainer]":
+    if not privacy.per_user:
+        return Trainer
+    from training.private_training import PrivateTrainer
+
+    return PrivateTrainer
 
 
 class Trainer:
     """The loop: its model, its optimizer, the best weights so far."""
 
     def __init__(
-        self, job: Job, settings: SequenceSettings, model: SequenceModel, space: ItemSpace,
-        corpora: dict[str, Corpus], valid: Histories,
+        self, job: Job, settings: SequenceSettings, privacy: PrivacySettings, model: SequenceModel, space: ItemSpace,
+        corpora: dict[str, Corpus], splits: "Splits",
     ) -> None:  # fmt: skip
-        self.job, self.settings, self.model, self.space = job, settings, model, space
-        self.corpora, self.valid = corpora, valid
+        self.job, self.settings, self.privacy, self.model, self.space = job, settings, privacy, model, space
+        self.corpora, self.splits, self.valid = corpora, splits, splits.valid
         self.sampler = Sampler(
             corpora["train"], settings.max_length, settings.batch_chunks, settings.extra_keys, settings.seed
         )
@@ -80,16 +90,19 @@ class Trainer:
             self._load(checkpoint.state)
         step = checkpoint.step if checkpoint else 0
         while step < self.settings.steps and self.progress["stale"] < self.settings.patience:
-            loss = self._step(step)
+            values = {**self._step(step), "learning_rate": self._learning_rate(step)}
             step += 1
-            values = {"loss": loss, "learning_rate": self._learning_rate(step - 1)}
-            if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
+            if self._evaluates(step):
                 values |= self._keep_best(step)
             self.job.step(step, self.settings.steps, self._state, **values)
         self.model.load_state_dict(self.best["weights"])
         return self._metadata(step)
 
-    def _step(self, step: int) -> float:
+    def _evaluates(self, step: int) -> bool:
+        return step % self.settings.evaluate_every == 0 or step == self.settings.steps
+
+    def _step(self, step: int) -> dict[str, float]:
+        """One optimizer step (0-based); what metrics.jsonl says of it."""
         settings, corpus = self.settings, self.corpora["train"]
         batch = self.sampler.batch(step)
         keys = corpus.keys.take(batch.key_rows)
@@ -112,7 +125,7 @@ class Trainer:
         value = float(loss.detach())
         self.progress["losses"].append(value)
         self.progress["ln_k"].append(float(torch.log(negatives.sum(dim=1) + 1.0).mean()))
-        return value
+        return {"loss": value}
 
     def _queries(self, batch) -> torch.Tensor:
         states, _ = self.model(batch.inputs)
@@ -200,31 +213,62 @@ class Trainer:
             }
         for name in best:
             metadata |= {f"{name}_start": start[name], f"{name}_best": best[name]}
-        return metadata | {"trained_steps": steps}
+        return metadata | {"trained_steps": steps, **self.privacy.accounting(self.settings.steps)}
 
 
-def _splits(path: Path) -> dict[str, tuple[Histories, np.ndarray, np.ndarray]]:
-    """Histories, window ids and DataDAOs of train and valid. Raises ValueError on other splits, or no train user."""
-    frame = pl.read_parquet(path)
-    if unknown := sorted(set(frame["split"].unique()) - {"train", "valid"}):
-        raise ValueError(f"{path.name}: rows of split {unknown}; only train and valid may enter training")
-    splits = {}
-    for name in ("train", "valid"):
-        part = frame.filter(pl.col("split") == name)
-        histories, rows = histories_from(part)
-        splits[name] = (histories, part["window_id"].to_numpy()[rows], part["datadao"].to_numpy()[rows])
-    if splits["train"][0].n_histories == 0:
-        raise ValueError(f"{path.name}: no training users")
-    if splits["valid"][0].n_histories == 0:
-        train = splits["train"][0]
-        nobody = train.ranges(*np.zeros((3, 0), dtype=np.int64))
-        splits["valid"] = (nobody, *splits["valid"][1:])
-    return splits
+@dataclass(frozen=True)
+class Splits:
+    """Histories of train and valid, with window ids and DataDAOs of their chunks.
+
+    `fitted_on`: what the item space is fitted on. Without public DataDAOs these are the training users; with them, all
+    training users' histories are in `train`, marked public or not, and only public ones in `fitted_on` and `valid`.
+    """
+
+    train: Histories
+    valid: Histories
+    fitted_on: Histories
+    windows_datadaos: dict[str, tuple[np.ndarray, np.ndarray]]
+    public_histories: np.ndarray
+    public_chunks: np.ndarray
+
+    @classmethod
+    def read(cls, path: Path, privacy: PrivacySettings) -> "Splits":
+        """From sequences.parquet. Raises ValueError on other splits, or where users are missing."""
+        frame = pl.read_parquet(path)
+        if unknown := sorted(set(frame["split"].unique()) - {"train", "valid"}):
+            raise ValueError(f"{path.name}: rows of split {unknown}; only train and valid may enter training")
+        public = pl.col("datadao").is_in(privacy.public_datadaos)
+        of_valid = public if privacy.per_user else pl.lit(True)
+        train, *train_keys = _histories(frame.filter(pl.col("split") == "train"))
+        valid, *valid_keys = _histories(frame.filter(of_valid & (pl.col("split") == "valid")))
+        if train.n_histories == 0:
+            raise ValueError(f"{path.name}: no training users")
+        chunks = np.isin(train_keys[1], privacy.public_datadaos)
+        histories = chunks[train.offsets[:-1]]
+        if privacy.per_user and (not histories.any() or valid.n_histories == 0):
+            raise ValueError(
+                f"{path.name}: no public users of train and valid in public_datadaos {list(privacy.public_datadaos)}"
+            )
+        if privacy.per_user and histories.all():
+            raise ValueError(f"{path.name}: no training users but public ones")
+        if valid.n_histories == 0:
+            valid = train.ranges(*np.zeros((3, 0), dtype=np.int64))
+        chosen = np.flatnonzero(histories) if privacy.per_user else np.arange(train.n_histories)
+        fitted_on = train.ranges(train.offsets[chosen], train.offsets[chosen + 1], chosen)
+        keys = {"train": (train_keys[0], train_keys[1]), "valid": (valid_keys[0], valid_keys[1])}
+        return cls(train, valid, fitted_on, keys, histories, chunks)
+
+
+def _histories(frame: pl.DataFrame) -> tuple[Histories, np.ndarray, np.ndarray]:
+    """Histories, window ids and DataDAOs of their chunks."""
+    histories, rows = histories_from(frame)
+    return histories, frame["window_id"].to_numpy()[rows], frame["datadao"].to_numpy()[rows]
 
 
 def save_encoder(
-    folder: Path, model: SequenceModel, settings: SequenceSettings, space: ItemSpace, metrics: dict[str, Any]
-) -> str:
+    folder: Path, model: SequenceModel, settings: SequenceSettings, space: ItemSpace, metrics: dict[str, Any],
+    privacy: PrivacySettings | None = None,
+) -> str:  # fmt: skip
     """Write model.safetensors and encoder.json; returns the version: a hash of weights and settings."""
     tensors = {f"model.{name}": tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     tensors |= {f"space.{name}": torch.from_numpy(getattr(space, name)) for name in SPACE}
@@ -239,6 +283,8 @@ def save_encoder(
         "decay": space.decay,
         "mean_weight": space.mean_weight,
     }
+    if privacy is not None and privacy.per_user:
+        described["privacy"] = asdict(privacy)
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     digest.update((folder / "model.safetensors").read_bytes())
     version = digest.hexdigest()[:32]

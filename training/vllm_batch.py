@@ -26,6 +26,7 @@ from user_embeddings_dagster.language_models import batch_files
 from user_embeddings_dagster.language_models.batch_files import Answers
 from user_embeddings_dagster.language_models.protocol import Answer, Completion, Failure, Request, Usage
 from user_embeddings_dagster.language_models.validation import InvalidAnswer, parse, varied
+from user_embeddings_dagster.storage.manifest import pinned
 
 # One process: scheduling is deterministic, and no engine outlives a job that is killed (vLLM issue 55510).
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -38,7 +39,7 @@ STRUCTURED_OUTPUTS = {"backend": "xgrammar", "disable_any_whitespace": True}
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`config.json`: the model (a folder or a name in the local Hugging Face cache), how vLLM runs it, retries.
+    """`config.json`: the model (a folder, or name@commit in the local Hugging Face cache), how vLLM runs it, retries.
 
     An answer that is invalid is asked for at most `max_attempts` times in all. `chat_template_kwargs` go to
     the chat template, such as {"enable_thinking": false} for Qwen3.
@@ -70,8 +71,13 @@ class Engine:
         self.settings = settings
         self._refusals = VLLMClientError, ValueError
         self._sampling_params, self._structured = vllm.SamplingParams, StructuredOutputsParams
+        name, commit = pinned(settings.model)
         self._llm = vllm.LLM(
-            model=settings.model,
+            model=name,
+            revision=commit,
+            tokenizer_revision=commit,
+            trust_remote_code=False,
+            load_format="safetensors",
             dtype=settings.dtype,
             max_model_len=settings.max_model_len,
             gpu_memory_utilization=settings.gpu_memory_utilization,

@@ -1,4 +1,5 @@
-"""Command line: `user-embeddings demo | real | samples | scores | trace | erase | dev`."""
+"""Command line: `user-embeddings demo | real | samples | scores | trace | consent | erase | purge | access | seal |
+backup | restore | dev`."""
 
 import argparse
 import json
@@ -8,7 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+from user_embeddings_dagster import purging
+from user_embeddings_dagster.quality.escaping import line
 from user_embeddings_dagster.settings import PREFIX, Layout, data_root, prepare_environment
+from user_embeddings_dagster.storage.manifest import finalise, refuse_code
 
 DEMO_DIMENSIONS = ("64", "256", "1024")
 # What two processors without a GPU can embed in under an hour: per DataDAO a random sample of the users with
@@ -34,6 +38,9 @@ def run() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run the command; returns the exit status."""
     prepare_environment()
+    from user_embeddings_dagster.privacy.access import cli as access_cli
+    from user_embeddings_dagster.privacy.backup import cli as backup_cli
+
     parser = argparse.ArgumentParser(prog="user-embeddings", description=__doc__)
     parser.add_argument("--data", type=Path, help=f"data root (default: {PREFIX}DATA or ./data)")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -50,22 +57,34 @@ def main(arguments: list[str] | None = None) -> int:
     real = commands.add_parser("real", help="real exports through the whole graph")
     real.add_argument("--exports", type=Path, required=True, help="folder that the patterns are relative to")
     real.add_argument("corpora", nargs="+", metavar="DATADAO=PATTERN", help="e.g. zig=telegram/zig*.zip")
+    real.add_argument(
+        "--basis", default="public archive", help="on which the people in them may be used, stated in datadao.json"
+    )
     real.add_argument("--dimensions", nargs="+", default=["64", "256", "1024"])
     real.add_argument(
         "--config", type=Path, help='JSON, settings by "asset" or "asset:partition", in place of the default caps'
     )
 
-    commands.add_parser("scores", help="print the scores table")
+    scoring = commands.add_parser("scores", help="print the scores table")
+    scoring.add_argument("--csv", action="store_true", help="as CSV")
     trace = commands.add_parser("trace", help="where one raw record went: its message, its chunks, the scores")
     trace.add_argument("datadao")
     trace.add_argument("sha256", help="of the raw file (column raw_sha256)")
     trace.add_argument("location", type=int, help="line or index in the file (column raw_location)")
     trace.add_argument("--member", default="", help="archive member")
+    consent = commands.add_parser("consent", help="how many contributors have granted each purpose, as of now")
+    consent.add_argument("datadao")
     erasing = commands.add_parser("erase", help="erase a contributor from everything, and scan for what is left")
     person = erasing.add_mutually_exclusive_group(required=True)
     person.add_argument("user_id", nargs="?", help="as the tables have it")
     person.add_argument("--account", help="PLATFORM:NAME, e.g. reddit:somebody or telegram:user123456789")
     person.add_argument("--resume", action="store_true", help="finish the erasures that were killed half way")
+    for removing in (erasing, purging.add_parser(commands)):
+        removing.add_argument("--force", action="store_true", help="also while runs of the platform are under way")
+    access_cli.add_parser(commands)
+    backup_cli.add_parsers(commands)
+    sealing = commands.add_parser("seal-model", help="write the manifest by which a model's folder is checked from now")
+    sealing.add_argument("folder", type=Path)
     dev = commands.add_parser("dev", help="open the Dagster UI on the same data")
     dev.add_argument("--port", type=int, default=3000)
 
@@ -79,7 +98,14 @@ def main(arguments: list[str] | None = None) -> int:
         "real": _real,
         "scores": _scores,
         "trace": _trace,
+        "consent": _consent,
         "erase": _erase,
+        "purge": _purge,
+        "access": access_cli.run,
+        "seal": backup_cli.run,
+        "backup": backup_cli.run,
+        "restore": backup_cli.run,
+        "seal-model": _seal_model,
         "dev": _dev,
     }
     return handlers[options.command](options, layout)
@@ -100,7 +126,7 @@ def _demo(options: argparse.Namespace, layout: Layout) -> int:
 
 
 def _real(options: argparse.Namespace, layout: Layout) -> int:
-    from user_embeddings_dagster.exports.landing import SLUG
+    from user_embeddings_dagster.exports.landing import SLUG, link
 
     if not options.exports.is_dir():
         print(f"{options.exports}: no such folder", file=sys.stderr)
@@ -119,16 +145,27 @@ def _real(options: argparse.Namespace, layout: Layout) -> int:
         found = sorted(path for path in options.exports.glob(pattern) if path.is_file())
         folder = layout.landing / name
         for path in found:
-            folder.mkdir(parents=True, exist_ok=True)
-            link = folder / path.name
-            link.unlink(missing_ok=True)
-            link.symlink_to(path.absolute())
+            link(folder, path)
         linked += len(found)
+        if found:
+            _state_basis(folder, options.basis)
         _say(f"{name}: {len(found)} files" if found else f"{name}: nothing matches {pattern}, left out")
     if not linked:
         print(f"{options.exports}: none of the patterns matches a file", file=sys.stderr)
         return 2
     return _run(layout, options.dimensions, config)
+
+
+def _state_basis(folder: Path, basis: str) -> None:
+    """A datadao.json for exports that come with no word on consent, said aloud: whose word it is, is the operator's."""
+    from user_embeddings_dagster.exports.landing import GRANTS, STATEMENT
+    from user_embeddings_dagster.samples.consent import EVERYTHING, statement
+
+    if (folder / STATEMENT).exists() or (folder / GRANTS).exists():
+        _say(f"{folder.name}: consent is as {GRANTS} and {STATEMENT} in {folder} have it")
+        return
+    statement(folder, basis)
+    _say(f"{folder.name}: YOU STATE in {STATEMENT} that everybody in it may be used ({EVERYTHING}), basis: {basis!r}")
 
 
 def _config(path: Path) -> dict[str, dict[str, object]]:
@@ -170,11 +207,12 @@ def _run(layout: Layout, dimensions, ops) -> int:
     return 1 if failed or not runs else 0
 
 
-def _scores(_: argparse.Namespace, layout: Layout) -> int:
-    from user_embeddings_dagster.evaluation.report import results_table
+def _scores(options: argparse.Namespace, layout: Layout) -> int:
+    from user_embeddings_dagster.evaluation.report import as_csv, results_table
     from user_embeddings_dagster.storage.score_table import ScoreTable
 
-    print(results_table(ScoreTable(layout.scores).read(), full=True))
+    scores = ScoreTable(layout.scores).read()
+    print(as_csv(scores) if options.csv else results_table(scores, full=True))
     return 0
 
 
@@ -201,10 +239,39 @@ def _trace(options: argparse.Namespace, layout: Layout) -> int:
     return 0 if found.height else 1
 
 
+def _consent(options: argparse.Namespace, layout: Layout) -> int:
+    import polars as pl
+
+    from user_embeddings_dagster.privacy.consent.ledger import subjects_of
+    from user_embeddings_dagster.privacy.consent.live import LEDGER, now, states
+    from user_embeddings_dagster.privacy.consent.report import as_text
+    from user_embeddings_dagster.storage.lake import Lake
+
+    lake = Lake(layout.root)
+    try:
+        ledger, rejected = lake.read(LEDGER, options.datadao), lake.read("rejected_grants", options.datadao)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    bases = ledger.group_by("basis").agg(n=pl.col("user_id").n_unique()).sort("basis")
+    subjects = subjects_of(lake.scan("messages", options.datadao))
+    print(as_text(options.datadao, states(ledger, subjects, now()), bases, rejected))
+    return 0
+
+
+def _purge(options: argparse.Namespace, layout: Layout) -> int:
+    status, told = purging.run(options, layout, _say)
+    print(told, file=sys.stderr if status else sys.stdout)
+    return status
+
+
 def _erase(options: argparse.Namespace, layout: Layout) -> int:
     from user_embeddings_dagster.keys import load_or_create_key
     from user_embeddings_dagster.privacy.erasure import erase, identity, report
 
+    if reason := purging.beside_runs(options, layout):
+        print(reason, file=sys.stderr)
+        return 2
     key = load_or_create_key(layout.key)
     try:
         if options.resume:
@@ -222,6 +289,12 @@ def _erase(options: argparse.Namespace, layout: Layout) -> int:
     return 0 if all(receipt.clean for receipt in receipts) else 1
 
 
+def _seal_model(options: argparse.Namespace, _: Layout) -> int:
+    refuse_code(options.folder)
+    _say(f"{options.folder}: sealed as {finalise(options.folder)}")
+    return 0
+
+
 def _dev(options: argparse.Namespace, layout: Layout) -> int:
     from user_embeddings_dagster.runner import open_instance
 
@@ -232,7 +305,7 @@ def _dev(options: argparse.Namespace, layout: Layout) -> int:
 
 
 def _say(message: str) -> None:
-    print(f"== {message}", file=sys.stderr, flush=True)
+    print(f"== {line(message)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

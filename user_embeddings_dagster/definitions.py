@@ -3,7 +3,9 @@
 import dagster as dg
 
 from assets import (
+    access_log,
     chunk_summaries,
+    consent_ledger,
     data_funnel,
     embeddings,
     encoders,
@@ -11,18 +13,21 @@ from assets import (
     hard_negatives,
     jobs,
     koais,
+    leakage,
     masked_chunks,
     masking_scores,
     messages,
     negative_ablation,
     raw_exports,
     relabelled_pairs,
+    retention,
     scores,
     summary_program,
     training_snapshot,
     user_embeddings,
 )
 from assets.console import console
+from assets.containment import NoValues, contain
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
@@ -32,18 +37,22 @@ from user_embeddings_dagster.settings import prepare_environment
 prepare_environment()
 
 MODULES = [
+    access_log,
     chunk_summaries,
+    consent_ledger,
     data_funnel,
     embeddings,
     encoders,
     erasures,
     hard_negatives,
     koais,
+    leakage,
     masked_chunks,
     masking_scores,
     messages,
     negative_ablation,
     relabelled_pairs,
+    retention,
     scores,
     summary_program,
     training_snapshot,
@@ -51,11 +60,12 @@ MODULES = [
 ]
 
 defs = dg.Definitions(
-    assets=[raw_exports.raw_exports, *dg.load_assets_from_modules(MODULES)],
+    assets=[raw_exports.raw_exports, *contain(dg.load_assets_from_modules(MODULES))],
     jobs=jobs.JOBS,
     schedules=jobs.SCHEDULES,
     sensors=[
         raw_exports.landing_sensor,
+        consent_ledger.consent_sensor,
         dg.AutomationConditionSensorDefinition(
             "automation",
             target=dg.AssetSelection.all(),
@@ -65,6 +75,7 @@ defs = dg.Definitions(
         ),
     ],
     resources={
+        "io_manager": NoValues(),
         "store": Store(),
         "text_encoder": TextEncoderResource(),
         "language_model": LanguageModelResource.from_environment(),

@@ -9,6 +9,8 @@ import os
 import secrets
 from pathlib import Path
 
+from user_embeddings_dagster.storage.durability import make_folder, sync, writing
+
 KEY_BYTES = 32
 ID_HEX = 32
 
@@ -53,19 +55,21 @@ def load_or_create_key(path: Path) -> bytes:
     try:
         key = bytes.fromhex(path.read_text().strip())
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(secrets.token_hex(KEY_BYTES))
-            stream.flush()
-            os.fsync(stream.fileno())
-        try:
-            os.link(temporary, path)  # fails if another process created it first
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
+        with writing("platform key", path):
+            make_folder(path.parent)
+            temporary = path.with_name(f".{path.name}.{os.getpid()}")
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as stream:
+                stream.write(secrets.token_hex(KEY_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
+            try:
+                os.link(temporary, path)  # fails if another process created it first
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+                sync(path.parent)
         return load_or_create_key(path)
     except ValueError:
         raise ValueError(f"{path}: not a key (expected {KEY_BYTES * 2} hex digits)") from None

@@ -55,6 +55,33 @@ def release_tainted() -> bool:
     return value == "release"
 
 
+def retention_setting() -> str | None:
+    """USER_EMBEDDINGS_RETENTION: a JSON object of days by stage, or "keep" (privacy.retention.windows has defaults)."""
+    return os.environ.get(f"{PREFIX}RETENTION")
+
+
+def sealing() -> bool:
+    """Whether raw exports are encrypted once they have been read: USER_EMBEDDINGS_SEAL, "on" (default) or "off".
+
+    Sealed files are read either way. Raises ValueError on another value.
+    """
+    value = os.environ.get(f"{PREFIX}SEAL", "on")
+    if value not in ("on", "off"):
+        raise ValueError(f"{PREFIX}SEAL: {value!r} is neither 'on' nor 'off'")
+    return value == "on"
+
+
+def report_min_people() -> int:
+    """USER_EMBEDDINGS_REPORT_MIN_PEOPLE: no published figure is about fewer people (default 10; 1 hides nothing).
+
+    Raises ValueError on anything but a whole number of at least 1.
+    """
+    value = os.environ.get(f"{PREFIX}REPORT_MIN_PEOPLE", "10")
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{PREFIX}REPORT_MIN_PEOPLE: {value!r} is no whole number of at least 1")
+    return int(value)
+
+
 def labelled_pii() -> Path | None:
     """Folder of public labelled personal data, USER_EMBEDDINGS_PII_DATA, to measure the masking on."""
     folder = os.environ.get(f"{PREFIX}PII_DATA")
@@ -130,9 +157,49 @@ class Layout:
         return self.root / "keys" / "erased.json"
 
     @property
+    def erased_names(self) -> Path:
+        """Keyed hashes of their names: what is looked for when an older backup is restored."""
+        return self.root / "keys" / "erased_names.json"
+
+    @property
     def erasures(self) -> Path:
         """What each erasure removed and proved, and the sealed journals of those under way."""
         return self.root / "erasures"
+
+    @property
+    def retention(self) -> Path:
+        """What purges removed, and the journal of one under way."""
+        return self.root / "retention"
+
+    @property
+    def horizons(self) -> Path:
+        """Up to which date each stage was purged: what lies before is not read in again."""
+        return self.retention / "horizons.json"
+
+    @property
+    def access(self) -> Path:
+        """Who may read, hide and remove a user embedding, and the log of it."""
+        return self.root / "access"
+
+    @property
+    def access_whitelist(self) -> Path:
+        """Keys of owners and of those they granted something to (SQLite)."""
+        return self.access / "whitelist.sqlite"
+
+    @property
+    def access_log(self) -> Path:
+        """Every access and change, one entry a line, each bound to the one before."""
+        return self.access / "log.jsonl"
+
+    @property
+    def access_key(self) -> Path:
+        """Secret of challenges, capability tokens and the log."""
+        return self.root / "keys" / "access.key"
+
+    @property
+    def access_log_head(self) -> Path:
+        """Where the log ends, signed; apart from the log, so that a log cut short does not fit."""
+        return self.root / "keys" / "access_log.head"
 
     @property
     def batches(self) -> Path:

@@ -98,7 +98,8 @@ class Platform:
             self.lance.upsert(DAO, table, frame.sort("id"))
 
     def update(self, encoder):
-        return update_users(self.lake, self.lance, self.memories, DAO, encoder)
+        served = self.lake.read("masked_chunks", DAO)["user_id"]
+        return update_users(self.lake, self.lance, self.memories, DAO, encoder, served)
 
     def vectors(self):
         return dict(zip(*self.lance.vectors(DAO, TABLE), strict=True))

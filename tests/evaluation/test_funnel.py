@@ -32,6 +32,7 @@ def tables() -> FunnelTables:
                 "text": ["four"] * 9,
             }
         ),
+        consenting=pl.DataFrame({"user_id": ["u1", "u2", "u3", "somebody else"]}),
         masked_chunks=pl.DataFrame({"chunk_id": chunk_ids, "user_id": users, "n_tokens": [100] * 6}),
         chunk_summaries=pl.DataFrame({"chunk_id": chunk_ids, "user_id": users, "text": ["x" * 40] * 6}),
         embedded=pl.DataFrame({"chunk_id": chunk_ids}),
@@ -51,6 +52,7 @@ def test_funnel_counts_samples_tokens_users_and_cost():
     n = {stage: row["n"] for stage, row in rows.items()}
     assert n == {
         "records_read": 13, "rejected": 1, "exact_duplicate": 1, "bot": 2, "messages": 9, "subject_messages": 6,
+        "consented_messages": 6,
         "chunks": 6, "summaries": 6, "embedded": 6, "snapshot": 5, "snapshot_train": 3, "snapshot_valid": 0,
         "snapshot_test": 2, "training_pairs": 3, "hard_negatives": 3, "sequences": 1,
     }  # fmt: skip
@@ -68,7 +70,7 @@ def test_lazy_frames_and_missing_stages_are_fine():
     lazy = FunnelTables(**{name: frame.lazy() for name, frame in vars(tables()).items()})
     assert data_funnel("zig", lazy).equals(whole)
     begun = replace(tables(), masked_chunks=None)
-    assert data_funnel("zig", begun)["stage"].to_list()[-1] == "subject_messages"
+    assert data_funnel("zig", begun)["stage"].to_list()[-1] == "consented_messages"
     assert data_funnel("other", tables()).filter(stage="snapshot")["n"].item() == 0
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.hostile_attacks import attacks
-from benchmarks.hostile_exports import withstood
+from benchmarks.hostile_exports import LARGE, PEAK_MB, naive_peak, withstood
 from benchmarks.hostile_mutations import KINDS, TOKENS, Mutation, check, fuzz, mutated, originals, random_mutations
 from benchmarks.hostile_shapes import SHAPES
 from user_embeddings_dagster.exports import archive, bounds, json_array, lines
@@ -55,6 +55,11 @@ def test_floods_and_bombs_are_withstood():
     assert faults(("gz bomb of bad lines", "single line, chatgpt", "elements {}, telegram_desktop")) == {}
 
 
+def test_a_naive_loader_takes_more_memory_than_is_allowed():
+    """Positive control of F11: the same small chats that are withstood."""
+    assert naive_peak(LARGE) > PEAK_MB
+
+
 @pytest.mark.parametrize("format", originals())
 @QUICK
 @given(mutations=MUTATIONS)
@@ -81,7 +86,7 @@ def test_a_reader_that_raises_is_found(tmp_path, monkeypatch):
     """Broken twin: bytes that are no UTF-8 are not mended."""
     monkeypatch.setattr(json_array, "repair", lambda raw: raw.decode().encode())
     monkeypatch.setattr(json_array, "UnicodeDecodeError", KeyError, raising=False)
-    found = fuzz("telegram_desktop", 120, tmp_path, report=lambda line: None)
+    found = fuzz("telegram_desktop", range(120), tmp_path, report=lambda line: None)
     assert any("UnicodeDecodeError" in failure for failure in found.failures)
 
 
@@ -90,14 +95,14 @@ def test_a_reader_that_loses_records_is_found(tmp_path, monkeypatch):
     read = FORMATS["pushshift"].read
     silent = replace(FORMATS["pushshift"], read=lambda file: (replace(batch, rejected=()) for batch in read(file)))
     monkeypatch.setitem(FORMATS, "pushshift", silent)
-    found = fuzz("pushshift", 40, tmp_path, report=lambda line: None)
+    found = fuzz("pushshift", range(40), tmp_path, report=lambda line: None)
     assert any("records" in failure for failure in found.failures)
 
 
 def test_the_mutations_reach_both_outcomes(tmp_path):
     """Mutations that all were rejected, or all accepted, would show nothing."""
     for format in ("telegram_desktop", "chatgpt"):
-        found = fuzz(format, 60, tmp_path)
+        found = fuzz(format, range(60), tmp_path)
         assert found.failures == ()
         assert found.accepted > 60
         assert found.rejected > 60

@@ -148,13 +148,15 @@ def test_quiet_dspy_does_not_take_the_settings_from_their_owner(tmp_path):
 _SUMMARISE = """
 import sys
 from datetime import UTC, datetime
-port, data, canary = sys.argv[1:]
+port, data, canary, tests = sys.argv[1:]
+sys.path.insert(0, tests)
 from user_embeddings_dagster.settings import prepare_environment
 prepare_environment()
 import dagster as dg, polars as pl
 from assets.chunk_summaries import chunk_summaries
 from assets.partitions import DATADAO
 from benchmarks.fault_server import FaultServer
+from granting import grant
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
@@ -172,6 +174,7 @@ for i in range(40):
     })
 store, server = Store(data=data), FaultServer(int(port))
 store.lake.commit(MASKED_CHUNKS, pl.DataFrame(rows, MASKED_CHUNKS.schema), "dao")
+grant(store.lake, "dao", [row["user_id"] for row in rows])
 instance = dg.DagsterInstance.get()
 instance.add_dynamic_partitions(DATADAO, ["dao"])
 model = LanguageModelResource(
@@ -202,6 +205,7 @@ def test_summarising_leaves_texts_in_their_tables_alone(tmp_path, fault_server):
     environment = _redirected(tmp_path)
     (tmp_path / "dagster" / "dagster.yaml").write_text((ROOT / "user_embeddings_dagster" / "dagster.yaml").read_text())
     command = [sys.executable, "-c", _SUMMARISE, str(fault_server.port), str(tmp_path / "data"), CANARY]
+    command.append(str(ROOT / "tests"))
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     (tmp_path / "output").write_text(done.stdout + done.stderr)
     assert done.returncode == 0, done.stderr

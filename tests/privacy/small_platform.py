@@ -8,15 +8,24 @@ import polars as pl
 
 from user_embeddings_dagster.conversations.chunks import build_chunks
 from user_embeddings_dagster.evaluation.splits import build_snapshot
-from user_embeddings_dagster.exports.build import build_messages
+from user_embeddings_dagster.exports.build import build_messages, contributor_links
+from user_embeddings_dagster.exports.landing import LINKS
 from user_embeddings_dagster.keys import load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
 from user_embeddings_dagster.language_models.protocol import Completion, Message, Request, Usage
+from user_embeddings_dagster.privacy.consent.grants import read_stated
+from user_embeddings_dagster.privacy.consent.ledger import build_ledger, subjects_of
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.lineage import trained_on
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.samples import generate
-from user_embeddings_dagster.schema import CHUNK_SUMMARIES, HARD_NEGATIVES, MASKED_CHUNKS, TRAINING_SNAPSHOT
+from user_embeddings_dagster.schema import (
+    CHUNK_SUMMARIES,
+    CONSENT_LEDGER,
+    HARD_NEGATIVES,
+    MASKED_CHUNKS,
+    TRAINING_SNAPSHOT,
+)
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake, write_json
 from user_embeddings_dagster.storage.lance_tables import LanceTables
@@ -53,6 +62,10 @@ def read(layout: Layout, datadao: str) -> None:
     build_messages(datadao, layout.landing, lake, key, erased=Tombstones.load(layout.erased, key), threads=1)
     chunks = build_chunks(lake.read("messages", datadao), lake.read("participants", datadao)).chunks
     lake.commit(MASKED_CHUNKS, chunks, datadao)
+    stated = read_stated(layout.landing / datadao, key, contributor_links(layout.landing / datadao / LINKS))
+    erased = Tombstones.load(layout.erased, key)
+    ledger = build_ledger(datadao, stated, subjects_of(lake.scan("messages", datadao)), erased).ledger
+    lake.commit(CONSENT_LEDGER, ledger, datadao, stats={"holds": "", "rejected": 0})
     lake.commit(CHUNK_SUMMARIES, extractive_summaries(chunks).frame(CHUNK_SUMMARIES), datadao)
 
 

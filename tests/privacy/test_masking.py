@@ -51,6 +51,8 @@ def test_ordinary_names(text, expected):
         ("Ирина", "問ИРИНА吧", "問{A}吧"),
         ("Alice王", "問Alice王吧", "問{A}吧"),
         ("john_smith", "JohnSmith and john-smith", "{A} and {A}"),
+        ("annika[m]", "annika[m]: hi, (annika) said", "{A}: hi, ({A}) said"),
+        ("rob|away", "rob|away is Rob, and (rob)", "{A} is {A}, and ({A})"),
     ],
 )
 def test_scripts_and_decorations(name, text, expected):
@@ -64,9 +66,9 @@ def test_linear_in_names_and_text():
     words = ["".join(draw.choices("abcdefghijklmnop", k=draw.randint(3, 9))) for _ in range(30_000)]
     thread = ThreadNames((f"p{i}", word, "handle") for i, word in enumerate(words[:10_000]))
     texts = [" ".join(draw.choices(words, k=12)) for _ in range(20_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     marks = sum(len(NAME_MARK.findall(thread.mask(text))) for text in texts)
-    assert time.perf_counter() - start < 10 and marks > 60_000
+    assert time.process_time() - start < 10 and marks > 60_000
 
 
 def test_residual_check_sees_names_among_unspaced_characters():

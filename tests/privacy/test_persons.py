@@ -23,6 +23,12 @@ def masked(text: str) -> str:
         ("Dr. Okafor said no, Mrs Whitfield yes", "Dr. <PERSON> said no, Mrs <PERSON> yes"),
         ("my brother kevin is here, my name is sarah", "my brother <PERSON> is here, my name is <PERSON>"),
         ("Will Smith paid", "<PERSON> paid"),
+        ("Rashid and Katarzyna know Oscar de la Renta.", "<PERSON> and <PERSON> know <PERSON>."),
+        ("a talk by Kowalski? By Gutierrez!", "a talk by Kowalski? By <PERSON>!"),
+        ("hey kevin, hi sarah doyle", "hey <PERSON>, hi <PERSON>"),
+        ("ask Andrew. Probably not", "ask <PERSON>. Probably not"),
+        ("JASON come here, MARK WRIGHT too", "<PERSON> come here, <PERSON> too"),
+        ("Frau Okafor und Herr Wölfli", "Frau <PERSON> und Herr <PERSON>"),
     ],
 )
 def test_names_are_found(text, expected):
@@ -38,6 +44,10 @@ def test_names_are_found(text, expected):
         "i'm happy, my friend said so, call me later, i am hope less",
         "Java, Python, Ubuntu, Debian and Emacs, Ms And Mr You",
         "sarah and kevin in lower case are nobody we know",
+        "the ISA of a LAN, a DAG, PAM and SID; MS Windows and Ms. of old",
+        "St John's wort, San Jose, Santa Ana; read Luke 10:10 in Kent",
+        "Ada, Pascal and Hardy Heron, Beryl on a Tesla",
+        "Smith Street, Davis Foundation, Kimberly College",
         "@Sarah u/Kevin /Laura Miguel() are handles, paths and code",
     ],
 )

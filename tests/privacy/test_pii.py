@@ -150,9 +150,9 @@ def test_hostile_texts_take_linear_time():
     runs = ["a" * 50_000, "1 " * 25_000, "a." * 25_000, "at dot " * 8_000, "a@" * 25_000, "0:" * 25_000, "(" * 50_000]
     runs += ["Aa1" * 16_000, "= " * 25_000, "Sarah " * 8_000, "my friend " * 5_000, "A3T" * 16_000, "@" * 50_000]
     runs += ["word " * 10_000, "-----BEGIN A-----" * 3_000, "eyJ" * 15_000, "u/" * 20_000, "abandon " * 6_000]
-    start = time.perf_counter()
+    start = time.process_time()
     mask_patterns(pl.Series(runs))
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 @pytest.mark.real

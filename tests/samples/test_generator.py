@@ -165,7 +165,7 @@ def test_reply_oddities_of_the_dumps(manifest, landing):
 
 
 def test_dumps_come_in_several_eras_and_containers(landing):
-    paths = sorted((landing / "pushshift").iterdir())
+    paths = sorted(path for path in (landing / "pushshift").iterdir() if path.name != "datadao.json")
     assert {p.suffix for p in paths} == {".zst", ".bz2"}
     for path in paths:
         if path.suffix == ".zst":
@@ -273,3 +273,14 @@ def test_banks_are_complete():
 def test_a_line_that_is_no_bank_line_is_refused():
     with pytest.raises(ValueError, match=r"mine\.txt:3"):
         parse_topic("topic x\nstage one: a\nzz what", "mine.txt")
+
+
+def test_every_datadao_says_who_has_consented_to_what(landing):
+    """C14: most to everything, some to less, one has revoked, one let it expire; a public archive by a statement."""
+    for platform in ("reddit", "telegram", "chatgpt"):
+        rows = list(csv.DictReader((landing / platform / "consent.csv").open()))
+        accounts = {row["account"] for row in csv.DictReader((landing / platform / "contributors.csv").open())}
+        assert {row["account"].removeprefix(f"{platform}:") for row in rows} == accounts
+        assert sum(bool(row["revoked_at"]) for row in rows) == sum(bool(row["expires_at"]) for row in rows) == 1
+        assert {row["purposes"] for row in rows} >= {"train evaluate serve compare", "evaluate serve", "serve"}
+    assert json.loads((landing / "pushshift" / "datadao.json").read_text())["consent"]["basis"] == "public archive"

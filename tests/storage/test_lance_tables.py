@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from user_embeddings_dagster.storage import lance_tables
+from user_embeddings_dagster.storage import lance_tables, vector_rows
 from user_embeddings_dagster.storage.lance_tables import LanceTables
 
 HOSTILE = ["x' OR '1'='1", 'a"; DROP TABLE t; --', "' || id || '", "\\'", "%", "é\u202e\n", "NULL", "id"]
@@ -189,7 +189,7 @@ def rows_after_two_stale_writers(root: Path, written: pl.DataFrame) -> int:
 def test_concurrent_writers_of_the_same_ids_make_no_duplicates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the same new ids only one writer's rows remain; without the mark on `id` (the twin) all do."""
     assert rows_after_two_stale_writers(tmp_path / "marked", rows(["a", "b", "c"])) == 3
-    monkeypatch.setattr(lance_tables, "PRIMARY_KEY", None)
+    monkeypatch.setattr(vector_rows, "PRIMARY_KEY", None)
     assert rows_after_two_stale_writers(tmp_path / "unmarked", rows(["a", "b", "c"])) == 6
 
 

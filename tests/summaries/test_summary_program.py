@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 import pytest
+from granting import grant
 
 import assets.summary_program as asset_module
 from assets.summary_program import summary_program
@@ -94,6 +95,7 @@ def fill(store: Store, n_users: int = 60, datadao: str = "telegram", chunks_each
     filled = {"is_subject": True, "raw_location": 0, "created_at": AT, "datadao": datadao}
     rows = [{**defaults, **filled, **message} for message in messages]
     store.lake.commit(MESSAGES, pl.DataFrame(rows, MESSAGES.schema), datadao)
+    grant(store.lake, datadao, users)
 
 
 def materialise(store: Store, model: LanguageModelResource, **config: Any) -> dg.ExecuteInProcessResult:

@@ -7,6 +7,7 @@ import torch
 
 from training import checkpoint
 from training.checkpoint import Checkpoints
+from user_embeddings_dagster.storage.durability import DiskFull
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, verify
 
 
@@ -103,7 +104,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(DiskFull, match="checkpoint of step 2: no space left"):
         checkpoints.save(2, _state(2))
     monkeypatch.undo()
     assert checkpoints.latest(pytest.fail).step == 1

@@ -13,6 +13,7 @@ from training.item_data import Pairs
 from training.item_encoder import Config, ItemTraining
 from user_embeddings_dagster.embedding import base_model
 from user_embeddings_dagster.embedding.text_encoder import TextEncoder
+from user_embeddings_dagster.storage.manifest import finalise
 
 WIDTH, VOCABULARY = 32, 60
 LINEARS = {
@@ -42,6 +43,7 @@ def folder_of(architecture: str, folder: Path) -> Path:
     model.save_pretrained(folder)
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**settings, "hidden_size": WIDTH}))
+    finalise(folder)
     return folder
 
 
@@ -101,7 +103,12 @@ def test_the_file_is_remade_to_the_byte_and_a_partial_one_is_not_read(bert: str,
     (tmp_path / ".b.f16.partial").write_bytes(b"cut short by a kill")
     training.build_cache(pairs, tmp_path / "b.f16")
     assert (tmp_path / "a.f16").read_bytes() == (tmp_path / "b.f16").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.f16", "b.f16"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.f16", "a.f16.json", "b.f16", "b.f16.json"]
+    flipped = bytearray((tmp_path / "a.f16").read_bytes())
+    flipped[7] ^= 4
+    (tmp_path / "a.f16").write_bytes(flipped)
+    training.build_cache(pairs, tmp_path / "a.f16")
+    assert (tmp_path / "a.f16").read_bytes() == (tmp_path / "b.f16").read_bytes(), "a flipped bit is not trained on"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from training.checkpoint import Checkpoints
 from user_embeddings_dagster.embedding import base_model
 from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.keys import content_id
-from user_embeddings_dagster.storage.manifest import CorruptArtifact
+from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise
 
 WORDS = [f"{a}{b}" for a in ("ba", "ke", "mo", "tu", "ri", "so") for b in ("lan", "dor", "vis", "pek", "nam", "gol")]
 
@@ -44,6 +44,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     config = BertConfig(vocab_size=len(names), max_position_embeddings=64, **shape)
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    finalise(folder)
     return str(folder)
 
 

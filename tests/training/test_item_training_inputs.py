@@ -8,6 +8,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+from granting import grant
 
 from assets.encoders import ItemEncoderConfig, item_training
 from resources.store import Store
@@ -31,6 +32,7 @@ def store(tmp_path: Path) -> Store:
         for i, c in enumerate(CHUNKS)
     ]
     store.lake.commit(TRAINING_SNAPSHOT, pl.DataFrame(rows))
+    grant(store.lake, "dao", ["u0", "u1"])
     negative = {"chunk_id": "a", "negative_chunk_id": "d", "rank": 1, "similarity": 0.1}
     store.lake.commit(HARD_NEGATIVES, pl.DataFrame([negative]))
     chosen = [("a", "b", "c"), ("b", "b", "d"), ("c", "c", "a")]

@@ -27,6 +27,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FORKS = multiprocessing.get_context("forkserver")
+MODEL = "tiny@" + 40 * "0"
 FORKS.set_forkserver_preload(["torch._dynamo", "safetensors.torch", "training.checkpoint", "training.vllm_batch"])
 
 
@@ -117,7 +118,7 @@ class Batch:
         return process.exitcode
 
     def write(self, requests, shard_size=5, **config):
-        return batch_files.write_requests(self.inputs, requests, {"model": "m", **config}, KEY, shard_size)
+        return batch_files.write_requests(self.inputs, requests, {"model": MODEL, **config}, KEY, shard_size)
 
     @property
     def answers(self):
@@ -259,7 +260,7 @@ class Launcher:
         self.batch.log = folder / "log"
         self.kill_at = 0
         self.launches = 0
-        self.model = BatchModel("tiny", self.launch, folder / "work", KEY, settings, shard_size=4)
+        self.model = BatchModel(MODEL, self.launch, folder / "work", KEY, settings, shard_size=4)
 
     def launch(self, inputs, output, environment):
         self.launches += 1

@@ -35,7 +35,9 @@ def layout(tmp_path_factory):
         result = defs.resolve_job_def("prepare_datadao").execute_in_process(
             instance=instance,
             partition_key=DATADAO,
-            asset_selection=[dg.AssetKey(name) for name in ("messages", "rejected_records", "masked_chunks")],
+            asset_selection=[
+                dg.AssetKey(name) for name in ("messages", "rejected_records", "consent_ledger", "masked_chunks")
+            ],
             run_config={"ops": {"masked_chunks": {"config": {"max_chunks_per_user": 3}}}},
         )
     patch.undo()

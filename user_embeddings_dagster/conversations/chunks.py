@@ -13,11 +13,14 @@ from user_embeddings_dagster.conversations.trees import grow, tree_windows
 from user_embeddings_dagster.conversations.windows import linear_windows
 from user_embeddings_dagster.keys import content_id
 from user_embeddings_dagster.privacy.masking import mask_messages, thread_names
+from user_embeddings_dagster.privacy.ner import person_model
+from user_embeddings_dagster.privacy.pii import mask_patterns
 from user_embeddings_dagster.privacy.residual import check_residual_names
 from user_embeddings_dagster.schema import MASKED_CHUNKS
 
-VERSION = "chunks-2"  # changes whenever the same messages would give other chunks
+VERSION = "chunks-3"  # changes whenever the same messages would give other chunks
 Progress = Callable[[int, int], None]
+_SUBREDDIT = "^[A-Za-z0-9][A-Za-z0-9_]{1,23}$"
 _ORDER = ("raw_sha256", "raw_member", "raw_location", "message_id")
 _COLUMNS = {
     "user_id": pl.String, "thread_id": pl.String, "window_id": pl.String, "started_at": pl.Int64,
@@ -57,7 +60,8 @@ def build_chunks(
     names = thread_names(participants.filter(pl.col("thread_id").is_in(prepared["thread_id"].unique().implode())))
     steps = 2 * prepared.height
     report = progress and (lambda done, _: progress(done, steps))
-    masked = mask_messages(prepared, names, report, persons=config.mask_persons)
+    model = person_model(config.person_model)
+    masked = mask_messages(prepared, names, report, persons=config.mask_persons, model=model)
     counts.update(masked.counts)
     text = masked.texts.str.replace_all(r"\s+", " ").str.strip_chars()
     prepared = prepared.with_columns(text=text, tokens=(text.str.len_bytes() + 3) // 4)
@@ -141,8 +145,16 @@ def _window_rows(
         )  # fmt: skip
 
 
+def _public(communities: pl.Series) -> pl.Series:
+    """Communities; null where the name is none that a subreddit can have, or holds what masking replaces."""
+    given = communities.drop_nulls().unique().sort()
+    given = given.filter(given.str.contains(_SUBREDDIT))
+    masked, _ = mask_patterns(given)
+    return communities.set(~communities.is_in(given.filter(masked == given).implode()), None)
+
+
 def _table(rows: list[tuple], datadao: str) -> pl.DataFrame:
-    frame = pl.DataFrame(rows, schema=_COLUMNS, orient="row")
+    frame = pl.DataFrame(rows, schema=_COLUMNS, orient="row").with_columns(pl.col("community").map_batches(_public))
     ids = [content_id(*parts) for parts in frame.select("user_id", "window_id", "text").iter_rows()]
     frame = frame.with_columns(
         pl.Series("chunk_id", ids, dtype=pl.String),

@@ -18,6 +18,7 @@ class ChunkConfig:
     min_chunks_per_user: users with fewer chunks are left out.
     max_users: keep so many users, a random sample (the smallest keyed hashes); None keeps all.
     mask_persons: also mask names of people who are not in the chat (`privacy.persons`).
+    person_model: folder of a token-classification model that finds more of them (`privacy.ner`); None runs none.
     """
 
     gap_minutes: int = 20
@@ -31,6 +32,7 @@ class ChunkConfig:
     min_chunks_per_user: int = 1
     max_users: int | None = None
     mask_persons: bool = True
+    person_model: str | None = None
 
 
 def estimated_tokens(text: str) -> int:

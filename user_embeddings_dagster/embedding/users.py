@@ -80,13 +80,14 @@ class UserRows:
     content_hash: str
 
 
-def user_histories(lake: Lake, lance: LanceTables, datadao: str) -> pl.DataFrame:
-    """Every chunk of every user of a DataDAO in time order: user_id, position, chunk_id, ended_at, content.
+def user_histories(lake: Lake, lance: LanceTables, datadao: str, users: pl.Series) -> pl.DataFrame:
+    """Every chunk of these users of a DataDAO in time order: user_id, position, chunk_id, ended_at, content.
 
     `content` is the hash of what the chunk's item vector was made from.
     """
     order = ["ended_at", "started_at", "chunk_id"]
-    chunks = lake.scan("masked_chunks", datadao).select("user_id", *order).collect().sort("user_id", *order)
+    rows = lake.scan("masked_chunks", datadao).filter(pl.col("user_id").is_in(users.implode()))
+    chunks = rows.select("user_id", *order).collect().sort("user_id", *order)
     if chunks.is_empty():  # a DataDAO without chunks has no vector table
         items = pl.DataFrame(schema={"chunk_id": pl.String, "content": pl.String})
     else:
@@ -136,13 +137,15 @@ def plan(histories: pl.DataFrame, known: pl.DataFrame, present: pl.DataFrame) ->
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def update_users(lake: Lake, lance: LanceTables, memories: UserMemories, datadao: str, encoder: Encoder) -> UserRows:
-    """Make table and memories hold exactly the users of a DataDAO, after their last chunk.
+def update_users(
+    lake: Lake, lance: LanceTables, memories: UserMemories, datadao: str, encoder: Encoder, served: pl.Series
+) -> UserRows:
+    """Make table and memories hold exactly the `served` users of a DataDAO, after their last chunk.
 
     The table is written before the memories: a process killed in between finds the older memories and writes the
     same rows again.
     """
-    histories = user_histories(lake, lance, datadao)
+    histories = user_histories(lake, lance, datadao, served)
     widths = lance.dimension(datadao, TABLE), lance.dimension(datadao, TABLE, "projected")
     if widths not in ((None, None), (encoder.dimension, encoder.item_dimension)):
         lance.drop(datadao, TABLE)

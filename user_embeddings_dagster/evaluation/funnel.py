@@ -13,13 +13,14 @@ TOKENS_PER_CHARACTER = 0.25
 
 STAGES = (
     "records_read", "rejected", "exact_duplicate", "near_duplicate", "bot", "deleted_author", "empty",
-    "not_in_contributor_thread", "other_branch", "erased", "messages", "subject_messages", "chunks", "summaries",
+    "not_in_contributor_thread", "other_branch", "erased", "past_retention", "messages",
+    "subject_messages", "consented_messages", "chunks", "summaries",
     "embedded", "snapshot", "snapshot_train", "snapshot_valid", "snapshot_test",
     "training_pairs", "hard_negatives", "sequences",
 )  # fmt: skip
-LOSSES = STAGES[1:10]
+LOSSES = STAGES[1:11]
 CHAINS = (
-    ("records_read", "messages", "subject_messages"),
+    ("records_read", "messages", "subject_messages", "consented_messages"),
     ("chunks", "summaries", "snapshot", "snapshot_train", "training_pairs"),
     ("chunks", "embedded", "snapshot", "sequences"),
 )
@@ -40,12 +41,16 @@ class Prices:
 
 @dataclass(frozen=True)
 class FunnelTables:
-    """The tables of one DataDAO, eager or lazy. `embedded` holds `chunk_id`; missing stages are None."""
+    """The tables of one DataDAO, eager or lazy; missing stages are None.
+
+    `embedded` holds `chunk_id`, `consenting` the `user_id` of who has consented to anything.
+    """
 
     raw_files: Frame
     rejected_records: Frame
     dropped_messages: Frame
     messages: Frame
+    consenting: Frame | None = None
     masked_chunks: Frame | None = None
     chunk_summaries: Frame | None = None
     embedded: Frame | None = None
@@ -123,6 +128,10 @@ def _message_stages(tables: FunnelTables) -> dict[str, Stage]:
         "messages": _messages(messages),
         "subject_messages": _messages(messages.filter("is_subject")),
     }
+    if tables.consenting is not None:
+        consenting = tables.consenting.lazy().select(author_id="user_id")
+        mine = messages.filter("is_subject").join(consenting, on="author_id", how="semi")
+        stages["consented_messages"] = _messages(mine)
     return stages | {reason: Stage(n) for reason, n in dropped.iter_rows()}
 
 

@@ -12,6 +12,7 @@ from user_embeddings_dagster.evaluation.histories import Histories, histories_of
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.evaluation.splits import split_hash
 from user_embeddings_dagster.mining.pairs import vector_frame
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
 
@@ -27,17 +28,21 @@ class EvaluationInputs:
     contexts: np.ndarray | None = None  # [n, c] float32
 
     @classmethod
-    def load(cls, lake: Lake, lance: LanceTables, table: str, seed: int) -> "EvaluationInputs":
-        """Of every DataDAO in the current snapshot. Raises FileNotFoundError naming what was not materialised."""
-        snapshot = lake.read("training_snapshot")
+    def load(cls, lake: Lake, lance: LanceTables, table: str, seed: int, *also: str) -> "EvaluationInputs":
+        """Of every DataDAO in the current snapshot. Raises FileNotFoundError naming what was not materialised.
+
+        Of users who have consented to what their split needs (train, evaluate), and to the purposes `also`.
+        """
+        snapshot = consented_snapshot(lake, *also)
         frame = vector_frame(lance, table, snapshot["datadao"].unique().sort().to_list())
         return cls(snapshot, frame["chunk_id"], stacked(frame["vector"]), seed)
 
     @classmethod
-    def of_users(cls, lake: Lake, lance: LanceTables, seed: int) -> "EvaluationInputs":
+    def of_users(cls, lake: Lake, lance: LanceTables, seed: int, *also: str) -> "EvaluationInputs":
         """Item vectors with their contexts: what user embeddings are made from."""
-        items = cls.load(lake, lance, "item_embeddings", seed)
-        return replace(items, contexts=cls.load(lake, lance, "chunk_embeddings", seed).vectors_of(items.chunk_ids))
+        items = cls.load(lake, lance, "item_embeddings", seed, *also)
+        contexts = cls.load(lake, lance, "chunk_embeddings", seed, *also).vectors_of(items.chunk_ids)
+        return replace(items, contexts=contexts)
 
     def vectors_of(self, chunk_ids: Iterable[str]) -> np.ndarray:
         """Vectors [n, d] of chunks. Raises KeyError if one has none."""

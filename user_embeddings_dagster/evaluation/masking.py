@@ -13,6 +13,7 @@ from user_embeddings_dagster.evaluation.own_messages import NAME, PARTICIPANTS, 
 from user_embeddings_dagster.evaluation.pii import (
     EntityScore,
     LabelledText,
+    Span,
     changed_share,
     read_conll,
     read_presidio,
@@ -25,6 +26,7 @@ from user_embeddings_dagster.privacy.normalise import canonical
 from user_embeddings_dagster.privacy.pii import IDENTIFIERS, KIND_NAMES, PEOPLE, locate_kinds
 
 ASSET = "masking_scores"
+PUBLIC = "PUBLIC"  # all public sets as one
 MODEL = "masking"
 KINDS: dict[str, frozenset[str]] = {
     "EMAIL_ADDRESS": frozenset({"EMAIL"}), "IBAN_CODE": frozenset({"IBAN"}), "US_SSN": frozenset({"NATIONAL_ID"}),
@@ -50,14 +52,19 @@ def read_labelled(folder: Path) -> dict[str, list[LabelledText]]:
 
 
 def measure_masking(folder: Path | None, seed: int) -> pl.DataFrame:
-    """SCORES rows: recall, precision, F2 and whole labels per data set and entity; benign texts changed; names."""
+    """SCORES rows: recall, precision, F2 and whole labels per data set and entity; benign texts changed,
+    with and without names of persons; participants' names."""
     sets = {NAME: own_messages(), **(read_labelled(folder) if folder else {})}
     sheet = ScoreSheet(Scope(ASSET, "all", seed, content_id(*(repr(part) for part in sets.items()))))
+    everything: list[tuple[LabelledText, list[Span]]] = []
     for name, texts in sets.items():
         found = locate_kinds(pl.Series([text.text for text in texts]), (*IDENTIFIERS, *PEOPLE))
         for score in score_entities(texts, found, _kinds_of(texts), seed):
             _add(sheet, name, score)
-        _row(sheet, name, "benign_changed", changed_share(texts, found, seed), "unlabelled texts")
+        _add_benign(sheet, name, texts, found, seed)
+        everything += zip(texts, found, strict=True) if name != NAME else ()
+    if everything:
+        _add_benign(sheet, PUBLIC, [text for text, _ in everything], [spans for _, spans in everything], seed)
     for form, estimate in names_masked(seed).items():
         _row(sheet, f"{NAME} participants", "recall", estimate, form)
     return pl.DataFrame(sheet.rows)
@@ -93,6 +100,15 @@ def _kinds_of(texts: Sequence[LabelledText]) -> dict[str, frozenset[str]]:
 def _add(sheet: ScoreSheet, name: str, score: EntityScore) -> None:
     for metric, estimate in _metrics(score):
         _row(sheet, name, metric, estimate, score.entity)
+
+
+def _add_benign(
+    sheet: ScoreSheet, name: str, texts: Sequence[LabelledText], found: Sequence[Sequence[Span]], seed: int
+) -> None:
+    """Share of unlabelled texts that change, by all kinds and without names of persons."""
+    patterns = [[span for span in spans if span[2] != "PERSON"] for spans in found]
+    for slice_, spans in {"unlabelled texts": found, "unlabelled texts, persons aside": patterns}.items():
+        _row(sheet, name, "benign_changed", changed_share(texts, spans, seed), slice_)
 
 
 def _metrics(score: EntityScore) -> Iterator[tuple[str, Estimate]]:

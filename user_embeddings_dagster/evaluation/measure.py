@@ -26,6 +26,7 @@ from user_embeddings_dagster.evaluation.user_suites import (
     user_models,
 )
 from user_embeddings_dagster.mining.pairs import training_pairs, vector_frame
+from user_embeddings_dagster.privacy.consent.grants import COMPARE
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
 
@@ -187,16 +188,16 @@ def measure_sparse_users(
 def compare_datadaos(
     lake: Lake, lance: LanceTables, seed: int, models: Mapping[str, SequenceModel], tuned_version: str
 ) -> pl.DataFrame:
-    """Every DataDAO on an equal budget of held-out users, chunks and queries."""
-    inputs = EvaluationInputs.of_users(lake, lance, seed)
+    """Every DataDAO on an equal budget of held-out users, chunks and queries; of people who consented to `compare`."""
+    inputs = EvaluationInputs.of_users(lake, lance, seed, COMPARE)
     held_out = {name: inputs.histories("test", name) for name in inputs.datadaos}
     budget = common_budget(held_out)
     samples = equal_samples(held_out, budget, seed)
     training = {name: inputs.histories("train", name).vectors for name in samples}
     statistics = equal_statistics({name: vectors for name, vectors in training.items() if len(vectors)}, seed)
     functions = transfer_models(statistics) | dict(models)
-    summaries = EvaluationInputs.load(lake, lance, "summary_embeddings", seed)
-    base = EvaluationInputs.load(lake, lance, "chunk_embeddings", seed)
+    summaries = EvaluationInputs.load(lake, lance, "summary_embeddings", seed, COMPARE)
+    base = EvaluationInputs.load(lake, lance, "chunk_embeddings", seed, COMPARE)
     return datadao_comparison(
         inputs.scope("datadao_comparison"),
         samples,

@@ -88,12 +88,20 @@ def read_conll(path: Path) -> list[LabelledText]:
     return [text for text in texts if text]
 
 
+_MENTION = re.compile(r"(['\"(.]?@)(\w{2,})")
+_LINK = re.compile(r"(?i)(?:https?:|www\.).*|(?:[a-z0-9-]+\.)+(?:com|net|org|tv|me|ly|co|uk|info|fm|gd)(?:/\S*)?")
+_MAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
+
+
 def _entity(token: str, tag: str) -> tuple[str, str, str | None]:
-    """Sign before the entity, its text, its name: what a form gives away (@mention, link) is labelled by that form."""
-    if re.fullmatch(r"@\w+", token):
-        return "@", token[1:], "MENTION"
-    if re.match(r"(?i)https?:|www\.", token):
+    """Sign before the entity, its text, its name: what a form gives away is labelled by that form, as in
+    `@mention`, `'@mention`, a link with or without "http:", an e-mail address."""
+    if mention := _MENTION.fullmatch(token):
+        return mention[1], mention[2], "MENTION"
+    if _LINK.fullmatch(token):
         return "", token, "LINK"
+    if _MAIL.fullmatch(token):
+        return "", token, "EMAIL_ADDRESS"
     return "", token, tag[2:].upper() if tag != "O" else None
 
 

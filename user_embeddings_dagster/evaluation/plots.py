@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from user_embeddings_dagster.evaluation.disclosure import published_funnel, visible
+from user_embeddings_dagster.quality.escaping import label
+from user_embeddings_dagster.settings import report_min_people
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -30,7 +34,7 @@ def score_bars(
     highlighted: Sequence[str] = (),
 ) -> bytes:
     """Horizontal bars of one metric per model, with 95% intervals, best on top; `highlighted` models in colour."""
-    rows = _rows(scores, metric, slice_).sort("value", "model")
+    rows = _rows(_shown(scores), metric, slice_).sort("value", "model")
     figure, axes = _figure(0.9 + 0.32 * max(3, rows.height))
     places = np.arange(rows.height)
     colours = [PALETTE[0] if model in highlighted else "#b8c4ce" for model in rows["model"]]
@@ -49,7 +53,7 @@ def score_lines(scores: pl.DataFrame, *, metric: str, slices: Mapping[str, str],
     """One line per model over `slices` ({slice: tick label}, in order); the two best on average with intervals."""
     figure, axes = _figure(3.4)
     order = list(slices)
-    rows = scores.filter(pl.col("metric") == metric, pl.col("slice").is_in(order)).drop_nulls("value")
+    rows = _shown(scores).filter(pl.col("metric") == metric, pl.col("slice").is_in(order)).drop_nulls("value")
     means = rows.group_by("model").agg(pl.col("value").mean()).sort(["value", "model"], descending=[True, False])
     models = means["model"].to_list()
     for number, model in enumerate(models):
@@ -85,6 +89,7 @@ def grouped_bars(
 
     `slice_` None: of every slice. DataDAO `all` stands for none of them and is no group.
     """
+    scores = _shown(scores)
     rows = scores.filter(metric=metric) if slice_ is None else scores.filter(metric=metric, slice=slice_)
     rows = rows.drop_nulls("value")
     if by == "datadao":
@@ -133,7 +138,9 @@ def funnel_bars(funnel: pl.DataFrame, title: str = "Data funnel") -> bytes:
     """Samples per stage of a DATA_FUNNEL frame, DataDAOs summed, on a logarithmic axis; losses in a muted colour."""
     from user_embeddings_dagster.evaluation.funnel import LOSSES
 
-    rows = funnel.group_by("stage_order", "stage").agg(pl.col("n").sum()).sort("stage_order", descending=True)
+    whole = funnel.group_by("stage_order", "stage").agg(pl.col("n").sum(), _people(pl.col("n_users")))
+    rows = published_funnel(whole.with_columns(datadao=pl.lit("all")), report_min_people())
+    rows = rows.sort("stage_order", descending=True)
     figure, axes = _figure(0.9 + 0.26 * max(3, rows.height))
     places, n = np.arange(rows.height), rows["n"].to_numpy()
     colours = ["#d8a7a3" if stage in LOSSES else PALETTE[0] for stage in rows["stage"]]
@@ -153,7 +160,7 @@ def dimension_sweep(rows: pl.DataFrame, *, metric: str = "mrr", title: str = "Em
     rows = rows.sort("dimension")
     x = rows["dimension"].to_numpy()
     panels = ((metric, rows["value"]), ("MB of weights", rows["bytes"] / 1e6), ("training seconds", rows["seconds"]))
-    for number, (panel, (label, values)) in enumerate(zip(axes, panels, strict=True)):
+    for number, (panel, (name, values)) in enumerate(zip(axes, panels, strict=True)):
         panel.plot(x, values.to_numpy(), marker="o", ms=4, lw=1.8, color=PALETTE[number])
         if number == 0 and not rows["ci_low"].null_count():
             panel.fill_between(
@@ -163,10 +170,20 @@ def dimension_sweep(rows: pl.DataFrame, *, metric: str = "mrr", title: str = "Em
         panel.set_xticks(x, [str(dimension) for dimension in x])
         panel.set_ylim(bottom=0)
         panel.set_xlabel("dimension")
-        panel.set_title(label, fontsize=9, color=INK)
+        panel.set_title(name, fontsize=9, color=INK)
         _style(panel, "y")
     figure.suptitle(title, x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
     return _png(figure)
+
+
+def _shown(scores: pl.DataFrame) -> pl.DataFrame:
+    """The rows of SCORES that may be published; a frame that is not about people is left as it is."""
+    return visible(scores, report_min_people()) if {"asset", "n_users"} <= set(scores.columns) else scores
+
+
+def _people(column: pl.Expr) -> pl.Expr:
+    """Sum over DataDAOs; null where none tells."""
+    return pl.when(column.count() > 0).then(column.sum()).alias("n_users")
 
 
 def _rows(scores: pl.DataFrame, metric: str, slice_: str) -> pl.DataFrame:
@@ -179,7 +196,7 @@ def _labelled(metric: str, rows: pl.DataFrame) -> str:
 
 
 def _short(model: str) -> str:
-    return model.replace("_", " ")
+    return label(model.replace("_", " "))
 
 
 def _figure(height: float, columns: int = 1) -> tuple["Figure", Any]:
@@ -216,9 +233,9 @@ def _style(axes: "Axes", grid: Literal["x", "y", "both"]) -> None:
     axes.tick_params(colors=INK, labelsize=8, length=3)
     axes.grid(axis=grid, color=GRID, lw=0.8)
     axes.set_axisbelow(True)
-    for label in (axes.xaxis.label, axes.yaxis.label):
-        label.set_fontsize(9)
-        label.set_color(INK)
+    for text in (axes.xaxis.label, axes.yaxis.label):
+        text.set_fontsize(9)
+        text.set_color(INK)
     for text in axes.texts:
         text.set_fontsize(8)
         text.set_color(INK)

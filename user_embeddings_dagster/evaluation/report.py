@@ -2,6 +2,10 @@
 
 import polars as pl
 
+from user_embeddings_dagster.evaluation.disclosure import published
+from user_embeddings_dagster.quality.escaping import csv_cell, line
+from user_embeddings_dagster.settings import report_min_people
+
 HEADLINES = (
     ("item_encoder_scores", "chunk finds its own summary", "all", ("recall@1", "recall@10", "mrr")),
     ("item_encoder_scores", "right SUBJECT among the same window", "same_window", ("recall@1",)),
@@ -11,26 +15,51 @@ HEADLINES = (
     ("sparse_user_scores", "next chunk of new users, after one chunk", "start=1", ("recall@10", "mrr")),
     ("user_probe_scores", "future topics, linear probe on the past", "topic_shares", ("r2",)),
     ("user_probe_scores", "future active hours, linear probe on the past", "active_hours", ("r2",)),
+    ("membership_inference_scores", "users trained on, by the item encoder's loss", "item users", ("auc", "tpr@1%fpr")),
+    (
+        "membership_inference_scores",
+        "users trained on, by the next chunk's loss",
+        "sequence users",
+        ("auc", "tpr@1%fpr"),
+    ),
+    ("embedding_inversion_scores", "words read from a vector", "words", ("f1",)),
+    ("cross_user_retrieval_scores", "others' items among the ten nearest", "item search", ("foreign@10",)),
     ("datadao_comparison", "next chunk at equal budget", "next_chunk", ("recall@10", "mrr")),
 )
 
 
 def results_table(scores: pl.DataFrame, full: bool = False) -> str:
-    """Headline figures with intervals, by task, DataDAO and model; `full` gives every row of every asset."""
+    """Headline figures with intervals, by task, DataDAO and model; `full` gives every row of every asset.
+
+    Figures about fewer people than the operator allows are hidden (evaluation.disclosure).
+    """
     if scores.is_empty():
         return "no scores yet"
+    least = report_min_people()
+    scores = published(scores, least)
     if full:
         groups = scores.select("asset", "slice").unique().sort("asset", "slice").rows()
         parts = [_section(scores, asset, slice_, slice_, None) for asset, slice_ in groups]
     else:
         parts = [_section(scores, asset, slice_, title, wanted) for asset, title, slice_, wanted in HEADLINES]
-    omitted = scores["value"].null_count()
+    hidden = int(scores["hidden"].sum())
+    omitted = scores["value"].null_count() - hidden
     note = [f"{omitted} scores could not be measured (too few users or queries)"] if omitted else []
+    if hidden:
+        note.append(f"{hidden} scores are hidden: they are about fewer than {least} people, or would tell of these")
     return "\n\n".join([*filter(None, parts), *note])
 
 
+def as_csv(scores: pl.DataFrame) -> str:
+    """Every row that may be published, as CSV that no spreadsheet takes for formulas."""
+    rows = published(scores, report_min_people())
+    texts = [name for name, dtype in rows.schema.items() if dtype == pl.String]
+    return rows.with_columns(pl.col(texts).map_elements(csv_cell, return_dtype=pl.String)).write_csv()
+
+
 def _section(scores: pl.DataFrame, asset: str, slice_: str, title: str, metrics: tuple[str, ...] | None) -> str:
-    rows = scores.filter(pl.col("asset") == asset, pl.col("slice") == slice_).drop_nulls("value")
+    rows = scores.filter(pl.col("asset") == asset, pl.col("slice") == slice_)
+    rows = rows.filter(pl.col("value").is_not_null() | pl.col("hidden"))
     if metrics is not None:
         rows = rows.filter(pl.col("metric").is_in(metrics))
     if rows.is_empty():
@@ -42,13 +71,16 @@ def _section(scores: pl.DataFrame, asset: str, slice_: str, title: str, metrics:
     table = [["datadao", "model", *names, "n", "users"]]
     for datadao, model, _, n, users in keys.iter_rows():
         values = [cells.get((datadao, model, name), "") for name in names]
-        table.append([datadao, model, *values, f"{n:,}", f"{users:,}"])
+        counts = ("", "") if n is None else (f"{n:,}", f"{users:,}")
+        table.append([line(datadao), line(model), *values, *counts])
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     return "\n".join([f"{asset}: {title}", *lines])
 
 
 def _cell(row: dict[str, object]) -> str:
+    if row["hidden"]:
+        return f"<{report_min_people()}" if row["few"] else "hidden"
     if row["ci_low"] is None:
         return f"{row['value']:.3f}"
     return f"{row['value']:.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"

@@ -10,9 +10,9 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Self
+from typing import IO, Self, cast
 
-from user_embeddings_dagster.exports.reader import Rejected
+from user_embeddings_dagster.exports.reader import RawFile, Rejected
 
 MAX_MEMBERS = 50_000
 MAX_MEMBER_BYTES = 8 << 30  # uncompressed
@@ -20,6 +20,7 @@ MAX_ARCHIVE_BYTES = 32 << 30  # uncompressed, all members
 MAX_DIRECTORY = 8 << 20  # bytes; a member takes about 100 there, and five times that in memory
 MAX_RATIO = 200  # uncompressed over compressed; JSON of repeated keys reaches about 30
 _RATIO_FREE = 16 << 20  # bytes below which any ratio is harmless
+_BUFFER = 64 << 10  # bytes
 BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
@@ -64,28 +65,28 @@ def _reason(info: zipfile.ZipInfo, seen: set[str]) -> str | None:
     return None
 
 
-class _File(io.FileIO):
+class _File(io.BufferedReader):
     """The file below an archive, of which no directory over MAX_DIRECTORY is read: zipfile takes it in one read."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """As a file's. Raises BadZipFile."""
         if size is not None and size > MAX_DIRECTORY:
             raise zipfile.BadZipFile("too many members")
-        return super().read(-1 if size is None else size) or b""
+        return super().read(size)
 
 
 class Archive:
     """A zip file: `members` are safe to open; `rejected` says which are not and why (location: member index)."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: Path | RawFile) -> None:
         """Read the archive's directory. Raises one of BROKEN if there is none."""
-        self._file = _File(path)
+        self._file = _File(cast(io.RawIOBase, file.open("rb", buffering=0)), _BUFFER)
         try:
             self._zip = zipfile.ZipFile(self._file)
         except BaseException:
             self._file.close()
             raise
-        size = path.stat().st_size
+        size = self._file.seek(0, io.SEEK_END)
         # Members may share their bytes (Fifield 2019, "A better zip bomb"), each with a harmless ratio of its own.
         most = min(MAX_ARCHIVE_BYTES, max(_RATIO_FREE, MAX_RATIO * size))
         self.members: list[Member] = []
@@ -129,7 +130,7 @@ class Archive:
         self.close()
 
 
-def is_zip(path: Path) -> bool:
+def is_zip(file: Path | RawFile) -> bool:
     """The file starts as a zip archive does."""
-    with path.open("rb") as stream:
+    with file.open("rb") as stream:
         return stream.read(4) in (b"PK\x03\x04", b"PK\x05\x06")

@@ -9,18 +9,22 @@ import csv
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
 
-from user_embeddings_dagster.exports.landing import LINKS, raw_paths
+from user_embeddings_dagster.exports.landing import LINKS, export_paths, foreign_links
 from user_embeddings_dagster.exports.merge import Merge
 from user_embeddings_dagster.exports.normalise import Normaliser
-from user_embeddings_dagster.exports.reader import RawFile
+from user_embeddings_dagster.exports.reader import RawFile, foreign_link, raw_file
 from user_embeddings_dagster.exports.reading import Progress, Reading
+from user_embeddings_dagster.exports.sealing import Sealing, seal_folder
 from user_embeddings_dagster.exports.staging import staging_folder
 from user_embeddings_dagster.keys import file_sha256, keyed_id
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.retention.windows import Horizons
+from user_embeddings_dagster.privacy.sealed_format import Shredded
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import (
     DROPPED_MESSAGES,
@@ -31,18 +35,24 @@ from user_embeddings_dagster.schema import (
 )
 from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
 
-VERSION = "messages-3"
+VERSION = "messages-4"
 TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
 MEMORY = "250MB"  # DuckDB's share of about 0.9 GB in all: what it cannot hold it spills below the lake
 
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What is current of the five tables. `stats`: n_files, n_read, n_messages, n_rejected, dropped_<reason>."""
+    """What is current of the five tables. `stats`: n_files, n_read, n_messages, n_rejected, dropped_<reason>.
+
+    `sealing`: what became of raw files that lay in clear; None without sealing. `shredded`: files that are left out
+    because their key has been destroyed.
+    """
 
     commits: dict[str, Commit]
     reused: bool
     stats: dict[str, float | int | str] = field(default_factory=dict)
+    sealing: Sealing | None = None
+    shredded: int = 0
 
 
 def build_messages(
@@ -51,7 +61,10 @@ def build_messages(
     lake: Lake,
     key: bytes,
     *,
+    keys: ContributorKeys | None = None,
+    seal: bool = False,
     erased: Tombstones | None = None,
+    horizons: Horizons | None = None,
     progress: Progress = lambda stage, figures: None,
     memory: str = MEMORY,
     threads: int | None = None,
@@ -60,14 +73,25 @@ def build_messages(
 
     Nothing is read if all five are up to date with the files, contributors.csv, the key, the `erased` (who are left
     out) and this version.
-    `progress` is called with a stage (hash, read, merge) and figures: file, files, rows, bytes, bytes_total,
-    seconds, seconds_left. Raises FileNotFoundError without a landing folder.
+    `keys` open sealed raw files; with `seal`, those that lie in clear are sealed once the tables are committed.
+    `progress` is called with a stage (hash, read, merge, seal) and figures: file, files, rows, bytes, bytes_total,
+    seconds, seconds_left. Raises FileNotFoundError without a landing folder; NoKeys, or Tampered where a sealed raw
+    file is not what was sealed: the tables then stay as they are.
     """
     folder = landing / datadao
     if not folder.is_dir():
         raise FileNotFoundError(f"{datadao}: no landing folder")
-    files = list(_raw_files(folder, progress))
+    found = list(_raw_files(folder, keys, progress))
+    files = [file for file in found if file is not None]
+    shredded = len(found) - len(files)
     links_file = folder / LINKS
+
+    def sealed(owners: dict[str, set[str]]) -> Sealing | None:
+        if not seal or keys is None:
+            return None
+        links = contributor_links(links_file)
+        return seal_folder(folder, key, keys, links, owners, lambda n, of: progress("seal", {"file": n, "files": of}))
+
     links_hash = file_sha256(links_file) if links_file.is_file() else ""
     wanted = fingerprint(
         VERSION,
@@ -76,21 +100,23 @@ def build_messages(
         links_hash,
         keyed_id(key, "key"),
         *([erased.version] if erased else []),
+        *(horizons.version("messages") if horizons else ()),
     )
     current = {table.name: lake.up_to_date(table.name, datadao, wanted) for table in TABLES}
     commits = {name: commit for name, commit in current.items() if commit}
     if len(commits) == len(TABLES):
-        return BuildResult(commits, True, dict(commits["messages"].stats))
+        return BuildResult(commits, True, dict(commits["messages"].stats), sealed({}), shredded)
     threads = threads or len(os.sched_getaffinity(0))
     stage = staging_folder(lake.root, datadao)
     normaliser = Normaliser(datadao, key, contributor_links(links_file), threads)
     try:
-        reading = Reading(datadao, stage, normaliser, progress, erased or Tombstones(key, frozenset()))
+        reading = Reading(datadao, stage, normaliser, progress, erased or Tombstones(key, frozenset()), horizons)
         reading.read(files)
-        return _commit(reading, lake, wanted, memory, threads)
+        result = _commit(reading, lake, wanted, memory, threads)
     finally:
         normaliser.close()
         shutil.rmtree(stage)
+    return replace(result, sealing=sealed(reading.owners_of), shredded=shredded)
 
 
 def contributor_links(path: Path) -> dict[str, str]:
@@ -114,15 +140,18 @@ def contributor_links(path: Path) -> dict[str, str]:
     return links
 
 
-def _raw_files(folder: Path, progress: Progress) -> Iterator[RawFile]:
-    paths = [path for path in raw_paths(folder) if path != folder / LINKS]
+def _raw_files(folder: Path, keys: ContributorKeys | None, progress: Progress) -> Iterator[RawFile | None]:
+    """The exports with their hashes; None for one that nobody can read any more."""
+    links = set(foreign_links(folder))
+    yield from (foreign_link(folder, path) for path in sorted(links))
+    paths = [path for path in export_paths(folder) if path not in links]
     for number, path in enumerate(paths, 1):
         try:
-            sha256 = file_sha256(path)
+            yield raw_file(folder, path, keys)
+        except Shredded:
+            yield None
         except OSError as error:  # whose text holds the file's name, often a person's
             raise OSError(error.errno, f"{folder.name}: raw file {number} of {len(paths)} cannot be read") from None
-        name = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-        yield RawFile(path, name, sha256)
         progress("hash", {"file": number, "files": len(paths)})
 
 

@@ -42,7 +42,7 @@ class _User(msgspec.Struct):
 
 def _owner(file: RawFile) -> str:
     """The account that exported: user.json's id, or the file's own path."""
-    if json_source.is_zip(file.path):
+    if json_source.is_zip(file):
         for document in json_source.documents(file, _USER):
             if isinstance(document, Document):
                 try:
@@ -189,7 +189,7 @@ def read(file: RawFile) -> Iterator[Batch]:
 
 def matches(file: RawFile) -> bool:
     """Whether a document of the file begins with conversations."""
-    named = MEMBER.fullmatch(file.path.name) is not None
+    named = MEMBER.fullmatch(file.base_name) is not None
     return any(_SHAPE.search(head) or (named and head[:1] in b"[{") for head in json_source.heads(file, MEMBER))
 
 

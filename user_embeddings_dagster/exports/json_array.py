@@ -230,6 +230,19 @@ class ArrayReader:
             if self._separator and self._next(window.at + 1, window.at + limit) is not None:
                 raise Malformed("malformed_json")
             limit *= 8
+            if limit >= LARGEST_VALUE and window.ahead(limit) >= limit and self._goes_on(limit):
+                raise Malformed("too_long")
+
+    def _goes_on(self, limit: int) -> bool:
+        """Whether the next `limit` bytes begin a longer value: of many small ones the decoder tells it fifty times
+        sooner than the scanner."""
+        with memoryview(self._window.data)[self._window.at : self._window.at + limit] as raw:
+            try:
+                msgspec.json.decode(raw, type=msgspec.Raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                if "truncated" in str(error):  # what it calls a lone surrogate too
+                    return all(match[2] for match in _SURROGATES.finditer(raw))
+        return False
 
     def _pass(self, length: int, reason: str) -> None:
         """Step over a broken element: by its length if that is certain, else to the next separator."""

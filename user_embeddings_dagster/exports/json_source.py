@@ -87,12 +87,12 @@ class Unreadable:
 
 def documents(file: RawFile, wanted: re.Pattern[str]) -> Iterator[Document | Unreadable]:
     """The file, or its members whose base name matches `wanted`, in the order of their names."""
-    if not is_zip(file.path):
-        with closing(Document("", partial(file.path.open, "rb"))) as document:
+    if not is_zip(file):
+        with closing(Document("", file.open)) as document:
             yield document
         return
     try:
-        archive = Archive(file.path)
+        archive = Archive(file)
     except BROKEN:
         yield Unreadable((Rejected("", 0, "damaged_archive", "no readable directory of members"),))
         return

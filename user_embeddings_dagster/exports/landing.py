@@ -1,12 +1,20 @@
 """The landing folder: one folder per DataDAO, into which contributors' exports are dropped."""
 
 import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from user_embeddings_dagster.exports.opening import clear_path, content_size
+from user_embeddings_dagster.storage.lake import write_json
+
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 LINKS = "contributors.csv"
+LINKED = ".linked.json"  # beside the DataDAOs' folders, where no contributor writes: which links the operator made
+GRANTS = "consent.csv"
+STATEMENT = "datadao.json"
+ABOUT = frozenset({LINKS, GRANTS, STATEMENT})  # files about a DataDAO: no exports
 
 
 @dataclass(frozen=True)
@@ -21,34 +29,69 @@ class Drop:
 
 
 def raw_paths(folder: Path) -> list[Path]:
-    """Every file below a DataDAO's folder, in the order of their names; hidden files are left out."""
-    return sorted(
+    """Every file below a DataDAO's folder, in the order of their names; hidden files are left out.
+
+    A sealed file is in the place of its content's name, and left out where the content lies there in clear too.
+    """
+    paths = [
         path
         for path in folder.rglob("*")
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    named = {clear_path(path): path for path in sorted(paths, reverse=True)}  # the clear name sorts first, and wins
+    return [named[name] for name in sorted(named)]
+
+
+def link(folder: Path, target: Path) -> None:
+    """A link in a DataDAO's folder to an export of the operator's, noted as one that may be followed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / target.name
+    noted = folder.parent / LINKED
+    known = json.loads(noted.read_text()) if noted.exists() else {}
+    write_json(noted, known | {f"{folder.name}/{target.name}": str(target.absolute())})
+    made.unlink(missing_ok=True)
+    made.symlink_to(target.absolute())
+
+
+def foreign_links(folder: Path) -> list[Path]:
+    """Links below a DataDAO's folder that `link` did not make: a contributor's may lead to anything on the machine."""
+    noted = folder.parent / LINKED
+    known = json.loads(noted.read_text()) if noted.exists() else {}
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_symlink() and known.get(path.relative_to(folder.parent).as_posix()) != str(path.readlink())
     )
+
+
+def export_paths(folder: Path) -> list[Path]:
+    """The raw files of a DataDAO that are exports."""
+    return [path for path in raw_paths(folder) if path.parent != folder or path.name not in ABOUT]
 
 
 def scan(landing: Path) -> tuple[list[Drop], int]:
     """The drops below `landing`, and how many folders were passed over because their name is no slug.
 
     Sizes and times are compared, not contents: a scan of a large bucket must stay cheap. Reading hashes contents.
+    Sealing a file changes nothing: its content's name and size count, and it keeps the time.
     """
     drops, unnamed = [], 0
     for folder in sorted(path for path in landing.glob("*") if path.is_dir()):
         if not SLUG.fullmatch(folder.name):
             unnamed += 1
             continue
-        entries = [(str(path.relative_to(folder)), path.stat()) for path in raw_paths(folder)]
+        entries = [
+            (str(clear_path(path).relative_to(folder)), content_size(path), path.stat()) for path in raw_paths(folder)
+        ]
         if not entries:
             continue
-        listing = "\n".join(f"{name}\t{stat.st_size}\t{stat.st_mtime_ns}" for name, stat in entries)
+        listing = "\n".join(f"{name}\t{size}\t{stat.st_mtime_ns}" for name, size, stat in entries)
         drops.append(
             Drop(
                 folder.name,
                 len(entries),
-                sum(stat.st_size for _, stat in entries),
-                max(stat.st_mtime for _, stat in entries),
+                sum(size for _, size, _ in entries),
+                max(stat.st_mtime for *_, stat in entries),
                 hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[:32],
             )
         )

@@ -116,8 +116,7 @@ class Merge:
         self._duckdb.register("owners", pl.DataFrame({"author_id": owners}).to_arrow())
 
     def _view(self, name: str, files: Path) -> None:
-        path = str(files).replace("'", "''")
-        self._duckdb.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet('{path}')")
+        self._duckdb.read_parquet(str(files)).create_view(name)
 
     def decide(self) -> pl.DataFrame:
         """Merge copies and choose what is dropped: columns part, reason, n."""

@@ -15,7 +15,7 @@ from itertools import islice
 import duckdb
 import polars as pl
 
-from user_embeddings_dagster.exports.lines import Chunk, chunks, peek
+from user_embeddings_dagster.exports.lines import Chunk, chunks, is_json, peek
 from user_embeddings_dagster.exports.reader import BATCH_REJECTED, Batch, Format, RawFile, Rejected
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
@@ -101,10 +101,10 @@ def _parse(connection: duckdb.DuckDBPyConnection, chunk: Chunk) -> pl.DataFrame:
     columns = ", ".join(
         f"{key}: '{'DOUBLE' if dtype == pl.Float64() else 'VARCHAR'}'" for key, dtype in kind.types().items()
     )
-    source = f"""read_ndjson('{chunk.path}', columns = {{{columns}}}, compression = 'none',
+    source = f"""read_ndjson(?, columns = {{{columns}}}, compression = 'none',
                              ignore_errors = true, maximum_object_size = {_MAX_OBJECT})"""
     try:
-        return pl.DataFrame(connection.sql(kind.query(source)).to_arrow_table())
+        return pl.DataFrame(connection.sql(kind.query(source), params=[chunk.path]).to_arrow_table())
     except duckdb.Error:  # a line of over _MAX_OBJECT bytes: `_repair` reads the chunk line by line
         return pl.DataFrame(schema=_PARSED)
 
@@ -122,7 +122,7 @@ def _kind_of(chunk: Chunk) -> _Kind:
 def _strict(line: bytes) -> tuple[_Kind, dict[str, str | float | None]] | str:
     """Kind and wanted keys of one line as DuckDB would give them, or a reason code why there are none."""
     try:
-        record = json.loads(line.decode("utf-8-sig"))
+        record = json.loads(line.decode("utf-8-sig"), parse_constant=_no_json)
     except (ValueError, RecursionError):
         return "malformed_json"
     if not isinstance(record, dict):
@@ -137,6 +137,10 @@ def _strict(line: bytes) -> tuple[_Kind, dict[str, str | float | None]] | str:
     except (KeyError, TypeError, ValueError, OverflowError):
         values["created_utc"] = None
     return kind, values
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError  # NaN, Infinity and -Infinity, which the standard library would read
 
 
 def _as_text(value: object) -> str | None:
@@ -173,10 +177,12 @@ def _repair(
     """`parsed` with line numbers, its unread rows read again one by one."""
     numbered = list(_lines(chunk.content(), chunk.first_line))
     if len(numbered) == parsed.height:
-        usable = pl.all_horizontal(pl.col(_REQUIRED).is_not_null())
+        strict = pl.lit(pl.Series([is_json(line) for _, line in numbered], dtype=pl.Boolean))
+        usable = pl.all_horizontal(pl.col(_REQUIRED).is_not_null()) & strict
         parsed = parsed.with_columns(raw_location=pl.Series([number for number, _ in numbered], dtype=pl.Int64))
-        unread = [numbered[row] for row in parsed.select(usable.not_().arg_true()).to_series()]
-        parsed = parsed.filter(usable)
+        used = parsed.select(usable.alias("used")).to_series()
+        unread = [numbered[row] for row in (~used).arg_true()]
+        parsed = parsed.filter(used)
     else:  # DuckDB saw other lines than we do: trust none of its line numbers
         parsed, unread = parsed.clear().with_columns(raw_location=pl.lit(0, pl.Int64)), numbered
     read, rejected = _read_again(connection, unread)
@@ -217,7 +223,8 @@ def _batches(connection: duckdb.DuckDBPyConnection, chunk: Chunk, sha256: str) -
     parsed, rejected = pl.DataFrame(), []
     if chunk.size:
         parsed = _parse(connection, chunk)
-        if parsed.height == chunk.n_lines and not sum(parsed[name].null_count() for name in _REQUIRED):
+        whole = parsed.height == chunk.n_lines and not sum(parsed[name].null_count() for name in _REQUIRED)
+        if whole and chunk.is_json():
             parsed = parsed.with_columns(
                 raw_location=pl.int_range(chunk.first_line, chunk.first_line + chunk.n_lines, dtype=pl.Int64)
             )
@@ -263,7 +270,7 @@ def read(file: RawFile) -> Iterator[Batch]:
     """
     connection = connect(len(os.sched_getaffinity(0)))
     try:
-        for chunk in chunks(file.path):
+        for chunk in chunks(file):
             yield from _batches(connection, chunk, file.sha256)
     finally:
         connection.close()
@@ -271,7 +278,7 @@ def read(file: RawFile) -> Iterator[Batch]:
 
 def matches(file: RawFile) -> bool:
     """One of the first lines is a JSON object with the keys of a Reddit comment or submission."""
-    for line in islice(peek(file.path).split(b"\n"), 20):
+    for line in islice(peek(file).split(b"\n"), 20):
         record = _strict(line)
         if not isinstance(record, str) and record[1]["subreddit"] and record[1]["created_utc"] is not None:
             return True

@@ -3,12 +3,20 @@
 A module for one platform lists its formats in `FORMATS: tuple[Format, ...]`; `registry` puts them together.
 """
 
+import hashlib
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from io import DEFAULT_BUFFER_SIZE
 from pathlib import Path
+from typing import BinaryIO
 
 import polars as pl
 
+from user_embeddings_dagster.exports.opening import beside, clear_path, content_sha256, content_size, open_raw
+from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.sealed_format import NotOurs
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
 BATCH_BYTES = 32 << 20  # of a document
@@ -26,11 +34,65 @@ NAMES_SCHEMA = pl.Schema(
 
 @dataclass(frozen=True)
 class RawFile:
-    """One file as it was dropped: `name` is its path below the DataDAO's landing folder (posix)."""
+    """One file as it was dropped: `name` is its path below the DataDAO's landing folder (posix).
+
+    Where it lies at `path` sealed, name and sha256 are those of its content, and `keys` open it.
+    """
 
     path: Path
     name: str
     sha256: str
+    keys: ContributorKeys | None = None
+
+    def open(self, mode: str = "rb", buffering: int = DEFAULT_BUFFER_SIZE) -> BinaryIO:
+        """The content as a stream of bytes. Raises as exports.opening does."""
+        if mode != "rb":
+            raise ValueError(f"a raw file is read as bytes, not {mode!r}")
+        return open_raw(self.path, self.keys, buffering)
+
+    def beside(self, ending: str, other: str) -> "RawFile | None":
+        """The file in the same folder that is named like this one but for the `ending`; its hash is not told."""
+        name = clear_path(self.path).name
+        path = beside(self.path, name[: len(name) - len(ending)] + other)
+        return RawFile(path, f"{self.name[: len(self.name) - len(ending)]}{other}", "", self.keys) if path else None
+
+    @property
+    def base_name(self) -> str:
+        """The last part of the name."""
+        return self.name.rsplit("/", 1)[-1]
+
+    @property
+    def size(self) -> int:
+        """Bytes of content."""
+        return content_size(self.path)
+
+
+def raw_file(folder: Path, path: Path, keys: ContributorKeys | None) -> RawFile:
+    """A file of a DataDAO's landing folder. Raises OSError, NoKeys, Shredded, Tampered.
+
+    One that begins as a sealed file and is none of this platform's is taken as it lies there: no reader knows it.
+    """
+    name = os.fsencode(clear_path(path).relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+    try:
+        return RawFile(path, name, content_sha256(path, keys), keys)
+    except NotOurs:
+        return RawFile(path, name, file_sha256(path), keys)
+
+
+@dataclass(frozen=True)
+class ForeignLink(RawFile):
+    """A link that is not followed: `sha256` is that of its name."""
+
+    @property
+    def size(self) -> int:
+        """It has no content."""
+        return 0
+
+
+def foreign_link(folder: Path, path: Path) -> ForeignLink:
+    """A link in a DataDAO's landing folder that the operator did not make."""
+    name = os.fsencode(path.relative_to(folder).as_posix())
+    return ForeignLink(path, name.decode("utf-8", "backslashreplace"), hashlib.sha256(b"link:" + name).hexdigest())
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,14 @@ from typing import Any
 import polars as pl
 
 from user_embeddings_dagster.exports.bounds import bounded
+from user_embeddings_dagster.exports.minimisation import Survey, survey
 from user_embeddings_dagster.exports.normalise import STAGED, Normaliser
-from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, Rejected
+from user_embeddings_dagster.exports.reader import Batch, ForeignLink, Format, RawFile, Rejected
 from user_embeddings_dagster.exports.registry import detect
 from user_embeddings_dagster.exports.staging import Part
 from user_embeddings_dagster.privacy.redaction import Redaction
+from user_embeddings_dagster.privacy.retention.windows import Horizons
+from user_embeddings_dagster.privacy.sealed_format import NotOurs
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import DROPPED_MESSAGES, PARTICIPANTS, RAW_FILES, REJECTED_RECORDS
 
@@ -32,25 +35,33 @@ class Reading:
 
     After `read`: `owners` are the author ids of contributors, `n_read` counts messages as the readers gave
     them, `n_staged` those that went on. What the `erased` wrote, and exports of theirs, are left out; their names in
-    what others wrote are replaced.
+    what others wrote are replaced. What was written before the `horizons` is left out too.
     """
 
     def __init__(
-        self, datadao: str, stage: Path, normaliser: Normaliser, progress: Progress, erased: Tombstones
+        self,
+        datadao: str,
+        stage: Path,
+        normaliser: Normaliser,
+        progress: Progress,
+        erased: Tombstones,
+        horizons: Horizons | None = None,
     ) -> None:
         self.datadao, self.stage, self.progress = datadao, stage, progress
-        self._normaliser, self._erased = normaliser, erased
+        self._normaliser, self._erased, self._horizons = normaliser, erased, horizons or Horizons()
         self._erased_names: set[tuple[str, str]] = set()
         self.owners: set[str] = set()
+        self.owners_of: dict[str, set[str]] = {}  # by name of the raw file: whose own export it is
         self.n_read = self.n_staged = self.n_rejected = 0
         self._threads: dict[str, set[str]] = {}  # platform → native threads in which an owner wrote
         self._dropped: Counter[tuple[int, str]] = Counter()
         self._files: list[tuple[RawFile, str, int, int]] = []
+        self._surveys: list[Survey] = []
         self._parts: dict[str, Part] = {}
 
     def read(self, files: list[RawFile]) -> None:
         """Read all files, contributors' own exports before public dumps; the same bytes are read once."""
-        formats = [(file, detect(file)) for file in files]
+        formats = [(file, _format(file)) for file in files]
         formats.sort(key=lambda pair: (pair[1] is not None and pair[1].is_public, pair[0].name))
         clock = _Clock(self.progress, formats)
         seen: set[str] = set()
@@ -62,8 +73,10 @@ class Reading:
             before = self.n_read, self.n_rejected
             try:
                 if format is None:
-                    self._reject(file, (Rejected("", 0, "unknown_format", "no reader knows this file"),))
+                    self._reject(file, (_unknown(file),))
                 elif file.sha256 not in seen:
+                    self._surveys.append(survey(file, format))
+                    self.owners_of[file.name] = set()
                     with closing(bounded(format.read(file))) as batches:
                         for batch in batches:
                             self._take(index, file, format, batch)
@@ -88,8 +101,15 @@ class Reading:
         self.n_read += messages.height + sum(batch.skipped.values())
         for reason, n in batch.skipped.items():
             self._drop(index, reason, n)
+        if not format.is_public:
+            accounts = messages.filter("is_owner")["native_author"].drop_nulls().unique()
+            self.owners_of[file.name].update(self._normaliser.author(format.platform, account) for account in accounts)
         if self._erased:
             messages, names = self._without_erased(index, format, messages, names)
+        if self._horizons:
+            n_before = messages.height
+            messages = messages.filter(~self._horizons.past("messages", "created_at"))
+            self._drop(index, "past_retention", n_before - messages.height)
         owned = messages.filter("is_owner")
         if owned.height:
             self._threads.setdefault(format.platform, set()).update(owned["native_thread"].unique())
@@ -150,14 +170,41 @@ class Reading:
     def raw_files(self) -> pl.DataFrame:
         """RAW_FILES of this reading."""
         rows = [
-            (self.datadao, file.sha256, file.name, file.path.stat().st_size, name, n_read, n_rejected)
+            (self.datadao, file.sha256, file.name, file.size, name, n_read, n_rejected)
             for file, name, n_read, n_rejected in self._files
         ]
         return pl.DataFrame(rows, schema=RAW_FILES.schema, orient="row")
 
     def stats(self) -> dict[str, float | int | str]:
-        """n_files, n_read and n_rejected."""
-        return {"n_files": len(self._files), "n_read": self.n_read, "n_rejected": self.n_rejected}
+        """n_files, n_read, n_rejected; known fields and files that the raw files have and nobody reads, and the most
+        unknown ones of any of them (exports.minimisation)."""
+        return {
+            "n_files": len(self._files),
+            "n_read": self.n_read,
+            "n_rejected": self.n_rejected,
+            "known_fields_not_read": len({name for found in self._surveys for name in found.known}),
+            "unknown_fields_not_read": max((found.n_unknown for found in self._surveys), default=0),
+        }
+
+
+def _format(file: RawFile) -> Format | None:
+    """How the file is read; None also where it begins as a sealed one and is none of this platform's."""
+    if isinstance(file, ForeignLink):
+        return None
+    try:
+        return detect(file)
+    except NotOurs:
+        return None
+
+
+def _unknown(file: RawFile) -> Rejected:
+    if isinstance(file, ForeignLink):
+        return Rejected("", 0, "foreign_link", "a link that `real` did not make is not followed")
+    try:
+        file.open().close()
+    except NotOurs:
+        return Rejected("", 0, "foreign_seal", "sealed by somebody else, or with another key store than this one")
+    return Rejected("", 0, "unknown_format", "no reader knows this file")
 
 
 class _Clock:
@@ -165,7 +212,7 @@ class _Clock:
 
     def __init__(self, progress: Progress, formats: list[tuple[RawFile, Format | None]]) -> None:
         self._progress = progress
-        sizes = [file.path.stat().st_size for file, _ in formats]
+        sizes = [file.size for file, _ in formats]
         self._ends = [sum(sizes[: index + 1]) for index in range(len(sizes))]
         self._done = 0
         self._start = time.monotonic()

@@ -176,11 +176,11 @@ def _account_in(stream: io.TextIOBase) -> str | None:
 def read_zip(file: RawFile) -> Iterator[Batch]:
     """Messages of a data-request zip, 10,000 rows a batch. Locations are 1-based lines of the member."""
     try:
-        archive = Archive(file.path)
+        archive = Archive(file)
     except BROKEN as broken:
         yield Batch(rejected=(Rejected("", 0, "broken_archive", type(broken).__name__),))
         return
-    size = file.path.stat().st_size
+    size = file.size
     with archive:
         account = re.sub(r"^export_(.+)_\d{6,8}$", r"\1", PurePosixPath(file.name).stem)
         for member in archive.named(STATISTICS):
@@ -208,7 +208,7 @@ def _kind(file: RawFile) -> str | None:
     name = PurePosixPath(file.name).name.lower()
     kind = COMMENTS if name.endswith(COMMENTS) else POSTS if name.endswith(POSTS) else None
     if kind:
-        with file.path.open("rb") as stream:
+        with file.open("rb") as stream:
             header = stream.readline(4096).decode("utf-8-sig", "replace").strip().split(",")
         if set(NEEDED[kind]) <= set(header):
             return kind
@@ -222,26 +222,31 @@ def read_csv(file: RawFile) -> Iterator[Batch]:
         yield Batch(rejected=(Rejected("", 1, "missing_field", "no header of a Reddit data request"),))
         return
     account = file.name[: -len(kind)].rstrip("./_- ") or "unnamed"
-    statistics = file.path.with_name(file.path.name[: -len(kind)] + STATISTICS)
-    if statistics.is_file():
+    if statistics := file.beside(kind, STATISTICS):
         with statistics.open("rb") as stream:
             account = _account_in(_text(stream)) or account
-    with file.path.open("rb") as raw:
+    with file.open("rb") as raw:
         yield from _batches(_text(raw), kind, account, file, "")
-    yield Batch(bytes_read=file.path.stat().st_size)
+    yield Batch(bytes_read=file.size)
+
+
+def data_request(name: str) -> str | None:
+    """What the names of one data request's bare files begin with; None if the name is not that of such a file."""
+    endings = [ending for ending in (*NEEDED, STATISTICS, *UNREAD_FILES) if name.lower().endswith(ending)]
+    return name[: -max(map(len, endings))] if endings else None
 
 
 def read_nothing(file: RawFile) -> Iterator[Batch]:
     """A file of a data request that is never opened, or that only names the account."""
-    yield Batch(bytes_read=file.path.stat().st_size)
+    yield Batch(bytes_read=file.size)
 
 
 def matches_zip(file: RawFile) -> bool:
     """A zip with comments.csv or posts.csv."""
-    if not is_zip(file.path):
+    if not is_zip(file):
         return False
     try:
-        with Archive(file.path) as archive:
+        with Archive(file) as archive:
             return bool(archive.named(COMMENTS, POSTS))
     except BROKEN:
         return False

@@ -272,7 +272,7 @@ _SHAPE = re.compile(
 
 def matches(file: RawFile) -> bool:
     """Whether a document of the file begins as a Telegram Desktop export does."""
-    named = MEMBER.fullmatch(file.path.name) is not None
+    named = MEMBER.fullmatch(file.base_name) is not None
     return any(_SHAPE.search(head) or (named and head[:1] == b"{") for head in json_source.heads(file, MEMBER))
 
 

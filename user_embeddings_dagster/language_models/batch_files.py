@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from user_embeddings_dagster.language_models.protocol import Answer, Completion, Failure, Request
-from user_embeddings_dagster.storage.lake import sync, write_json
+from user_embeddings_dagster.storage.durability import make_folder, sync, write_json, writing
 from user_embeddings_dagster.storage.manifest import verify
 
 KEY_VARIABLE = "USER_EMBEDDINGS_BATCH_KEY"
@@ -73,12 +73,13 @@ def key_from_environment() -> bytes:
 def write_shard(path: Path, shard: Answers | list[Request], key: bytes) -> None:
     """Encrypt a shard to `path`, which so is absent or whole: temporary file, fsync, rename."""
     content = zstandard.compress(msgspec.msgpack.encode(shard))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(AESSIV(key).encrypt(content, [_place(path)]))
-    sync(temporary)
-    temporary.replace(path)
-    sync(path.parent)
+    with writing("batch shard", path):
+        make_folder(path.parent)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_bytes(AESSIV(key).encrypt(content, [_place(path)]))
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
 
 
 def read_shard(path: Path, kind: type[T], key: bytes) -> T:

@@ -114,6 +114,19 @@ class Cache:
         with self._lock:
             return 0 if self._ttl is None else self._store.purge(self._clock() - self._ttl)
 
+    def older_than(self, moment: float) -> tuple[dict[str, int], float | None]:
+        """Entries (keyed hash in hex, to bytes) made before a moment in seconds since the epoch, and when the oldest
+        of the others was made."""
+        with self._lock:
+            entries = list(self._store.ages())
+        old = {key.hex(): size for key, size, created_at in entries if created_at < moment}
+        return old, min((created_at for *_, created_at in entries if created_at >= moment), default=None)
+
+    def purge_before(self, moment: float) -> int:
+        """Remove the entries made before a moment, and their bytes from the store's log; how many."""
+        with self._lock:
+            return self._store.purge(moment)
+
     @property
     def stats(self) -> CacheStats:
         """Counts so far."""

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
+from user_embeddings_dagster.storage.durability import make_folder, sync, writing
+
 KEY_BYTES = 32
 _BUSY_SECONDS = 30
 _BUSY_PAUSE = 0.01  # seconds
@@ -37,6 +39,10 @@ class Store(Protocol):
 
     def purge(self, before: float) -> int:
         """Remove entries created before that time; how many. 0 where the store expires them itself."""
+        ...
+
+    def ages(self) -> Iterable[tuple[bytes, int, float]]:
+        """Key, bytes and time of making of every entry; none where the store expires them itself."""
         ...
 
     def count(self) -> int:
@@ -76,20 +82,21 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        self._path, self._log = path, path.with_name(f"{path.name}-wal")
-        self._connection = sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        try:
-            self._write_ahead()
-        except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise type(error)(f"{path}: {error}") from None
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute("PRAGMA secure_delete = ON")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, created_at REAL, value BLOB) WITHOUT ROWID"
-        )
+        make_folder(path.parent)
+        with writing("language model cache", path):
+            path.touch(mode=0o600)
+            self._path, self._log = path, path.with_name(f"{path.name}-wal")
+            self._connection = sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            try:
+                self._write_ahead()
+            except sqlite3.DatabaseError as error:
+                self._connection.close()
+                raise type(error)(f"{path}: {error}") from None
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.execute("PRAGMA secure_delete = ON")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, created_at REAL, value BLOB) WITHOUT ROWID"
+            )
 
     def _write_ahead(self) -> None:
         """Switch to a write-ahead log. SQLite does not wait when another process opens a new file at the same time."""
@@ -110,19 +117,27 @@ class SqliteStore:
 
     def write(self, key: bytes, value: bytes, created_at: float) -> None:
         """See Store."""
-        self._connection.execute("REPLACE INTO entries VALUES (?, ?, ?)", (key, created_at, value))
+        with writing("language model cache", self._path):
+            self._connection.execute("REPLACE INTO entries VALUES (?, ?, ?)", (key, created_at, value))
 
     def erase(self, prefix: bytes) -> int:
         """See Store. Raises sqlite3.OperationalError if others hold the file: its log then still has the bytes."""
         ends = (prefix.ljust(KEY_BYTES, b"\x00"), prefix.ljust(KEY_BYTES, b"\xff"))
-        erased = self._connection.execute("DELETE FROM entries WHERE key BETWEEN ? AND ?", ends).rowcount
+        with writing("language model cache", self._path):
+            erased = self._connection.execute("DELETE FROM entries WHERE key BETWEEN ? AND ?", ends).rowcount
         if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise sqlite3.OperationalError(f"{self._path}: in use, the erased entries are still in its log; try again")
         return erased
 
     def purge(self, before: float) -> int:
         """See Store."""
-        return self._connection.execute("DELETE FROM entries WHERE created_at < ?", (before,)).rowcount
+        purged = self._connection.execute("DELETE FROM entries WHERE created_at < ?", (before,)).rowcount
+        self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        return purged
+
+    def ages(self) -> Iterable[tuple[bytes, int, float]]:
+        """See Store."""
+        return self._connection.execute("SELECT key, length(value), created_at FROM entries").fetchall()
 
     def count(self) -> int:
         """See Store."""
@@ -138,6 +153,7 @@ class SqliteStore:
         """See Store. The last one to close the file removes its log."""
         self.sync()
         self._connection.close()
+        sync(self._path.parent)
 
 
 class LmdbStore:
@@ -179,6 +195,11 @@ class LmdbStore:
         with self._environment.begin(write=True, buffers=True) as transaction, transaction.cursor() as cursor:
             old = [bytes(key) for key, value in cursor if struct.unpack(">d", value[:8])[0] < before]
             return sum(transaction.delete(key) for key in old)
+
+    def ages(self) -> Iterable[tuple[bytes, int, float]]:
+        """See Store."""
+        with self._environment.begin(buffers=True) as transaction, transaction.cursor() as cursor:
+            return [(bytes(key), len(value) - 8, struct.unpack(">d", value[:8])[0]) for key, value in cursor]
 
     def count(self) -> int:
         """See Store."""
@@ -230,6 +251,10 @@ class RedisStore:
     def purge(self, before: float) -> int:
         """See Store."""
         return 0
+
+    def ages(self) -> Iterable[tuple[bytes, int, float]]:
+        """See Store."""
+        return ()
 
     def count(self) -> int:
         """See Store. Walks over all keys of the server's database."""

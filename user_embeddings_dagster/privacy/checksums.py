@@ -16,10 +16,13 @@ def _digits(text: str) -> list[int]:
 
 
 def is_card(text: str) -> bool:
-    """12 to 19 digits that pass the Luhn check (ISO/IEC 7812-1)."""
+    """12 to 19 digits that pass the Luhn check."""
     digits = _digits(text)
-    if not 12 <= len(digits) <= 19 or not any(digits):
-        return False
+    return 12 <= len(digits) <= 19 and any(digits) and is_luhn(digits)
+
+
+def is_luhn(digits: list[int]) -> bool:
+    """The last digit is the check digit of ISO/IEC 7812-1."""
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(doubled) + sum(digits[-1::-2])) % 10 == 0
 
@@ -70,14 +73,14 @@ def is_mixed_token(text: str) -> bool:
     return any(c.isdigit() for c in text) and any(c.isupper() for c in text) and any(c.islower() for c in text)
 
 
-def is_random(text: str) -> bool:
-    """A run of at least 16 letters and digits that change places as often as chance would have it.
+def is_random(text: str, least: int = 16) -> bool:
+    """A run of at least `least` letters and digits that change places as often as chance would have it.
 
     Words, versions, dates, file names and identifiers in code keep their digits together.
     """
     run = max(re.findall(r"[A-Za-z0-9]+", text), key=len, default="")
     changes = sum(a.isdigit() != b.isdigit() for a, b in pairwise(run))
-    return len(run) >= 16 and changes >= max(4, len(run) / 8) and len(set(run)) >= 8
+    return len(run) >= least and changes >= max(least / 4, len(run) / 8) and len(set(run)) >= least / 2
 
 
 def is_coordinate_pair(text: str) -> bool:

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from user_embeddings_dagster.keys import KEY_BYTES, keyed_id
+from user_embeddings_dagster.storage.durability import writing
 
 NONCE_BYTES = 12
 _CHECK = "check"  # a row under every master key: it opens only under the one that the file was made with
@@ -83,7 +84,7 @@ class ContributorKeys:
         return keyed_id(self._index, owner)
 
     def _rows(self, statement: str, *values: str | bytes) -> list[tuple]:
-        with self._lock:
+        with self._lock, writing("contributor keys", self._path):
             return self._connection.execute(statement, values).fetchall()
 
     def _kept(self, name: str, bound: bytes) -> bytes | None:

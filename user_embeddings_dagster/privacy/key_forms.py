@@ -27,19 +27,26 @@ _FORMS = {
                     r"[\w.=+/-]{20,}"),
     "pypi-": r"[\w-]{16,}", "SG.": r"[\w-]{16,}\.[\w-]{16,}", "sq0": r"\w{3}-[\w-]{20,}", "key-": "[0-9a-f]{32}",
     "pubkey-": "[0-9a-f]{32}", "AC": "[0-9a-f]{32}", "SK": "[0-9a-f]{32}", "EZAK": "[0-9A-Za-z]{50,}", "EZTK": "[0-9A-Za-z]{50,}",
+    **dict.fromkeys(("dnkey-", "dckr_pat_"), r"[\w-]{27,}"), "sl.": r"[\w-]{100,}",
+    **dict.fromkeys(("access-production-", "access-sandbox-", "access-development-"), "[0-9a-f-]{36}"),
+    **dict.fromkeys(("pk.", "sk.", "tk."), r"[A-Za-z0-9]{60,}\.[\w-]{20,}"),
     "A3-": "[A-Z0-9]{6}-[A-Z0-9-]{20,}", "AGE-SECRET-KEY-1": "[A-Z0-9]{58}", "sha256~": r"[\w-]{43}",
 }  # fmt: skip
-_SHAPES = (  # no literal in front: Telegram bot, Discord bot, Azure, Atlas, Mailchimp, MaxMind
+_SHAPES = (  # no literal in front: Telegram bot, Discord bot, Azure, Atlas, Mailchimp and Mailgun, Facebook, old Vault,
+    # Authress, MaxMind
     r"\d{8,10}:[\w-]{35}",
     r"[MNO][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}",
     r"[\w.]{3}\dQ~[\w.~-]{31,34}",
     r"[A-Za-z0-9]{14}\.atlasv1\.[\w=-]{60,70}",
-    r"[0-9a-f]{32}-us\d{1,2}",
+    r"[0-9a-f]{32}-(?:us\d{1,2}|[0-9a-f]{8}-[0-9a-f]{8})",
+    r"\d{15,16}\|[\w-]{27,40}",
+    r"s\.[A-Za-z0-9]{24}",
+    r"(?:sc|ext|scauth|authress)_\w{5,30}\.\w{4,6}\.acc[_-][\w-]{10,32}\.[\w+/=-]{30,}",
     r"[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk",
 )
 PATTERN = "|".join((*(re.escape(literal) + rest for literal, rest in _FORMS.items()), *_SHAPES))
 _ROUGH = (
     "(?:" + "|".join(map(re.escape, _FORMS)) + ")[A-Za-z0-9_.=+/-]{10}",
-    r":[A-Za-z0-9_-]{35}|\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27}|\dQ~|\.atlasv1\.|-us\d|_mmk",
+    r":[A-Za-z0-9_-]{35}|\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27}|\dQ~|\.atlasv1\.|-us\d|_mmk|\d\|[A-Za-z0-9_-]{27}|[0-9a-f]{32}-[0-9a-f]|s\.[A-Za-z0-9]{24}|\.acc[_-]",
 )
 PREFILTER = "|".join(_ROUGH)

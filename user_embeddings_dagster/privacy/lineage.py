@@ -1,4 +1,6 @@
-"""Whose words a model is trained on, written beside it, so that an erasure can name the models it concerns."""
+"""Whose words a model is trained on, written beside it, so that erasures and revocations can name the models."""
+
+from collections.abc import Mapping, Sequence
 
 import polars as pl
 
@@ -24,17 +26,47 @@ def descendants(models: Models, erased: frozenset[str]) -> list[tuple[ModelFolde
 
     A version of which nobody wrote down whom it was trained on counts as trained on all of them.
     """
-    found: dict[str, frozenset[str]] = {}
     folders = list(models.versions())
-    for folder in folders:
-        trained = erased if folder.contributors is None else folder.contributors & erased
-        if trained:
-            found[folder.record()["data_version"]] = trained
-    named = []
-    for folder in folders:
-        trained = found.get(folder.record()["data_version"], frozenset())
-        if folder.basis is not None:
-            trained |= found.get(folder.basis, frozenset())
-        if trained:
-            named.append((folder, trained))
-    return named
+    trained = [erased if folder.contributors is None else folder.contributors & erased for folder in folders]
+    return [(folder, people) for folder, people in _with_their_basis(folders, trained) if people]
+
+
+def subjects_of(key: bytes, snapshot: pl.DataFrame) -> dict[str, list[str]]:
+    """Pseudonyms of the SUBJECTs (`user_id`) of a snapshot's rows, by `datadao`."""
+    people = snapshot.select("datadao", "user_id").unique().sort("datadao", "user_id")
+    by_datadao = people.group_by("datadao", maintain_order=True).agg("user_id")
+    return {name: sorted(erasure_id(key, user) for user in users) for name, users in by_datadao.iter_rows()}
+
+
+def withdrawn(
+    models: Models, consenting: Mapping[str, frozenset[str]], ended: frozenset[str]
+) -> list[tuple[ModelFolder, frozenset[str]]]:
+    """Every version, each with the people it is trained on who are not `consenting` (by DataDAO) any more.
+
+    Also by the vectors of another version, as `descendants`; the erased, with whom it is marked already, are left out.
+    A version of which nobody wrote down whose consent it rests on counts as trained on all whose consent has `ended`.
+    """
+
+    def of(folder: ModelFolder) -> frozenset[str]:
+        if folder.subjects is None:
+            return ended
+        gone = (people - consenting.get(name, frozenset()) for name, people in folder.subjects.items())
+        return frozenset().union(*gone)
+
+    folders = list(models.versions())
+    found = _with_their_basis(folders, [of(folder) for folder in folders])
+    return [(folder, people - folder.tainted) for folder, people in found]
+
+
+def _with_their_basis(
+    folders: Sequence[ModelFolder], trained: Sequence[frozenset[str]]
+) -> list[tuple[ModelFolder, frozenset[str]]]:
+    """Each version with the people it is trained on, and those of the version whose vectors it is trained on."""
+    versions = [folder.record()["data_version"] for folder in folders]
+    of_version = dict.fromkeys(versions, frozenset[str]())
+    for version, people in zip(versions, trained, strict=True):
+        of_version[version] |= people
+    return [
+        (folder, of_version[version] | of_version.get(folder.basis or "", frozenset()))
+        for folder, version in zip(folders, versions, strict=True)
+    ]

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from user_embeddings_dagster.privacy.names import TOKEN, Name, variants
+from user_embeddings_dagster.privacy.ner import PersonModel
 from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold_with_offsets
 from user_embeddings_dagster.privacy.patterns import HANDLES
-from user_embeddings_dagster.privacy.pii import IDENTIFIERS, PEOPLE, mark_kinds
+from user_embeddings_dagster.privacy.pii import IDENTIFIERS, PEOPLE, mark_kinds, mark_spans
 
 _FIRST_MARK = 0xF0000
 _LAST_MARK = 0x10FFFD
@@ -25,6 +26,7 @@ _LOOSE_GAP = re.compile(r"[ _.\-]{1,2}")
 _ADDRESSED_AFTER = re.compile(r"\s?[:,]")
 _MENTIONED_BEFORE = re.compile(r"(?:@|(?:^|[^a-z0-9])u/|t\.me/)$")
 _DECORATION = "_`^|"
+_BRACKETS = {"]": "[", ")": "(", "}": "{"}
 _PREFIX_CHARACTERS = 12  # enough to see "@", "u/" or "t.me/" in front of a name
 
 
@@ -181,6 +183,9 @@ def _decorated(folded: str, start: int, end: int) -> tuple[int, int]:
     else:
         while start and folded[start - 1] in _DECORATION:
             start -= 1
+    closing = folded[end : end + 1]
+    if closing in _BRACKETS and _BRACKETS[closing] in folded[start:end]:  # "ann[m]"
+        end += 1
     while end < len(folded) and folded[end] in _DECORATION:
         end += 1
     return start, end
@@ -211,11 +216,12 @@ def mask_messages(
     progress: Callable[[int, int], None] | None = None,
     *,
     persons: bool = True,
+    model: PersonModel | None = None,
 ) -> MaskedTexts:
     """Mask `messages` (columns thread_id, text; one thread's rows adjacent) once per thread.
 
     `participants` as `thread_names` gives them; `persons`: also names of people who are not in the chat
-    (`privacy.persons`). `progress(messages masked, messages)` after each thread.
+    (`privacy.persons`), `model`: and those that it finds. `progress(messages masked, messages)` after each thread.
     """
     marked, counts = mark_kinds(canonical(messages["text"]), IDENTIFIERS)
     by_thread = {str(key[0]): frame for key, frame in participants.partition_by("thread_id", as_dict=True).items()}
@@ -234,6 +240,9 @@ def mask_messages(
         if progress:
             progress(start, len(texts))
     with_handles, handles = mark_kinds(pl.Series(texts, dtype=pl.String), PEOPLE if persons else HANDLES)
+    if model is not None:
+        with_handles, found = mark_spans(with_handles, model.spans(with_handles), "PERSON")
+        handles["PERSON"] = handles.get("PERSON", 0) + found
     n_names = int(with_handles.str.count_matches(NAME_MARK.pattern).sum() or 0)
     counts = {f"masked_{name.lower()}": n for name, n in (counts | handles).items()}
     return MaskedTexts(with_handles, people, counts | {"masked_name": n_names, "ambiguous_names": ambiguous})

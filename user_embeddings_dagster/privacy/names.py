@@ -9,6 +9,7 @@ from user_embeddings_dagster.privacy.normalise import UNSPACED, UNSPACED_RANGES,
 
 # Between "问" and "Alice" a word ends, although both are letters.
 TOKEN = re.compile(rf"[^\W_{UNSPACED_RANGES}]+|[{UNSPACED_RANGES}]+")
+_SUFFIX = re.compile(r"(?<=\w)\s*(?:[\[({|].*)$")
 _MIN_LETTERS = 3  # shorter names are words of some language
 _MIN_UNSPACED = 2  # a single Chinese character is a word
 _MIN_JOINED = 6  # "John Smith" is also looked for as "johnsmith"
@@ -74,11 +75,15 @@ def is_ambiguous(name: str) -> bool:
 def variants(name: str, name_kind: str) -> Iterable[Name]:
     """The forms in which canonical `name` is looked for.
 
-    The name without surrounding punctuation, its words joined ("John Smith" and "john_smith": "johnsmith") and, of a
-    display name, each of its words that is not too ordinary: people call each other by one of them.
+    The name without surrounding punctuation and without what stands in brackets or after "|" ("ann[m]", "bob|away"),
+    its words joined ("John Smith" and "john_smith": "johnsmith") and, of a display name, each of its words that is not
+    too ordinary: people call each other by one of them.
     """
     folded = fold(name)
     yield from _variant(folded)
+    bare = _SUFFIX.sub("", folded)
+    if bare != folded and not is_ambiguous(bare):
+        yield from _variant(bare)
     tokens, words = TOKEN.findall(folded), folded.split()
     if len(tokens) < 2:
         return

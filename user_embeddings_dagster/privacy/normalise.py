@@ -5,7 +5,10 @@ zero-width characters otherwise hide an identifier from every pattern.
 """
 
 import re
+import sys
 import unicodedata
+from collections.abc import Callable
+from functools import cache
 
 import polars as pl
 
@@ -16,7 +19,7 @@ INVISIBLE = (
     r"\u034F\u115F\u1160\u17B4\u17B5\u3164\uFFA0\uFE00-\uFE0F\U000E0100-\U000E01EF]"
 )
 # A message that spells a placeholder or a speaker would forge one.
-_FORGED = {r"\bSUBJECT\b": "Subject", r"<(P\d+)>": "($1)"}
+_FORGED = {r"\bSUBJECT\b": "Subject", r"<(P[0-9]+)>": "($1)"}
 
 # Scripts written without spaces between words: a name there has no boundary to look for.
 UNSPACED_RANGES = (
@@ -27,11 +30,33 @@ UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
 
 
 def canonical(texts: pl.Series) -> pl.Series:
-    """NFKC without invisible characters; user-typed speaker labels are defused."""
+    """NFKC without invisible characters, digits of all scripts as 0 to 9; user-typed speaker labels are defused."""
+    texts = _where(texts, r"[^\t\n -~]", _composed)
+    return _where(texts, r"SUBJECT|<P[0-9]", _defused)
+
+
+def _where(texts: pl.Series, pattern: str, change: Callable[[pl.Series], pl.Series]) -> pl.Series:
+    """`texts` with `change` made to those that match `pattern`: the others are as they should be."""
+    places = texts.str.contains(pattern).fill_null(False).arg_true()
+    return texts.clone().scatter(places, change(texts.gather(places))) if places.len() else texts
+
+
+def _composed(texts: pl.Series) -> pl.Series:
     texts = texts.str.replace_all(INVISIBLE, "").str.normalize("NFKC").str.replace_all(INVISIBLE, "")
+    return _where(texts, r"[\p{Nd}--0-9]", lambda held: held.str.replace_many(_digits()))
+
+
+def _defused(texts: pl.Series) -> pl.Series:
     for pattern, replacement in _FORGED.items():
         texts = texts.str.replace_all(pattern, replacement)
     return texts
+
+
+@cache
+def _digits() -> dict[str, str]:
+    """Each decimal digit of a script of its own (Arabic, Devanagari, …) and the one of 0 to 9 that it stands for."""
+    characters = map(chr, range(0x80, sys.maxunicode + 1))
+    return {c: str(unicodedata.decimal(c)) for c in characters if unicodedata.decimal(c, None) is not None}
 
 
 class _Folds(dict[str, str]):

@@ -19,8 +19,9 @@ def is_phone(text: str) -> bool:
     number = _EXTENSION.sub("", text)
     extended = number != text
     digits = re.sub(r"\D", "", number)
-    groups = [len(group) for group in re.findall(r"\d+", number)]
-    if is_date(number) or len(set(digits)) == 1:
+    parts = re.findall(r"\d+", number)
+    groups = [len(part) for part in parts]
+    if is_date(number) or len(set(digits)) == 1 or 2 * len(set(parts)) <= len(parts):  # "10 10 10 20" counts
         return False
     if "+" in number or number.startswith("tel:"):
         return 7 <= len(digits) <= 15

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from user_embeddings_dagster.samples import archives, chatgpt, reddit, telegram
+from user_embeddings_dagster.samples import archives, chatgpt, consent, reddit, telegram
 from user_embeddings_dagster.samples.bank import topics
 from user_embeddings_dagster.samples.casting import FORUM, play, scenes
 from user_embeddings_dagster.samples.dialogue import Dialogue, Thread
@@ -90,6 +90,7 @@ def _reddit(
     paths = reddit.write_dumps(rng, folder / "dumps", items, tally, None, broken=True)
     paths += [write_request(rng, folder / "requests", p, items, tally) for p in people]
     paths.append(_accounts(folder, [(p.wallet, reddit.account(p)) for p in people]))
+    paths.append(consent.grants(folder, "reddit", [reddit.account(p) for p in people]))
     tally_texts([i.text for i in items], tally)
     owners = {p.number for p in people}
     return sum(i.in_dump or (i.person is not None and i.person.number in owners) for i in items), paths
@@ -103,6 +104,7 @@ def _pushshift(
     items = reddit.items_of(rng, dialogue, threads, 55_000_000)
     reddit.disturb(rng, items, {p.number for p in authors}, tally)
     paths = reddit.write_dumps(rng, folder, items, tally, "2024-02", broken=False)
+    paths.append(consent.statement(folder, "public archive"))
     tally_texts([i.text for i in items], tally)
     return sum(i.in_dump for i in items), paths
 
@@ -115,6 +117,7 @@ def _telegram(
     world.live(_sessions(seed, people, "telegram"))
     paths = world.write(folder)
     paths.append(_accounts(folder, [(p.wallet, f"user{p.telegram_id}") for p in people]))
+    paths.append(consent.grants(folder, "telegram", [f"user{p.telegram_id}" for p in people]))
     chats = [*world.groups, *(chat for own in world.own.values() for chat in own)]
     rows = [m for chat in chats for m in chat.messages if m["type"] == "message"]
     tally_texts(["".join(e["text"] for e in m["text_entities"]) for m in rows], tally)
@@ -132,6 +135,7 @@ def _chatgpt(seed: int, folder: Path, people: Sequence[Person], tally: Counter[s
             nodes = [node["message"] for node in tale["mapping"].values() if node["message"]]
             tally_texts([str(part) for m in nodes for part in m["content"].get("parts", ())], tally)
     paths.append(_accounts(folder, [(p.wallet, p.chatgpt_id) for p in people]))
+    paths.append(consent.grants(folder, "chatgpt", [p.chatgpt_id for p in people]))
     return tally["records"], paths
 
 

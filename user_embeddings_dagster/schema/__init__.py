@@ -20,12 +20,20 @@ from user_embeddings_dagster.schema.ingestion import (
     RAW_FILES,
     REJECTED_RECORDS,
 )
-from user_embeddings_dagster.schema.privacy import ERASURES
+from user_embeddings_dagster.schema.privacy import (
+    ACCESS_LOG,
+    CONSENT_LEDGER,
+    ERASURES,
+    REJECTED_GRANTS,
+    RETENTION_PURGES,
+)
 from user_embeddings_dagster.schema.table import TIMESTAMP, Column, Table
 from user_embeddings_dagster.schema.training import HARD_NEGATIVES, RELABELLED_PAIRS, TRAINING_SNAPSHOT
 
 __all__ = [
+    "ACCESS_LOG",
     "CHUNK_SUMMARIES",
+    "CONSENT_LEDGER",
     "DATA_FUNNEL",
     "DROPPED_MESSAGES",
     "ERASURES",
@@ -37,8 +45,10 @@ __all__ = [
     "NATIVE_MESSAGES",
     "PARTICIPANTS",
     "RAW_FILES",
+    "REJECTED_GRANTS",
     "REJECTED_RECORDS",
     "RELABELLED_PAIRS",
+    "RETENTION_PURGES",
     "SCORES",
     "TABLES",
     "TIMESTAMP",
@@ -53,6 +63,7 @@ TABLES: dict[str, Table] = {
     for table in (
         RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES, MASKED_CHUNKS, CHUNK_SUMMARIES,
         UNSUMMARISED_CHUNKS, KOAIS, KOAI_EXTRACTIONS, TRAINING_SNAPSHOT, HARD_NEGATIVES, RELABELLED_PAIRS, SCORES,
-        DATA_FUNNEL, ERASURES,
+        DATA_FUNNEL, ERASURES, CONSENT_LEDGER, REJECTED_GRANTS,
+        RETENTION_PURGES, ACCESS_LOG,
     )
 }  # fmt: skip

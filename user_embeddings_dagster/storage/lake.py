@@ -8,7 +8,9 @@ killed at any moment) sees the old table or the new one, whole. `content_hash` i
 the same rows written by the same versions have the same hash.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ import polars as pl
 
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.schema import Table
+from user_embeddings_dagster.storage.durability import alone, make_folder, sync, write_json, writing
 
 UNPARTITIONED = "all"
 
@@ -48,6 +51,13 @@ class TornBuild(Exception):
 def fingerprint(*parts: object) -> str:
     """Hash of everything a table is computed from: inputs' content hashes, code version, settings."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def version_of(table: Table, frame: pl.DataFrame) -> str:
+    """Stem of the file that a commit of these rows would have, without committing them."""
+    content = io.BytesIO()
+    table.conform(frame).sort(table.primary_key).write_parquet(content, compression="zstd", row_group_size=100_000)
+    return hashlib.sha256(content.getbuffer()).hexdigest()[:32]
 
 
 class Lake:
@@ -87,9 +97,11 @@ class Lake:
         if commit is None:
             raise FileNotFoundError(f"{table}/{partition} has not been materialised yet")
         path = self.folder(table, partition) / commit.file
-        if not path.exists():
-            raise CorruptTable(f"{table}/{partition}: {commit.file} is gone; materialise it again")
-        return path
+        if path.exists():
+            return path
+        if self.current(table, partition) != commit:  # replaced by another process since it was read
+            return self.path(table, partition)
+        raise CorruptTable(f"{table}/{partition}: {commit.file} is gone; materialise it again")
 
     def scan(self, table: str, partition: str = UNPARTITIONED) -> pl.LazyFrame:
         """Lazy frame over the current rows of one partition."""
@@ -97,7 +109,10 @@ class Lake:
 
     def read(self, table: str, partition: str = UNPARTITIONED) -> pl.DataFrame:
         """Current rows of one partition."""
-        return pl.read_parquet(self.path(table, partition))
+        while True:
+            path = self.path(table, partition)  # raises if it is gone for good
+            with contextlib.suppress(FileNotFoundError):  # replaced by another process since it was found
+                return pl.read_parquet(path)
 
     def intact(self, tables: Sequence[Table], partition: str = UNPARTITIONED) -> list[pl.DataFrame]:
         """Current rows of each table, in the order given; empty if one is missing or not what was committed."""
@@ -130,14 +145,15 @@ class Lake:
         frame = table.conform(frame).sort(table.primary_key)
         if frame.select(table.primary_key).is_duplicated().any():
             raise ValueError(f"{table.name}/{partition}: duplicate primary keys {table.primary_key}")
-        staged = self.stage(table.name, partition)
-        frame.write_parquet(staged, compression="zstd", row_group_size=100_000)
-        return self.commit_file(table.name, staged, frame.height, partition, fingerprint, stats)
+        with writing(f"table {table.name}/{partition}", self.folder(table.name, partition)):
+            staged = self.stage(table.name, partition)
+            frame.write_parquet(staged, compression="zstd", row_group_size=100_000)
+            return self.commit_file(table.name, staged, frame.height, partition, fingerprint, stats)
 
     def stage(self, table: str, partition: str = UNPARTITIONED) -> Path:
         """Path for a file to write and then give to `commit_file`; leftovers of killed runs are removed."""
         folder = self.folder(table, partition)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for stale in folder.glob("staged-*.parquet"):
             if not Path(f"/proc/{stale.stem.split('-')[1]}").exists():
                 stale.unlink(missing_ok=True)
@@ -152,16 +168,16 @@ class Lake:
         fingerprint: str = "",
         stats: Mapping[str, float | int | str] | None = None,
     ) -> Commit:
-        """Make an already written Parquet file (rows in canonical order) the current one."""
-        folder = self.folder(table, partition)
+        """Make an already written Parquet file (rows in canonical order) the current one.
+
+        Of two processes that commit a partition at the same time the one waits for the other, and the last one wins.
+        """
         digest = file_sha256(staged)
         commit = Commit(f"{digest[:32]}.parquet", rows, digest, fingerprint, dict(stats or {}))
+        folder = self.folder(table, partition)
         sync(staged)
-        staged.replace(folder / commit.file)
-        write_json(folder / "current.json", asdict(commit))
-        for old in folder.glob("*.parquet"):
-            if old.name != commit.file and not old.name.startswith("staged-"):
-                old.unlink()
+        with alone(folder):
+            _make_current(folder, staged, commit)
         return commit
 
     def purge(self, table: Table, partition: str, gone: pl.Expr) -> int:
@@ -174,40 +190,33 @@ class Lake:
         commit = self.current(table.name, partition)
         if commit is None:
             return 0
-        for leftover in (*folder.glob("staged-*.parquet"), *folder.glob(".current.json.*")):
-            leftover.unlink()
+        _remove(folder, [*folder.glob("staged-*.parquet"), *folder.glob(".current.json.*")])
         frame = self.read(table.name, partition)
         kept = frame.filter(~gone.fill_null(False))
         if kept.height < frame.height:
-            self.replace(table, partition, kept)
-        for old in folder.glob("*.parquet"):  # of a run killed between its commit and its cleaning up
-            if old.name != self.path(table.name, partition).name:
-                old.unlink()
+            commit = self.replace(table, partition, kept)
+        with alone(folder):  # of a run killed between its commit and its cleaning up
+            _remove(folder, [old for old in folder.glob("*.parquet") if old.name != commit.file])
         return frame.height - kept.height
 
     def replace(self, table: Table, partition: str, frame: pl.DataFrame) -> Commit:
         """Commit rows in the order given with no fingerprint: the next materialisation computes the table again."""
-        staged = self.stage(table.name, partition)
-        table.conform(frame).write_parquet(staged, compression="zstd", row_group_size=100_000)
-        return self.commit_file(table.name, staged, frame.height, partition)
+        with writing(f"table {table.name}/{partition}", self.folder(table.name, partition)):
+            staged = self.stage(table.name, partition)
+            table.conform(frame).write_parquet(staged, compression="zstd", row_group_size=100_000)
+            return self.commit_file(table.name, staged, frame.height, partition)
 
 
-def sync(path: Path) -> None:
-    """Flush a file or folder to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _make_current(folder: Path, staged: Path, commit: Commit) -> None:
+    staged.replace(folder / commit.file)
+    write_json(folder / "current.json", asdict(commit))
+    others = (old for old in folder.glob("*.parquet") if not old.name.startswith("staged-"))
+    _remove(folder, [old for old in others if old.name != commit.file])
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write JSON so that the file is whole or absent: temporary file, fsync, rename, fsync of the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w") as stream:
-        json.dump(value, stream, indent=1, sort_keys=True)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-    sync(path.parent)
+def _remove(folder: Path, files: Sequence[Path]) -> None:
+    """Remove files of a folder so that none comes back after a power loss."""
+    for path in files:
+        path.unlink()
+    if files:
+        sync(folder)

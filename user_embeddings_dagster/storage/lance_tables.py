@@ -7,13 +7,15 @@
 
 Every table has the columns `id`, `version` (of the encoder) and `vector`; a caller may add others, the
 same in every write. `id` is a non-null field marked as unenforced primary key: without the mark, two
-writers that `merge_insert` the same new ids at once both insert them, without an error.
+writers that `merge_insert` the same new ids at once both insert them, without an error. Lance itself never flushes
+a file to the disk: every method that writes does so before it returns, and before older versions are removed.
 """
 
 import hashlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -23,9 +25,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-PRIMARY_KEY = {"lance-schema:unenforced-primary-key": "true"}
-REQUIRED = ("id", "version", "vector")
+from user_embeddings_dagster.storage.durability import SyncedTree, alone, make_folder, sync, writing
+from user_embeddings_dagster.storage.vector_rows import arrow_rows, stacked
+
 INDEX_ROWS = 4096  # below it a flat scan is exact and takes a few milliseconds
+RETRIES = timedelta(minutes=30)  # of a merge beside other writers; LanceDB gives up after 30 s
 FILTER_IDS = 2000  # ids in one IN expression
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -50,48 +54,10 @@ def _batches(ids: Sequence[str]) -> Iterator[list[str]]:
         yield list(ids[start : start + FILTER_IDS])
 
 
-def arrow_rows(frame: pl.DataFrame) -> pa.Table:
-    """`frame` as Arrow with the types of a LanceDB table: list columns become fixed-size float32 vectors.
-
-    Raises ValueError if a required column is absent, an id is null or repeated, or a vector is null, not
-    finite or of another length than the first; the message names columns and counts, never a value.
-    """
-    if missing := [name for name in REQUIRED if name not in frame.columns]:
-        raise ValueError(f"rows lack the columns {missing}")
-    if repeated := frame.height - frame["id"].n_unique():
-        raise ValueError(f"{repeated} of {frame.height} ids are repeated")
-    columns = {name: _column(frame[name]) for name in frame.columns}
-    fields = [
-        pa.field(name, column.type, nullable=name not in REQUIRED, metadata=PRIMARY_KEY if name == "id" else None)
-        for name, column in columns.items()
-    ]
-    return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields))
-
-
-def _column(series: pl.Series) -> pa.Array:
-    """One column as Arrow; nulls in a required column raise."""
-    if series.name in REQUIRED and series.null_count():
-        raise ValueError(f"{series.name}: {series.null_count()} nulls")
-    if not series.dtype.is_nested():
-        array = series.to_arrow()
-        return array.cast(pa.string()) if series.dtype == pl.String else array
-    matrix = stacked(series)
-    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.ravel()), matrix.shape[1])
-
-
-def stacked(series: pl.Series) -> np.ndarray:
-    """A list or array column as a matrix [rows, d] float32; ValueError if ragged or not finite."""
-    if series.len() == 0:
-        width = getattr(series.dtype, "size", 0)
-        return np.empty((0, width), dtype=np.float32)
-    as_lists = series.cast(pl.List(pl.Float32))
-    width = int(as_lists.list.len()[0] or 0)
-    if as_lists.list.len().n_unique() != 1 or width == 0:
-        raise ValueError(f"{series.name}: vectors of different lengths")
-    flat = as_lists.explode().to_numpy()
-    if not np.isfinite(flat).all():
-        raise ValueError(f"{series.name}: values that are not finite")
-    return np.ascontiguousarray(flat, dtype=np.float32).reshape(-1, width)
+def merge(table: Any, rows: pa.Table) -> None:
+    """Insert or replace rows of a LanceDB table, local or on S3, by id, in one commit; safe beside other writers."""
+    upsert = table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+    upsert.execute(rows, timeout=RETRIES)
 
 
 class LanceTables:
@@ -99,6 +65,18 @@ class LanceTables:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self._trees: dict[Path, SyncedTree] = {}
+
+    @contextmanager
+    def _writing(self, datadao: str, table: str) -> Iterator[None]:
+        """What is written inside is on the disk at the end."""
+        with writing(f"vectors {datadao}/{table}", self.folder(datadao, table)):
+            yield
+            self._flush(datadao, table)
+
+    def _flush(self, datadao: str, table: str) -> None:
+        folder = self.folder(datadao, table)
+        self._trees.setdefault(folder, SyncedTree(folder)).sync()
 
     def _database(self, datadao: str) -> Any:
         import lancedb
@@ -126,7 +104,9 @@ class LanceTables:
         shutil.rmtree(dropped, ignore_errors=True)  # of a process killed while removing
         if folder.exists():
             folder.rename(dropped)
+            sync(folder.parent)
             shutil.rmtree(dropped)
+            sync(folder.parent)
 
     def dimension(self, datadao: str, table: str, column: str = "vector") -> int | None:
         """Length of the table's vectors, or None if there is no table."""
@@ -144,14 +124,20 @@ class LanceTables:
         rows = arrow_rows(frame)
         if not rows.num_rows:
             return 0
-        if not self.exists(datadao, table):  # another process may create it at the same time
-            self._database(datadao).create_table(table, schema=rows.schema, exist_ok=True)
-        target = self.open(datadao, table)
-        if not target.schema.equals(rows.schema):
-            raise ValueError(f"{datadao}/{table} has {_described(target.schema)}, the rows {_described(rows.schema)}")
-        merge = target.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
-        merge.execute(rows)
-        return rows.num_rows
+        with self._writing(datadao, table):
+            if not self.exists(datadao, table):
+                database = self.folder(datadao, table).parent
+                make_folder(database)
+                # Two that create it at the same time: the second one's version would replace the first one's rows.
+                with alone(database):
+                    if not self.exists(datadao, table):
+                        self._database(datadao).create_table(table, schema=rows.schema, exist_ok=True)
+            target = self.open(datadao, table)
+            if not target.schema.equals(rows.schema):
+                stored, given = _described(target.schema), _described(rows.schema)
+                raise ValueError(f"{datadao}/{table} has {stored}, the rows {given}")
+            merge(target, rows)
+            return rows.num_rows
 
     def read(self, datadao: str, table: str, columns: Sequence[str], ids: Sequence[str] | None = None) -> pl.DataFrame:
         """The named columns, of the given ids (of all rows by default), sorted by id; ids not present are
@@ -192,8 +178,9 @@ class LanceTables:
         """Delete rows by id; returns the rows deleted."""
         from lancedb.expr import col
 
-        target = self.open(datadao, table)
-        return sum(target.delete(col("id").isin(batch)).num_deleted_rows for batch in _batches(ids))
+        with self._writing(datadao, table):
+            target = self.open(datadao, table)
+            return sum(target.delete(col("id").isin(batch)).num_deleted_rows for batch in _batches(ids))
 
     def keep_only(self, datadao: str, table: str, ids: Sequence[str]) -> int:
         """Delete every row whose id is not among `ids`; returns the rows deleted."""
@@ -245,17 +232,19 @@ class LanceTables:
         """
         from lancedb.index import BTree, IvfFlat
 
-        target = self.open(datadao, table)
-        rows = target.count_rows()
-        present = {index.columns[0] for index in target.list_indices()}
-        if "id" not in present and rows:
-            target.create_index("id", config=BTree())
-        if "vector" not in present and rows >= index_rows:
-            target.create_index("vector", config=IvfFlat(distance_type="cosine"))
-        if present:
-            target.optimize()
-        built = {index.columns[0] for index in target.list_indices()}
-        return IndexInfo(rows, "BTREE" if "id" in built else "none", "IVF_FLAT" if "vector" in built else "flat")
+        with self._writing(datadao, table):
+            target = self.open(datadao, table)
+            rows = target.count_rows()
+            present = {index.columns[0] for index in target.list_indices()}
+            if "id" not in present and rows:
+                target.create_index("id", config=BTree())
+            if "vector" not in present and rows >= index_rows:
+                target.create_index("vector", config=IvfFlat(distance_type="cosine"))
+            if present:
+                target.to_lance().optimize.optimize_indices()
+                target.checkout_latest()
+            built = {index.columns[0] for index in target.list_indices()}
+            return IndexInfo(rows, "BTREE" if "id" in built else "none", "IVF_FLAT" if "vector" in built else "flat")
 
     def compact(self, datadao: str, table: str, keep: timedelta = timedelta(hours=1)) -> int:
         """Merge small files, extend the indices to new rows, remove versions older than `keep`; returns
@@ -263,9 +252,13 @@ class LanceTables:
 
         A reader of a version older than `keep` fails; deleted rows are not yet gone from the disk.
         """
-        target = self.open(datadao, table)
-        target.optimize(cleanup_older_than=keep)
-        return int(target.stats()["fragment_stats"]["num_fragments"])
+        with self._writing(datadao, table):
+            dataset = self.open(datadao, table).to_lance()
+            dataset.optimize.compact_files()
+            dataset.optimize.optimize_indices()
+            self._flush(datadao, table)
+            dataset.cleanup_old_versions(keep)
+            return len(self.open(datadao, table).to_lance().get_fragments())
 
     def purge(self, datadao: str, table: str, ids: Sequence[str]) -> None:
         """Delete rows by id so that no byte of them stays: not in older versions, deletion files or indices.
@@ -274,18 +267,20 @@ class LanceTables:
         row is compacted away here, tags (which hold versions) are dropped, the indices built anew, and every older
         version and unfinished file removed. A concurrent reader or writer of the table fails: there must be none.
         """
-        self.delete(datadao, table, ids)
-        dataset = self.open(datadao, table).to_lance()
-        for tag in list(dataset.tags.list()):
-            dataset.tags.delete(tag)
-        dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
-        dataset = self.open(datadao, table).to_lance()
-        indexed = {field for index in dataset.describe_indices() for field in index.field_names}
-        for index in dataset.describe_indices():
-            dataset.drop_index(index.name)
-        if indexed:
-            self.ensure_indices(datadao, table, index_rows=1 if "vector" in indexed else INDEX_ROWS)
-        self.open(datadao, table).to_lance().cleanup_old_versions(timedelta(0), delete_unverified=True)
+        with self._writing(datadao, table):
+            self.delete(datadao, table, ids)
+            dataset = self.open(datadao, table).to_lance()
+            for tag in list(dataset.tags.list()):
+                dataset.tags.delete(tag)
+            dataset.optimize.compact_files(materialize_deletions_threshold=0.0)
+            dataset = self.open(datadao, table).to_lance()
+            indexed = {field for index in dataset.describe_indices() for field in index.field_names}
+            for index in dataset.describe_indices():
+                dataset.drop_index(index.name)
+            if indexed:
+                self.ensure_indices(datadao, table, index_rows=1 if "vector" in indexed else INDEX_ROWS)
+            self._flush(datadao, table)
+            self.open(datadao, table).to_lance().cleanup_old_versions(timedelta(0), delete_unverified=True)
 
 
 def _described(schema: pa.Schema) -> str:

@@ -7,13 +7,18 @@ that it never loads.
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from user_embeddings_dagster.keys import file_sha256
-from user_embeddings_dagster.storage.lake import sync, write_json
+from user_embeddings_dagster.storage.durability import sync, write_json
 
 MANIFEST = "manifest.json"
+# What a loader could execute: pickles under their usual names, and code.
+EXECUTABLE = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".py", ".pyc", ".so"}
+
+_PINNED = re.compile(r"([\w.-]+(?:/[\w.-]+)?)@([0-9a-f]{40})")
 
 
 class CorruptArtifact(Exception):
@@ -64,5 +69,57 @@ def verify(folder: Path) -> str:
     return _content_hash(entries)
 
 
-def _content_hash(entries: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+def refuse_code(folder: Path) -> None:
+    """Raise CorruptArtifact if a model's folder holds a pickle or code, listed or not: only safetensors are loaded.
+
+    A pickle under the name of a safetensors file is one too.
+    """
+    for name, path in _files(Path(folder)).items():
+        if path.suffix.lower() in EXECUTABLE:
+            raise CorruptArtifact(f"{folder}/{name}: a pickle or code; models are safetensors and JSON alone")
+        if path.suffix == ".safetensors" and not _is_safetensors(path):
+            raise CorruptArtifact(f"{folder}/{name}: not a safetensors file")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether it begins as one: the length of a JSON object (8 bytes, little endian), then that."""
+    with path.open("rb") as stream:
+        head = stream.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+
+
+def write_sealed(path: Path, value: Any) -> None:
+    """Write one JSON value with its SHA-256, whole or absent: for what lies beside an artifact and changes later."""
+    write_json(path, {"sha256": _content_hash(value), "value": value})
+
+
+def read_sealed(path: Path) -> Any:
+    """The value of `write_sealed`. Raises CorruptArtifact if it is not what was written."""
+    try:
+        sealed = json.loads(path.read_bytes())
+        if sealed["sha256"] == _content_hash(sealed["value"]) and len(sealed) == 2:
+            return sealed["value"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise CorruptArtifact(f"{path}: its value is not the one whose sha256 it holds")
+
+
+def _content_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def pinned(model: str) -> tuple[str, str | None]:
+    """Folder, or name and commit, of a model: a name alone may be another model tomorrow.
+
+    A folder holds no pickles and no code, and is as its manifest.json says if it has one. Raises CorruptArtifact, and
+    ValueError for a name without the 40 hexadecimal digits of a commit.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        refuse_code(folder)
+        if (folder / MANIFEST).exists():
+            verify(folder)
+        return model, None
+    if not (found := _PINNED.fullmatch(model)):
+        raise ValueError(f"{model}: neither a folder nor name@commit, with the 40 digits of the commit")
+    return found[1], found[2]

@@ -3,19 +3,21 @@
 <root>/<encoder>/<fingerprint>/inputs/    what a training job reads; removed once it is done
 <root>/<encoder>/<fingerprint>/output/    what it wrote, with a SHA-256 manifest
 <root>/<encoder>/<fingerprint>/contributors.json   whose words it is trained on, as keyed hashes
+<root>/<encoder>/<fingerprint>/subjects.json       the SUBJECTs among them, by DataDAO
 <root>/<encoder>/<fingerprint>/tainted.json        which of them have been erased since
+<root>/<encoder>/<fingerprint>/withdrawn.json      which SUBJECTs do not consent to it any more
 <root>/<encoder>/current.json             the promoted version
 """
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from user_embeddings_dagster.storage.lake import write_json
-from user_embeddings_dagster.storage.manifest import CorruptArtifact, verify
+from user_embeddings_dagster.storage.durability import write_json
+from user_embeddings_dagster.storage.manifest import CorruptArtifact, read_sealed, verify, write_sealed
 
 
 class StaleEncoder(Exception):
@@ -23,7 +25,7 @@ class StaleEncoder(Exception):
 
 
 class TaintedModel(Exception):
-    """A version was trained on a contributor who has been erased, and the policy is to train anew."""
+    """A version was trained on a contributor who was erased or withdrew consent, and the policy is to train anew."""
 
 
 @dataclass(frozen=True)
@@ -69,26 +71,51 @@ class ModelFolder:
 
     def note_basis(self, version: str) -> None:
         """Write down which encoder's vectors this one is trained on."""
-        write_json(self.root / "basis.json", {"version": version})
+        write_sealed(self.root / "basis.json", {"version": version})
 
     @property
     def basis(self) -> str | None:
         """Version of the encoder whose vectors this one was trained on; None if it was not written down."""
         path = self.root / "basis.json"
-        return json.loads(path.read_text())["version"] if path.exists() else None
+        return read_sealed(path)["version"] if path.exists() else None
 
     def note_contributors(self, contributors: Iterable[str]) -> None:
         """Write down whose words this version is trained on (privacy.lineage); before it is trained."""
-        write_json(self.root / "contributors.json", sorted(set(contributors)))
+        write_sealed(self.root / "contributors.json", sorted(set(contributors)))
 
     @property
     def contributors(self) -> frozenset[str] | None:
         """Whose words it is trained on; None if that was not written down."""
         return _names(self.root / "contributors.json")
 
+    def note_subjects(self, subjects: Mapping[str, Iterable[str]]) -> None:
+        """Write down on whose consent, by DataDAO, this version is trained (privacy.lineage); before it is trained."""
+        write_sealed(self.root / "subjects.json", {name: sorted(set(people)) for name, people in subjects.items()})
+
+    @property
+    def subjects(self) -> dict[str, frozenset[str]] | None:
+        """On whose consent it is trained, by DataDAO; None if that was not written down."""
+        path = self.root / "subjects.json"
+        if not path.exists():
+            return None
+        return {name: frozenset(people) for name, people in read_sealed(path).items()}
+
+    def mark_withdrawn(self, people: Iterable[str]) -> None:
+        """Mark it as trained on people whose consent has ended, these alone; nobody clears the mark."""
+        path, named = self.root / "withdrawn.json", sorted(set(people))
+        if named and self.withdrawn != frozenset(named):
+            write_sealed(path, named)
+        elif not named:
+            path.unlink(missing_ok=True)
+
+    @property
+    def withdrawn(self) -> frozenset[str]:
+        """The people whose consent has ended that it is marked with."""
+        return _names(self.root / "withdrawn.json") or frozenset()
+
     def taint(self, erased: Iterable[str]) -> None:
         """Mark it as trained on contributors who have been erased."""
-        write_json(self.root / "tainted.json", sorted({*erased, *self.tainted}))
+        write_sealed(self.root / "tainted.json", sorted({*erased, *self.tainted}))
 
     @property
     def tainted(self) -> frozenset[str]:
@@ -105,13 +132,14 @@ class ModelFolder:
 
 
 def _names(path: Path) -> frozenset[str] | None:
-    return frozenset(json.loads(path.read_text())) if path.exists() else None
+    return frozenset(read_sealed(path)) if path.exists() else None
 
 
 class Models:
     """Every version of every encoder below one root.
 
-    `release_tainted`: versions trained on an erased contributor may be promoted and read all the same.
+    `release_tainted`: versions trained on contributors who were erased, or whose consent was revoked, may be promoted
+    and read all the same.
     """
 
     def __init__(self, root: Path, release_tainted: bool = False) -> None:
@@ -128,12 +156,21 @@ class Models:
         write_json(self.root / encoder / "current.json", {"fingerprint": fingerprint})
 
     def current(self, encoder: str) -> ModelFolder:
-        """The promoted version. Raises FileNotFoundError, naming the encoder, before the first one; TaintedModel."""
+        """The promoted version.
+
+        Raises FileNotFoundError, naming the encoder, before the first one; TaintedModel; CorruptArtifact if the
+        pointer to it is damaged.
+        """
+        path = self.root / encoder / "current.json"
         try:
-            pointer = json.loads((self.root / encoder / "current.json").read_text())
+            folder = self.folder(encoder, json.loads(path.read_bytes())["fingerprint"])
         except FileNotFoundError:
             raise FileNotFoundError(f"{encoder} has not been trained yet: materialise it first") from None
-        return self._untainted(encoder, self.folder(encoder, pointer["fingerprint"]))
+        except (ValueError, KeyError, TypeError):
+            raise CorruptArtifact(f"{path}: not a pointer to a version") from None
+        if not folder.output.is_dir():
+            raise CorruptArtifact(f"{path}: points to a version that is not there")
+        return self._untainted(encoder, folder)
 
     def versions(self) -> Iterator[ModelFolder]:
         """Every version that has a result, of every encoder, by path."""
@@ -141,8 +178,12 @@ class Models:
             yield ModelFolder(manifest.parent.parent)
 
     def _untainted(self, encoder: str, folder: ModelFolder) -> ModelFolder:
-        if folder.tainted and not self.release_tainted:
+        if self.release_tainted:
+            return folder
+        if folder.tainted:
             raise TaintedModel(f"{encoder}: this version was trained on an erased contributor: materialise it again")
+        if folder.withdrawn:
+            raise TaintedModel(f"{encoder}: consent revoked by people it was trained on: materialise it again")
         return folder
 
     def current_on(self, encoder: str, basis: str) -> ModelFolder:

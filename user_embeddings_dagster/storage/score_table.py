@@ -4,10 +4,11 @@ A replacement that changes nothing writes nothing, so the file keeps its bytes. 
 leaves the rows from before or after the transaction (DuckDB's write-ahead log), never a mixture.
 """
 
+import contextlib
+import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import duckdb
 import polars as pl
 
 from user_embeddings_dagster.schema import SCORES
+from user_embeddings_dagster.storage.durability import make_folder, sync, writing
 
 LOCK_SECONDS = 60.0
 _HARDENED = {
@@ -72,15 +74,29 @@ class ScoreTable:
             raise ValueError(f"scores of {asset}: the frame holds rows of other assets")
         if frame.select(SCORES.primary_key).is_duplicated().any():
             raise ValueError(f"scores of {asset}: duplicate keys {SCORES.primary_key}")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._connected() as connection:
+        make_folder(self.path.parent)
+        with writing(f"scores of {asset}", self.path), self._connected() as connection:
             old = _read(connection).filter(asset=asset)
             result = _difference(old, frame)
             if result.changed:
                 _write(connection, asset, frame)
+        if result.changed:  # DuckDB flushes its files, not the folder's entries of them
+            sync(self.path.parent)
         return result
 
-    @contextmanager
+    def rewrite(self) -> None:
+        """The same rows in a fresh file: DuckDB leaves the bytes of deleted rows in the old one, also after VACUUM."""
+        fresh = self.path.with_name(f".{self.path.name}.fresh")
+        for leftover in self.path.parent.glob(f"{fresh.name}*"):
+            leftover.unlink()
+        rows = self.read()
+        with duckdb.connect(str(fresh), config=dict(_HARDENED)) as connection:
+            _write(connection, "", rows)
+        sync(fresh)
+        fresh.replace(self.path)
+        sync(self.path.parent)
+
+    @contextlib.contextmanager
     def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
         with _IN_PROCESS:
             connection = self._connect()
@@ -89,7 +105,19 @@ class ScoreTable:
             finally:
                 connection.close()
 
+    def _create(self) -> None:
+        """An empty file, whole or absent: DuckDB never opens one again whose creation was cut short."""
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        duckdb.connect(str(temporary), config=dict(_HARDENED)).close()
+        with contextlib.suppress(FileExistsError):  # another process was first
+            os.link(temporary, self.path)
+        temporary.unlink()
+        sync(self.path.parent)
+
     def _connect(self) -> duckdb.DuckDBPyConnection:
+        if not self.path.exists():
+            self._create()
         deadline = time.monotonic() + self.lock_seconds
         while True:
             try:

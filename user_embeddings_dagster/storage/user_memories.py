@@ -13,6 +13,8 @@ from typing import Self
 import numpy as np
 import polars as pl
 
+from user_embeddings_dagster.storage.durability import make_folder, sync, writing
+
 _COLUMNS = "user_id, version, n_chunks, history_hash"
 _READ_AT_ONCE = 500  # ids of one query; SQLite allows 999 at the least
 Row = tuple[str, str, int, str]
@@ -26,15 +28,17 @@ class UserMemories:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = sqlite3.connect(path)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.execute("PRAGMA secure_delete = ON")
-        self._connection.execute(
-            "CREATE TABLE IF NOT EXISTS memories (user_id TEXT PRIMARY KEY, version TEXT NOT NULL,"
-            " n_chunks INTEGER NOT NULL, history_hash TEXT NOT NULL, memory BLOB NOT NULL) WITHOUT ROWID"
-        )
+        self._path = path
+        with writing("user memories", path):
+            make_folder(path.parent)
+            self._connection = sqlite3.connect(path)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA secure_delete = ON")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS memories (user_id TEXT PRIMARY KEY, version TEXT NOT NULL,"
+                " n_chunks INTEGER NOT NULL, history_hash TEXT NOT NULL, memory BLOB NOT NULL) WITHOUT ROWID"
+            )
 
     def known(self, version: str) -> pl.DataFrame:
         """`user_id`, `n_chunks`, `history_hash` of the memories of one version, sorted by user."""
@@ -45,13 +49,15 @@ class UserMemories:
         return pl.DataFrame(rows, schema=schema, orient="row")
 
     def read(self, users: Sequence[str]) -> tuple[list[Row], np.ndarray]:
-        """Rows and memories [n, size] uint8 of the users, in their order. Raises KeyError if one has none."""
+        """Rows and memories [n, size] uint8 of the users at one moment, in their order. KeyError if one has none."""
         found = {}
-        for begin in range(0, len(users), _READ_AT_ONCE):
-            part = list(users[begin : begin + _READ_AT_ONCE])
-            marks = ", ".join("?" * len(part))
-            query = f"SELECT {_COLUMNS}, memory FROM memories WHERE user_id IN ({marks})"
-            found |= {row[0]: row for row in self._connection.execute(query, part)}
+        with self._connection:
+            self._connection.execute("BEGIN")  # all queries see one state, whatever others write meanwhile
+            for begin in range(0, len(users), _READ_AT_ONCE):
+                part = list(users[begin : begin + _READ_AT_ONCE])
+                marks = ", ".join("?" * len(part))
+                query = f"SELECT {_COLUMNS}, memory FROM memories WHERE user_id IN ({marks})"
+                found |= {row[0]: row for row in self._connection.execute(query, part)}
         if missing := sum(user not in found for user in users):
             raise KeyError(f"{missing} users have no memory")
         rows = [found[user] for user in users]
@@ -61,7 +67,7 @@ class UserMemories:
     def write(self, rows: Iterable[Row], memories: np.ndarray) -> None:
         """Insert or replace rows with their memories [n, size] uint8, in one transaction."""
         values = [(*row, memory.tobytes()) for row, memory in zip(rows, memories, strict=True)]
-        with self._connection:
+        with writing("user memories", self._path), self._connection:
             self._connection.executemany(f"REPLACE INTO memories ({_COLUMNS}, memory) VALUES (?, ?, ?, ?, ?)", values)
 
     def keep_only(self, users: Iterable[str]) -> int:
@@ -71,6 +77,10 @@ class UserMemories:
         with self._connection:
             self._connection.executemany("DELETE FROM memories WHERE user_id = ?", gone)
         return len(gone)
+
+    def users(self) -> list[str]:
+        """Everybody who has a memory, of whichever version, sorted."""
+        return [user for (user,) in self._connection.execute("SELECT user_id FROM memories ORDER BY user_id")]
 
     def holds(self, users: Iterable[str]) -> int:
         """How many of these users have a memory."""
@@ -82,9 +92,10 @@ class UserMemories:
 
         Raises sqlite3.OperationalError while others hold the file.
         """
-        with self._connection:
-            self._connection.executemany("DELETE FROM memories WHERE user_id = ?", [(user,) for user in users])
-        self._connection.execute("VACUUM")
+        with writing("user memories", self._path):
+            with self._connection:
+                self._connection.executemany("DELETE FROM memories WHERE user_id = ?", [(user,) for user in users])
+            self._connection.execute("VACUUM")
         if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise sqlite3.OperationalError("the user memories are in use: erased rows are still in their log")
 
@@ -100,6 +111,7 @@ class UserMemories:
         self.close()
 
     def close(self) -> None:
-        """Flush and close the file."""
+        """Flush and close the file; the last one to close it removes its log."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
+        sync(self._path.parent)

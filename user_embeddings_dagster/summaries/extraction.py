@@ -136,7 +136,9 @@ def _violations(said: pl.DataFrame, chunks: pl.DataFrame) -> pl.Series:
     )
     found: list[list[int]] = [[] for _ in range(said.height)]
     for _, places, kinds, statements, evidence, speakers, turns in grouped.iter_rows():
-        koais = [KOAI(kind=k, statement=s, evidence=e) for k, s, e in zip(kinds, statements, evidence, strict=True)]
+        fields = zip(kinds, statements, evidence, strict=True)
+        # Checked when they were answered; masked again, a statement may be longer than an answer may be.
+        koais = [KOAI.model_construct(kind=k, statement=s, evidence=e) for k, s, e in fields]
         for place, broken in zip(places, koai_violations(koais, chunk_words(speakers, turns)), strict=True):
             found[place] = [violation.number for violation in broken]
     return pl.Series(found, dtype=pl.List(pl.Int64))

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import pydantic
 
 from user_embeddings_dagster.language_models.program import Program
+from user_embeddings_dagster.summaries.subject import within_bounds
 
 KINDS = ("knowledge", "opinion", "attribute", "intent")
 MAX_KOAIS = 12  # bounds a model that repeats itself
@@ -20,7 +21,7 @@ class KOAI(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
     kind: Literal["knowledge", "opinion", "attribute", "intent"]
-    statement: str
+    statement: Annotated[str, pydantic.AfterValidator(within_bounds)]
     evidence: Annotated[
         list[Annotated[int, pydantic.Field(ge=0, le=MAX_TURN)]], pydantic.Field(max_length=MAX_EVIDENCE)
     ]

@@ -19,6 +19,8 @@ from user_embeddings_dagster.evaluation.plots import grouped_bars
 from user_embeddings_dagster.evaluation.splits import build_snapshot
 from user_embeddings_dagster.keys import content_id, keyed_id
 from user_embeddings_dagster.language_models.program import Program
+from user_embeddings_dagster.privacy.consent.live import Consent
+from user_embeddings_dagster.privacy.lineage import subjects_of
 from user_embeddings_dagster.quality.outcome import ERROR, CheckOutcome
 from user_embeddings_dagster.storage.lake import Lake, sync, write_json
 from user_embeddings_dagster.storage.manifest import finalise
@@ -35,11 +37,15 @@ DEVELOPMENT_SHARE = 3  # every third contributor
 
 @dataclass(frozen=True)
 class RefinementData:
-    """Chunks of training users, to refine on and to measure on; no user is in both."""
+    """Chunks of training users who consented to it, to refine on and to measure on; no user is in both.
+
+    `subjects`: those users by DataDAO, as pseudonyms (privacy.lineage).
+    """
 
     train: Sequence[Example]
     development: Sequence[Example]
     chunk_ids: Sequence[str]
+    subjects: Mapping[str, Sequence[str]]
 
     @property
     def lacking(self) -> str | None:
@@ -53,16 +59,16 @@ class RefinementData:
 
 
 def refinement_data(lake: Lake, key: bytes, examples: int, chunks_per_user: int) -> RefinementData:
-    """Up to `examples` chunks of users whose keyed hash says "train", `chunks_per_user` of each, over all DataDAOs.
+    """Up to `examples` chunks of consenting users whose keyed hash says "train", `chunks_per_user` of each.
 
     Chunks with a message by a test user are left out, as in the training snapshot, which need not exist. Users come
     in the order of another keyed hash, so that the same data and settings give the same examples.
     """
     names = lake.partitions("masked_chunks")
     if not names:
-        return RefinementData((), (), ())
+        return RefinementData((), (), (), {})
     authors = pl.concat([lake.scan("messages", name).select("message_id", "author_id") for name in names])
-    chunks = [lake.scan("masked_chunks", name) for name in names]
+    chunks = Consent.of_all(lake).chunks_of_splits(lake, key).chunks
     snapshot = build_snapshot(chunks, key=key, authors=authors, min_chunks_per_user=1, max_chunks_per_user=None)
     users = snapshot.snapshot.filter(split="train").sort("chunk_id").group_by("user_id", maintain_order=True)
     chosen = {user: ids[:chunks_per_user] for user, ids in users.agg("chunk_id").iter_rows()}
@@ -77,9 +83,9 @@ def refinement_data(lake: Lake, key: bytes, examples: int, chunks_per_user: int)
         for _, user, speakers, turns in rows.iter_rows()
     ]
     train = [example for example in found if example.owner not in measured]
-    return RefinementData(
-        train, [example for example in found if example.owner in measured], rows["chunk_id"].to_list()
-    )
+    development = [example for example in found if example.owner in measured]
+    subjects = subjects_of(key, snapshot.snapshot.filter(pl.col("chunk_id").is_in(ids)))
+    return RefinementData(train, development, rows["chunk_id"].to_list(), subjects)
 
 
 def hold_extractive(folder: ModelFolder) -> None:

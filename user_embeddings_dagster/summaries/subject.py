@@ -16,7 +16,18 @@ from user_embeddings_dagster.privacy.pii import IDENTIFIERS, mark_kinds, render_
 
 MAX_TURNS = 200
 MAX_CHARACTERS = 24_000  # of all turns together, about 6,000 tokens
+MAX_ANSWER_CHARACTERS = 2_000  # of a text that a model writes; its constraints ask for a fifth of that
 _CUT = " …"
+
+
+def within_bounds(text: str) -> str:
+    """`text` as it is. Raises ValueError if it is longer than an answer may be: a model that repeats its prompt.
+
+    No part of the JSON schema, which shapes the prompt: a server's own bound is `max_tokens`.
+    """
+    if len(text) > MAX_ANSWER_CHARACTERS:
+        raise ValueError(f"{len(text)} characters")
+    return text
 
 
 class SubjectSummary(pydantic.BaseModel):
@@ -24,7 +35,11 @@ class SubjectSummary(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    summary: Annotated[str, pydantic.Field(description="what SUBJECT contributed, or an empty string")]
+    summary: Annotated[
+        str,
+        pydantic.Field(description="what SUBJECT contributed, or an empty string"),
+        pydantic.AfterValidator(within_bounds),
+    ]
 
 
 @lru_cache(maxsize=1)

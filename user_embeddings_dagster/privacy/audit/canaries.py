@@ -16,6 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from user_embeddings_dagster.privacy.audit.decoding import Undecoded, views
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 
 SHORTEST = 8  # bytes: of anything shorter, base64 forms turn up by chance
 BATCH = 64 << 20  # bytes
@@ -53,27 +54,32 @@ class Scan:
         return {hit.canary for hit in self.hits}
 
 
-def scan(root: Path, canaries: Iterable[str | bytes]) -> Scan:
-    """Look for the canaries in every file below `root`. Raises ValueError if one is under 8 bytes."""
+def scan(root: Path, canaries: Iterable[str | bytes], keys: ContributorKeys | None = None) -> Scan:
+    """Look for the canaries in every file below `root`, with `keys` also inside of sealed files.
+
+    Raises ValueError if one is under 8 bytes.
+    """
     search = Search(canaries)
     found: Counter[tuple[str, str, str | bytes]] = Counter()
     undecoded: list[str] = []
     files = sorted(path for path in root.rglob("*") if path.is_file())
-    for together in _batches(root, files, undecoded):
+    for together in _batches(root, files, undecoded, keys):
         counts = search.count_each([data for _, _, data in together])
         for (name, read_as, _), counted in zip(together, counts, strict=True):
             found.update({(name, read_as, canary): n for canary, n in counted.items()})
     return Scan(tuple(Hit(*key, n) for key, n in found.items()), len(files), tuple(undecoded))
 
 
-def _batches(root: Path, files: Iterable[Path], undecoded: list[str]) -> Iterator[list[tuple[str, str, bytes]]]:
+def _batches(
+    root: Path, files: Iterable[Path], undecoded: list[str], keys: ContributorKeys | None
+) -> Iterator[list[tuple[str, str, bytes]]]:
     """(file, how it was read, bytes) of all files, BATCH bytes together: the automaton is built once for each."""
     held: list[tuple[str, str, bytes]] = []
     size = 0
     for path in files:
         name = str(path.relative_to(root))
         try:
-            for read_as, data in chain([("name", os.fsencode(name))], views(path)):
+            for read_as, data in chain([("name", os.fsencode(name))], views(path, keys)):
                 held.append((name, read_as, data))
                 size += len(data)
                 if size >= BATCH:

@@ -5,6 +5,7 @@ also inside each other, and \\u escapes as JSON and logs have them. A format is 
 """
 
 import gzip
+import os
 import re
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.sealed import SealedReader
+from user_embeddings_dagster.privacy.sealed_format import Shredded, Tampered, is_sealed
+
 View = tuple[str, bytes]
 _LMDB_MAGIC = (0xBEEFC0DE).to_bytes(4, "little")
 _ESCAPES = re.compile(rb'(?:\\u[0-9a-fA-F]{4})+|\\x[0-9a-fA-F]{2}|\\["\\/bfnrt]')
 _SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
+_SHARED_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 _NESTED = 8  # containers in containers
 
 
@@ -32,9 +39,44 @@ class Undecoded(Exception):
     """A file that begins like a format and cannot be read as one: what it hides is unknown."""
 
 
-def views(path: Path) -> Iterator[View]:
-    """(how it was read, bytes) of a file: as it is, then decoded. Raises Undecoded after what could be read."""
-    yield from _views(path, "", 0)
+def views(path: Path, keys: ContributorKeys | None = None) -> Iterator[View]:
+    """(how it was read, bytes) of a file: as it is, then decoded. Raises Undecoded after what could be read.
+
+    With `keys`, a sealed file is decoded too, in memory; one whose key was destroyed is bytes, as without `keys`.
+    """
+    if keys is not None and (opened := _unsealed(path, keys)) is not None:
+        yield from _plain(path.read_bytes(), "")
+        name, content = opened
+        yield "sealed name", name
+        with _in_memory(content) as clear:
+            yield from _views(clear, "sealed", 1)
+    else:
+        yield from _views(path, "", 0)
+
+
+def _unsealed(path: Path, keys: ContributorKeys) -> tuple[bytes, bytes] | None:
+    """Name and content of a sealed file; None for any other, and for one that nobody can read any more."""
+    if not is_sealed(path):
+        return None
+    try:
+        with SealedReader(path, keys) as reader:
+            return reader.name, reader.read()
+    except Shredded:
+        return None
+    except Tampered as error:
+        raise Undecoded(f"sealed: {error}") from None
+
+
+@contextmanager
+def _in_memory(content: bytes) -> Iterator[Path]:
+    """A path that opens as a file of this content, which no disk holds."""
+    descriptor = os.memfd_create("decoding")
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as stream:
+            stream.write(content)
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
 
 
 def _views(path: Path, read_as: str, depth: int) -> Iterator[View]:
@@ -46,15 +88,14 @@ def _views(path: Path, read_as: str, depth: int) -> Iterator[View]:
     if depth == _NESTED:
         raise Undecoded(f"{kind} in {_NESTED} containers")
     name = f"{read_as}/{kind}" if read_as else kind
-    with tempfile.TemporaryDirectory(prefix="decoding-") as folder:
+    with tempfile.TemporaryDirectory(prefix="decoding-", dir=_SHARED_MEMORY if read_as else None) as folder:
         try:
             for cell in _DECODERS[kind](path, Path(folder)):
                 if _kind(cell) is None:
                     yield from _plain(cell, name)
                 else:
-                    inner = Path(folder) / "inner"
-                    inner.write_bytes(cell)
-                    yield from _views(inner, name, depth + 1)
+                    with _in_memory(cell) as inner:
+                        yield from _views(inner, name, depth + 1)
         except _errors() as error:
             raise Undecoded(f"{kind}: {type(error).__name__}") from None
 

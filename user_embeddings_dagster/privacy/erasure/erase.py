@@ -16,7 +16,9 @@ from pathlib import Path
 
 from user_embeddings_dagster.keys import content_id, keyed_id, load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
+from user_embeddings_dagster.privacy.access.log import AccessLog
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
 from user_embeddings_dagster.privacy.erasure import evidence, stores
 from user_embeddings_dagster.privacy.erasure.journal import SUFFIX, Journal, load, save
 from user_embeddings_dagster.privacy.lineage import descendants
@@ -30,8 +32,10 @@ NOT_COVERED = (
     "the numbers of chats, which on Telegram are those of the people in them, and ids of messages replied to",
     "records that could not be read (rejected_records) in raw files that others contributed",
     "weights of the checkpoints named: they are marked, and replaced when they are trained again",
-    "blocks that the disk has freed, copies outside of the data root, and what a Redis server keeps on its disk; "
-    "of these copies, language-model answers are unreadable without the destroyed key, the rest is not",
+    "blocks that the disk has freed, copies outside of the data root, and what a Redis server keeps on its disk; of "
+    "these copies, language-model answers and sealed exports of their own are unreadable without the destroyed key",
+    "in backups made before: their records in exports that many people share, sealed under the DataDAO's key "
+    "(restoring cuts them out; make a new backup, and destroy the old ones and older copies of the key store)",
 )
 
 
@@ -87,18 +91,19 @@ def erase(
     if not users:
         raise ValueError("nobody to erase")
     key = load_or_create_key(layout.key)
-    with _alone(layout), _keys(layout) as keys:
+    with alone(layout), _keys(layout) as keys:
         return _Erasure(layout, key, keys, users, announce).run()
 
 
 @contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
+def alone(layout: Layout) -> Iterator[None]:
+    """Nobody else erases or purges meanwhile. Raises ErasureRunning."""
     layout.erasures.mkdir(parents=True, exist_ok=True)
     with (layout.erasures / ".lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ErasureRunning("another process is erasing: wait for it") from None
+            raise ErasureRunning("another process is erasing or purging: wait for it") from None
         yield
 
 
@@ -133,11 +138,15 @@ class _Erasure:
 
     def run(self) -> Receipt:
         """Every step, in order; the journal is saved between them."""
-        self._step("looking for them in every store", lambda: stores.plan(self._journal, self._layout, self._key))
+        self._step(
+            "looking for them in every store", lambda: stores.plan(self._journal, self._layout, self._key, self._keys)
+        )
         if self._journal.hits_before is None:
             self._step("scanning before", self._scan_before)
         tombstones = Tombstones.load(self._layout.erased, self._key).with_users(self._journal.users)
         self._step("tombstone", lambda: tombstones.save(self._layout.erased))
+        names = ErasedNames.load(self._layout.erased_names, self._key).with_names(self._journal.names)
+        names.save(self._layout.erased_names)
         self._step("raw exports", self._erase_landing)
         for name, erase_store in (
             ("tables", stores.erase_tables),
@@ -146,11 +155,15 @@ class _Erasure:
             ("leftovers", stores.remove_leftovers),
         ):
             self._step(name, lambda erase_store=erase_store: erase_store(self._journal, self._layout))
+        self._step("access", lambda: stores.erase_access(self._journal, self._layout, self._key))
         self._step("checkpoints", self._taint)
         self._step("cache and key", self._erase_answers)
         self._announce("scanning after")
-        receipt = self._receipt(*evidence.hits(self._layout, self._journal))
+        receipt = self._receipt(*evidence.hits(self._layout, self._journal, self._keys))
         write_json(self._layout.erasures / f"{receipt.person}.json", asdict(receipt))
+        AccessLog.of(self._layout).append(
+            "erase", "clean" if receipt.clean else "unclean", person=receipt.person, subject=receipt.evidence_hash
+        )
         self._path.unlink(missing_ok=True)
         return receipt
 
@@ -160,11 +173,11 @@ class _Erasure:
         save(self._journal, self._path, _journal_key(self._keys))
 
     def _scan_before(self) -> None:
-        evidence.gather(self._journal, self._layout)
-        self._journal.hits_before = evidence.hits(self._layout, self._journal)[0]
+        evidence.gather(self._journal, self._layout, self._key)
+        self._journal.hits_before = evidence.hits(self._layout, self._journal, self._keys)[0]
 
     def _erase_landing(self) -> None:
-        self._told = stores.erase_landing(self._journal, self._layout, self._key)
+        self._told = stores.erase_landing(self._journal, self._layout, self._key, self._keys)
 
     def _taint(self) -> None:
         named = descendants(Models(self._layout.models), self._erased)

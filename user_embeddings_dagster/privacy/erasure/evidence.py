@@ -8,9 +8,12 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from user_embeddings_dagster.privacy.access.whitelist import Whitelist
 from user_embeddings_dagster.privacy.audit.canaries import SHORTEST, scan
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure.journal import Journal
 from user_embeddings_dagster.privacy.redaction import Redaction
+from user_embeddings_dagster.privacy.tombstones import erasure_id
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
@@ -23,8 +26,8 @@ PREFIX = 24  # bytes of a vector
 _TABLES = {"messages": ("author_id", "text"), "chunk_summaries": ("user_id", "text"), "koais": ("user_id", "statement")}
 
 
-def gather(journal: Journal, layout: Layout) -> None:
-    """Add the person's canaries to the journal: texts, names, ids, starts of vectors, middles of memories."""
+def gather(journal: Journal, layout: Layout, key: bytes) -> None:
+    """Add the person's canaries to the journal: texts, names, ids, starts of vectors, middles of memories, access."""
     lake, users = Lake(layout.root), pl.Series(journal.users, dtype=pl.String)
     own, others = set[str](), list[pl.LazyFrame]()
     for table, (owner, column) in _TABLES.items():
@@ -35,8 +38,9 @@ def gather(journal: Journal, layout: Layout) -> None:
         texts = _not_in(texts, other.collect()["text"])
     texts += _names(lake, users, journal)
     texts += [*journal.users, *journal.all_chunks[:TEXTS]]
-    journal.texts = sorted({*journal.texts, *texts})
-    journal.vectors = sorted({*journal.vectors, *_vectors(layout, journal), *_memories(layout, journal)})
+    keys, salts = _access(layout, journal, key)
+    journal.texts = sorted({*journal.texts, *texts, *keys})
+    journal.vectors = sorted({*journal.vectors, *_vectors(layout, journal), *_memories(layout, journal), *salts})
 
 
 def _own_texts(
@@ -116,9 +120,19 @@ def _memories(layout: Layout, journal: Journal) -> set[bytes]:
     return {part for part in found if len(set(part)) > SHORTEST}
 
 
-def hits(layout: Layout, journal: Journal) -> tuple[dict[str, int], dict[str, int], int]:
+def _access(layout: Layout, journal: Journal, key: bytes) -> tuple[set[str], set[bytes]]:
+    """Keys that the person alone owns or grants to, and salts of commitments to their embeddings."""
+    if not layout.access_whitelist.exists():
+        return set(), set()
+    with Whitelist(layout.access_whitelist) as whitelist:
+        return whitelist.evidence(erasure_id(key, user) for user in journal.users)
+
+
+def hits(
+    layout: Layout, journal: Journal, keys: ContributorKeys
+) -> tuple[dict[str, int], dict[str, int], int]:  # fmt: skip
     """Times that the canaries are found by store, files by store that could not be decoded, and files scanned."""
-    result = scan(layout.root, journal.canaries)
+    result = scan(layout.root, journal.canaries, keys)
     found: Counter[str] = Counter()
     for name, count in result.by_file.items():
         found[store_of(name)] += count

@@ -12,7 +12,7 @@ import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from user_embeddings_dagster.privacy.contributor_keys import NONCE_BYTES
-from user_embeddings_dagster.storage.lake import sync
+from user_embeddings_dagster.storage.durability import make_folder, sync, writing
 
 SUFFIX = ".journal"
 
@@ -69,9 +69,10 @@ def load(path: Path, key: bytes) -> Journal | None:
 def save(journal: Journal, path: Path, key: bytes) -> None:
     """Write it, whole or not at all."""
     nonce = os.urandom(NONCE_BYTES)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_bytes(nonce + AESGCM(key).encrypt(nonce, msgspec.msgpack.encode(journal), path.name.encode()))
-    sync(temporary)
-    temporary.replace(path)
-    sync(path.parent)
+    with writing("erasure journal", path):
+        make_folder(path.parent)
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_bytes(nonce + AESGCM(key).encrypt(nonce, msgspec.msgpack.encode(journal), path.name.encode()))
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)

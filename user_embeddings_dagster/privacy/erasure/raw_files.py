@@ -7,14 +7,17 @@ records are cut out and their names replaced in the others' records, which other
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
 import os
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import polars as pl
 import zstandard
@@ -22,17 +25,28 @@ import zstandard
 from user_embeddings_dagster.exports import dfusion, json_source, telegram
 from user_embeddings_dagster.exports.build import contributor_links
 from user_embeddings_dagster.exports.json_array import repair
-from user_embeddings_dagster.exports.landing import LINKS, raw_paths
+from user_embeddings_dagster.exports.landing import GRANTS, LINKS, export_paths, foreign_links
 from user_embeddings_dagster.exports.lines import chunks, compression
-from user_embeddings_dagster.exports.reader import Batch, RawFile
+from user_embeddings_dagster.exports.opening import sealed_reader
+from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, raw_file
+from user_embeddings_dagster.exports.reddit import data_request
 from user_embeddings_dagster.exports.registry import detect
-from user_embeddings_dagster.keys import file_sha256, user_id
+from user_embeddings_dagster.keys import user_id
+from user_embeddings_dagster.privacy.consent.grants import person
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.redaction import Redaction
-from user_embeddings_dagster.storage.lake import sync
+from user_embeddings_dagster.privacy.sealed import SealedWriter
+from user_embeddings_dagster.privacy.sealed_format import NotOurs, Shredded, is_sealed, owner_of
+from user_embeddings_dagster.storage.durability import sync, writing
 
-_OPEN: dict[str, Callable[..., Any]] = {
-    "zstd": zstandard.open, "gzip": gzip.open, "bz2": bz2.open, "xz": lzma.open, "none": open
-}  # fmt: skip
+# What compresses into a stream that stays open.
+_COMPRESSED: dict[str, Callable[[BinaryIO], Any]] = {
+    "zstd": lambda target: zstandard.open(target, "wb"),
+    "gzip": lambda target: gzip.GzipFile(filename="", mode="wb", fileobj=target, mtime=0),
+    "bz2": lambda target: bz2.BZ2File(target, "wb"),
+    "xz": partial(lzma.LZMAFile, mode="wb"),
+    "none": nullcontext,
+}
 # Of a document: the key of its arrays of messages, and which members of a zip are documents.
 _DOCUMENTS = {"telegram_desktop": ("messages", telegram.MEMBER), "telegram_dfusion": ("contents", dfusion.MEMBER)}
 _LINES = ("pushshift",)
@@ -59,23 +73,56 @@ class Found:
         return sum(map(len, self.records.values()))
 
 
-def search(folder: Path, key: bytes, users: frozenset[str]) -> Iterator[Found]:
-    """Every raw file of a DataDAO's landing folder that holds something of the person, or that no reader knows."""
+def search(
+    folder: Path, key: bytes, users: Container[str], keys: ContributorKeys | None = None
+) -> Iterator[Found]:  # fmt: skip
+    """Every raw file of a DataDAO's landing folder that holds something of the person, or that no reader knows.
+
+    `keys` open sealed files. Files of their data request that hold no message are theirs too, and told last. Raises as
+    exports.opening does.
+    """
     links = contributor_links(folder / LINKS)
-    for path in raw_paths(folder):
-        if path == folder / LINKS:
+    requests, silent = set[str](), list[RawFile]()
+    foreign = set(foreign_links(folder))
+    for path in export_paths(folder):
+        if path in foreign:
             continue
-        file = RawFile(path, path.relative_to(folder).as_posix(), file_sha256(path))
-        format = detect(file)
+        theirs = keys is not None and _sealed_for(path, keys) in users
+        try:
+            file = raw_file(folder, path, keys)
+        except Shredded:
+            if theirs:
+                yield Found(RawFile(path, "", ""), own=True)
+            continue
+        format = _format(file)
         if format is None:
-            yield Found(file, known=False)
+            yield Found(file, known=theirs, own=theirs)
             continue
-        found = Found(file, format.name)
+        found, request = Found(file, format.name), data_request(file.name)
         for batch in format.read(file):
             _search_batch(found, batch, lambda account, on=format.platform: user_id(key, on, account, links) in users)
-        found.own &= not format.is_public
-        if found.records or found.names:
+        found.own = (found.own or theirs) and not format.is_public
+        if found.records or found.names or found.own:
+            requests |= {request} if found.own and request is not None else set()
             yield found
+        elif request is not None:
+            silent.append(file)
+    yield from (Found(file, "", own=True) for file in silent if data_request(file.name) in requests)
+
+
+def _sealed_for(path: Path, keys: ContributorKeys) -> str:
+    """Whose key a raw file is sealed under; "" if it is not, or not by this platform."""
+    try:
+        return owner_of(path, keys) if is_sealed(path) else ""
+    except NotOurs:
+        return ""
+
+
+def _format(file: RawFile) -> Format | None:
+    try:
+        return detect(file)
+    except NotOurs:
+        return None
 
 
 def _search_batch(found: Found, batch: Batch, is_person: Callable[[str], bool]) -> None:
@@ -96,30 +143,45 @@ def cut_out(found: Found, names: set[tuple[str, str]]) -> bool:
     False if it was removed, because it cannot be rewritten: it is damaged, or of a format that has one author.
     """
     redaction = Redaction(names | {(account, "native_id") for account in found.accounts})
-    target = found.file.path.resolve()
-    temporary = target.with_name(f".{target.name}.erasing")
+    cut = _cut_lines if found.format in _LINES else _cut_documents
     try:
-        if found.format in _LINES:
-            _cut_lines(found, redaction, temporary)
-        else:
-            _cut_documents(found, redaction, temporary)
+        with _rewritten(found.file) as target:
+            cut(found, redaction, target)
     except (KeyError, ValueError, RecursionError):  # ValueError: what is no JSON, also in a damaged archive
-        temporary.unlink(missing_ok=True)
         found.file.path.unlink()
         return False
-    sync(temporary)
-    temporary.replace(target)
-    sync(target.parent)
     return True
 
 
-def _cut_lines(found: Found, redaction: Redaction, target: Path) -> None:
+@contextmanager
+def _rewritten(file: RawFile) -> Iterator[BinaryIO]:
+    """A stream whose bytes take the place of the file's when it ends well; sealed again if the file was."""
+    target = file.path.resolve()
+    if is_sealed(target) and file.keys is not None:
+        with sealed_reader(target, file.keys) as reader:
+            owner, name = reader.owner, reader.name
+        with SealedWriter(target, file.keys, owner, name) as writer:
+            yield cast(BinaryIO, writer)
+            writer.commit()
+        return
+    temporary = target.with_name(f".{target.name}.erasing")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+        sync(temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(target.parent)
+
+
+def _cut_lines(found: Found, redaction: Redaction, target: BinaryIO) -> None:
     """Blank lines in place of the person's keep the others' line numbers."""
     gone = found.records.get("", set())
-    with found.file.path.open("rb") as stream:
-        opened = _OPEN[compression(stream.read(8))]
-    with opened(target, "wb") as stream:
-        for chunk in chunks(found.file.path):
+    with found.file.open() as stream:
+        compressed = _COMPRESSED[compression(stream.read(8))]
+    with compressed(target) as stream:
+        for chunk in chunks(found.file):
             lines = chunk.content().removesuffix(b"\n").split(b"\n") if chunk.size else []
             for number, line in enumerate(lines, chunk.first_line):
                 stream.write((b"" if number in gone else _redacted_line(line, redaction)) + b"\n")
@@ -137,9 +199,9 @@ def _redacted_line(line: bytes, redaction: Redaction) -> bytes:
     return line if redacted == record else json.dumps(redacted).encode()
 
 
-def _cut_documents(found: Found, redaction: Redaction, target: Path) -> None:
+def _cut_documents(found: Found, redaction: Redaction, target: BinaryIO) -> None:
     key, wanted = _DOCUMENTS[found.format]
-    zipped = json_source.is_zip(found.file.path)
+    zipped = json_source.is_zip(found.file)
     written: list[tuple[str, bytes]] = []
     for document in json_source.documents(found.file, wanted):
         if isinstance(document, json_source.Document):
@@ -147,12 +209,14 @@ def _cut_documents(found: Found, redaction: Redaction, target: Path) -> None:
             cut = _Cut(key, found.records.get(document.member, set()), found.accounts, redaction).value(content)
             written.append((document.member, json.dumps(cut, ensure_ascii=False, indent=1).encode()))
     if not zipped:
-        target.write_bytes(written[0][1])
+        target.write(written[0][1])
         return
+    zipped_again = io.BytesIO()  # the same bytes whatever they are written into
     # Members that no reader reads (pictures, voices, contacts) cannot be told apart by person: they are left out.
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(zipped_again, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, content in written:
             archive.writestr(zipfile.ZipInfo(member), content, zipfile.ZIP_DEFLATED)
+    target.write(zipped_again.getbuffer())
 
 
 class _Cut:
@@ -187,21 +251,49 @@ class _Cut:
 
 def cut_links(path: Path, contributors: set[str]) -> int:
     """Remove these contributors' rows from a contributors.csv; how many."""
+    return _cut_rows(path, lambda row: row.get("contributor", "").strip() in contributors)
+
+
+def cut_grants(folder: Path, key: bytes, users: frozenset[str]) -> int:
+    """Remove the rows of these user_ids from a DataDAO's consent.csv; how many. Raises ValueError if it has no rows."""
+    links = contributor_links(folder / LINKS)
+
+    def theirs(row: dict[str, str]) -> bool:
+        try:
+            return person(key, links, row.get("account", "").strip(), row.get("contributor", "").strip()) in users
+        except ValueError:
+            return False
+
+    try:
+        return _cut_rows(folder / GRANTS, theirs)
+    except (UnicodeDecodeError, csv.Error):
+        raise ValueError(f"{folder.name}/{GRANTS}: not a CSV file") from None
+
+
+def _cut_rows(path: Path, gone: Callable[[dict[str, str]], bool]) -> int:
+    """Without the rows that are `gone`; the others keep their bytes, also those that cannot be read."""
     if not path.is_file():
         return 0
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        header, rows = list(reader.fieldnames or ()), list(reader)
-    kept = [row for row in rows if (row.get("contributor") or "").strip() not in contributors]
-    if len(kept) == len(rows):
+        lines = list(stream)
+    reader = csv.reader(lines)
+    header = [name.strip() for name in next(reader, [])]
+    kept, start, removed = lines[: reader.line_num], reader.line_num, 0
+    for cells in reader:
+        if gone(dict(zip(header, cells, strict=False))):
+            removed += 1
+        else:
+            kept += lines[start : reader.line_num]
+        start = reader.line_num
+    if not removed:
         return 0
     target = path.resolve()
     temporary = target.with_name(f".{target.name}.erasing")
-    with temporary.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, header, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(kept)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(target)
-    return len(rows) - len(kept)
+    with writing(target.name, target):
+        with temporary.open("w", encoding="utf-8", newline="") as stream:
+            stream.writelines(kept)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(target)
+        sync(target.parent)
+    return removed

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from user_embeddings_dagster.privacy.erasure.erase import Receipt
+from user_embeddings_dagster.privacy.erasure.stores import OWN_SEALED, SHARED_SEALED
 from user_embeddings_dagster.quality.outcome import ERROR, CheckOutcome
 from user_embeddings_dagster.schema import ERASURES
 
@@ -42,6 +43,10 @@ def as_text(receipt: Receipt) -> str:
         f"not decoded, so nothing is known of them: {n} files of {store}" for store, n in receipt.undecoded.items()
     ]
     lines += [f"trained on them, and marked: models/{name}" for name in receipt.checkpoints]
+    if own := receipt.removed.get(OWN_SEALED, 0):
+        lines.append(f"shredded: {own:,} exports of their own; without the destroyed key every copy is unreadable")
+    if shared := receipt.removed.get(SHARED_SEALED, 0):
+        lines.append(f"rewritten: {shared:,} exports that they share with others, under the key of the DataDAO")
     lines += receipt.told
     lines += [f"not covered: {what}" for what in receipt.not_covered]
     lines.append("clean: nothing of theirs was found" if receipt.clean else "NOT CLEAN: see above")

@@ -7,30 +7,40 @@ from pathlib import Path
 
 import polars as pl
 
-from user_embeddings_dagster.exports.landing import LINKS
+from user_embeddings_dagster.exports.landing import GRANTS, LINKS
+from user_embeddings_dagster.exports.opening import remove
+from user_embeddings_dagster.exports.sealing import remove_leftovers as remove_leftovers_of_sealing
+from user_embeddings_dagster.privacy.access.whitelist import Whitelist
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure.identity import contributors
 from user_embeddings_dagster.privacy.erasure.journal import Journal, add
-from user_embeddings_dagster.privacy.erasure.raw_files import cut_links, cut_out, search
+from user_embeddings_dagster.privacy.erasure.raw_files import cut_grants, cut_links, cut_out, search
 from user_embeddings_dagster.privacy.redaction import Redaction
+from user_embeddings_dagster.privacy.sealed_format import is_sealed
+from user_embeddings_dagster.privacy.tombstones import erasure_id
 from user_embeddings_dagster.schema import MESSAGES, TABLES, Table
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables
 from user_embeddings_dagster.storage.user_memories import UserMemories
 
+OWN_SEALED, SHARED_SEALED = "landing, own files sealed", "landing, shared files sealed"
 _USERS, _CHUNKS = ("user_id", "author_id"), ("chunk_id", "negative_chunk_id", "positive_chunk_id")
 
 
-def plan(journal: Journal, layout: Layout, key: bytes) -> None:
+def plan(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) -> None:
     """Add to the journal everything that the stores still hold of the person, and count it before any of it goes."""
     lake, users = Lake(layout.root), frozenset(journal.users)
-    names, records = {*journal.names}, 0
+    names, records, sealed = {*journal.names}, 0, Counter[str]()
     for folder in sorted(path for path in layout.landing.glob("*") if path.is_dir()):
-        for found in search(folder, key, users):
+        for found in search(folder, key, users, keys):
             add(journal.withdrawn if found.own else journal.shared, folder.name, [found.file.sha256] * found.known)
             names |= found.names
             records += found.n_records
-    journal.count("landing", records)
+            if found.known and is_sealed(found.file.path):
+                sealed[OWN_SEALED if found.own else SHARED_SEALED] += 1
+    for store, n in {"landing": records, **sealed}.items():
+        journal.count(store, n)
     for datadao in lake.partitions("participants"):
         rows = lake.scan("participants", datadao).filter(_among("author_id", journal.users))
         names |= set(rows.select("name", "name_kind").collect().iter_rows())
@@ -45,10 +55,10 @@ def plan(journal: Journal, layout: Layout, key: bytes) -> None:
         add(journal.chunks, datadao, rows["chunk_id"])
         companions |= {*rows["user_id"]} - users
     journal.companions = sorted(companions)
-    _count(journal, layout)
+    _count(journal, layout, key)
 
 
-def _count(journal: Journal, layout: Layout) -> None:
+def _count(journal: Journal, layout: Layout, key: bytes) -> None:
     """Rows, vectors, memories and folders that are going to be removed, by store."""
     lake, counts = Lake(layout.root), Counter[str]()
     for table in _tables():
@@ -62,7 +72,10 @@ def _count(journal: Journal, layout: Layout) -> None:
     for path in sorted(layout.user_memories.glob("*.sqlite")):
         with UserMemories(path) as memories:
             counts["user_memories"] += memories.holds(journal.users)
-    counts["leftovers"] = len(_leftovers(layout))
+    if layout.access_whitelist.exists():
+        with Whitelist(layout.access_whitelist) as whitelist:
+            counts["access"] = whitelist.holds(erasure_id(key, user) for user in journal.users)
+    counts["leftovers"] = len(leftovers(layout))
     for store, n in counts.items():
         journal.count(store, n)
 
@@ -76,7 +89,7 @@ def _in_lance(journal: Journal, datadao: str) -> set[str]:
     return {*journal.chunks.get(datadao, ()), *journal.users}
 
 
-def _leftovers(layout: Layout) -> list[Path]:
+def leftovers(layout: Layout) -> list[Path]:
     """What killed or running jobs keep beside the stores."""
     folders = [*(layout.root / "staging").glob("*"), *layout.batches.glob("*"), *layout.lancedb.glob("*/*.dropped")]
     folders += [*layout.models.glob("**/inputs"), *layout.models.glob("**/output.work")]
@@ -105,21 +118,27 @@ def _gone(table: Table, datadao: str, journal: Journal) -> pl.Expr:
     return gone
 
 
-def erase_landing(journal: Journal, layout: Layout, key: bytes) -> list[str]:
+def erase_landing(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) -> list[str]:
     """Withdraw the person's own exports, cut their records out of the others; says what became of the files."""
     told = []
     people = contributors(layout.landing, key, journal.users)
     for folder in sorted(path for path in layout.landing.glob("*") if path.is_dir()):
+        try:
+            cut_grants(folder, key, frozenset(journal.users))  # before the links, which say whose the accounts are
+        except ValueError:
+            told.append(f"{folder.name}: {GRANTS} could not be read and was left as it is")
+    for folder in sorted(path for path in layout.landing.glob("*") if path.is_dir()):
         for leftover in folder.rglob(".*.erasing"):
             leftover.unlink()
+        remove_leftovers_of_sealing(folder)
         unknown = 0
-        for found in list(search(folder, key, frozenset(journal.users))):
+        for found in list(search(folder, key, frozenset(journal.users), keys)):
             if not found.known:
                 unknown += 1
             elif found.own:
                 if found.file.path.is_symlink():
                     told.append(f"{folder.name}: an own export was a link; the file it led to is outside of the data")
-                found.file.path.unlink()
+                remove(found.file.path)
             elif not cut_out(found, {*journal.names}):
                 told.append(f"{folder.name}: a shared export could not be rewritten and was removed whole")
         if unknown:
@@ -164,7 +183,14 @@ def erase_memories(journal: Journal, layout: Layout) -> None:
             memories.erase(journal.users)
 
 
+def erase_access(journal: Journal, layout: Layout, key: bytes) -> None:
+    """The person's keys, what they granted, how they are served, and the salts of commitments to their embeddings."""
+    if layout.access_whitelist.exists():
+        with Whitelist(layout.access_whitelist) as whitelist:
+            whitelist.forget(erasure_id(key, user) for user in journal.users)
+
+
 def remove_leftovers(journal: Journal, layout: Layout) -> None:
     """Staged rows, batches, inputs of trainings, dropped tables: of anybody, since nothing tells whose they are."""
-    for folder in _leftovers(layout):
+    for folder in leftovers(layout):
         shutil.rmtree(folder)

@@ -1,0 +1,63 @@
+"""C10: Rust and Python say the same, and callers keep what they passed."""
+
+import re
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from user_embeddings_dagster.privacy.kinds import ALIKE, Kind
+from user_embeddings_dagster.privacy.normalise import canonical
+from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES
+from user_embeddings_dagster.privacy.pii import IDENTIFIERS, PEOPLE, mark_kinds
+
+WHOLE = {kind.name: kind for kind in (*ADDRESSES, *HANDLES) if kind.whole_column}
+PIECES = (
+    *("http://", "https://a.bc/d", "www.", "www1.x", "t.me/ab", "magnet:?x", "ftp.x://", "discord.gg/", "@", "@ab"),
+    *("@ab_1", "@12", "@import", "e\u0301", "b9", *" ,.()<>\"'/-é明ж🙂ıa_\n"),
+)
+
+
+def by_python(kind: Kind, text: str, mark: str) -> str:
+    for start, end in reversed(kind.spans(text)):
+        text = text[:start] + mark + text[end:]
+    return text
+
+
+def test_characters_that_both_take_alike():
+    """Every character of ALIKE is a letter, digit, space or none of them for Rust and for Python."""
+    inside = re.compile(f"[{ALIKE}]")
+    characters = pl.Series([chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000])
+    characters = characters.filter(canonical(characters) == characters)
+    for form in (r"\w", r"\s", r"\d", r"(?i)[a-z]"):
+        rust = characters.str.contains(f"^{form}$")
+        python = pl.Series([bool(re.fullmatch(form, character)) for character in characters])
+        differ = characters.filter(rust != python).to_list()
+        assert not any(map(inside.fullmatch, differ)) and (differ or form == r"\s")
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(PIECES), max_size=10).map("".join), min_size=20, max_size=40))
+def test_whole_column_is_text_by_text(name, texts):
+    """Links and handles replaced by Rust are those that the Python pattern finds."""
+    kind = WHOLE[name]
+    texts = canonical(pl.Series(texts, dtype=pl.String))
+    marked = mark_kinds(texts, [kind])[0]
+    mark = next((c for text in marked for c in text if "\ue000" <= c <= "\uf8ff"), "\ue000")
+    assert marked.to_list() == [by_python(kind, text, mark) for text in texts]
+
+
+def test_callers_keep_their_texts():
+    """Neither step changes the column it is given."""
+    texts = pl.Series(["write to a@b.example", "ｆｕｌｌ", "@jane and https://a.bc", "call 415-555-2671"])
+    before = texts.to_list()
+    assert mark_kinds(canonical(texts), (*IDENTIFIERS, *PEOPLE))[1] and texts.to_list() == before
+    assert mark_kinds(texts, (*IDENTIFIERS, *PEOPLE))[1] and texts.to_list() == before
+
+
+def test_digits_of_all_scripts():
+    """A number in Arabic, Persian, Devanagari or Bengali digits is the number."""
+    written = ["٤١٥-٥٥٥-٢٦٧١", "۴۱۵-۵۵۵-۲۶۷۱", "४१५-५५५-२६७१", "৪১৫-৫৫৫-২৬৭১"]
+    assert canonical(pl.Series(written)).to_list() == ["415-555-2671"] * 4

@@ -1,0 +1,154 @@
+# ruff: noqa: E501 (patterns are one piece)
+"""Numbers that stand for somebody: accounts, cards, national identity, places, devices, telephones.
+
+In the order in which they are looked for; earlier kinds win.
+"""
+
+import re
+
+from user_embeddings_dagster.privacy import checksums
+from user_embeddings_dagster.privacy.kinds import LEFT, RIGHT, Kind, typed
+from user_embeddings_dagster.privacy.national_ids import national_ids
+from user_embeddings_dagster.privacy.phones import is_date, is_phone
+
+_FOUR_DIGITS = r"[0-9](?:[^0-9]*[0-9]){3}"
+_SIX_DIGITS = r"[0-9](?:[^0-9]{0,4}[0-9]){5}"
+_HEX_GROUPS = r"[:.-][0-9a-fA-F]{0,4}[:.-]"
+_IBAN_START = r"[A-Za-z]{2}[0-9]{2}[ -]?[0-9A-Za-z]{2}"
+_DOCUMENTS = (
+    "ssn|social security|passport|reisepass|national id|identity card|id card|personalausweis|driver'?s? licen[cs]e|driving licen[cs]e"
+    "|licen[cs]e|tax id|itin|steuer-?id|nhs|medicare|aadhaar|dea|dni|pesel|bank account|account number|routing|sort code"
+)
+_GROUPED = r"(?:[ -]?[A-Z0-9]{1,4}){3,10}"
+
+
+def _iban_span(text: str) -> tuple[int, int] | None:
+    end = checksums.iban_length(text)
+    return (0, end) if end else None
+
+
+_WIDE_GAP = re.compile(r"[ \u00a0().\-/]{2,3}")
+
+
+def _phone_span(text: str) -> tuple[int, int] | None:
+    opened = text.startswith("(") and text.count("(") > text.count(")")  # the bracket belongs to the sentence
+    return (int(opened), len(text)) if is_phone(text[opened:]) else None
+
+
+class _Phones(Kind):
+    """Numbers side by side, or a count before one, are one run of digits that is no number: then its parts are tried."""
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of each number in `text`, in order."""
+        found, at = [], 0
+        while match := self.pattern.search(text, at):
+            at = match.end()
+            if span := self.span(match[0]) or _part(match[0]):
+                found.append((match.start() + span[0], match.start() + span[1]))
+                at = found[-1][1]
+        return found
+
+
+def _part(run: str) -> tuple[int, int] | None:
+    """The first number between gaps of two characters or more, such as " (" and ". "; of those from there the longest."""
+    gaps = [gap.span() for gap in _WIDE_GAP.finditer(run)]
+    starts, ends = [0, *(end for _, end in gaps)], [*(start for start, _ in gaps), len(run)]
+    parts = ((start, end) for place, start in enumerate(starts) for end in reversed(ends[place:]))
+    return next((part for part in parts if is_phone(run[slice(*part)])), None) if gaps else None
+
+
+NUMBERS = (
+    Kind(
+        "IBAN",
+        r"(?i)[a-z]{2}[0-9]{2}[0-9a-z]{11}",
+        re.compile(rf"(?i){LEFT}[a-z]{{2}}\d{{2}}[0-9a-z]{{11,30}}{RIGHT}"),
+        _iban_span,
+        gate=_IBAN_START,
+    ),
+    Kind(
+        "IBAN",
+        r"[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{2}",
+        re.compile(rf"{LEFT}[A-Z]{{2}}\d{{2}}{_GROUPED}"),
+        _iban_span,
+        gate=_IBAN_START,
+    ),
+    typed(
+        "GEO",
+        "°",
+        r"\d{1,3}(?:\.\d+)?°\s*(?:\d{1,2}(?:\.\d+)?\s*['′’]\s*)?(?:\d{1,2}(?:\.\d+)?\s*(?:[\"″”]|''|′′)\s*)?[NSEW]\b"
+        r"(?:[\s,;/]*\d{1,3}(?:\.\d+)?°\s*(?:\d{1,2}(?:\.\d+)?\s*['′’]\s*)?(?:\d{1,2}(?:\.\d+)?\s*(?:[\"″”]|''|′′)\s*)?[NSEW]\b)?",
+    ),
+    typed(
+        "MAC",
+        r"(?i)(?:[0-9a-f]{2}[:-]){5}[0-9a-f]{2}",
+        r"(?i)(?<![\w:-])[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}(?![\w:-])",
+        gate=_HEX_GROUPS,
+    ),
+    typed(
+        "MAC",
+        r"(?i)(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}",
+        r"(?i)(?<![\w.])(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}(?!\w|\.\w)",
+        lambda t: any(c.isdigit() for c in t),
+        gate=_HEX_GROUPS,
+    ),
+    typed(
+        "IP",
+        r":[0-9a-fA-F]{0,4}:",
+        r"(?<![\w:])(?:[0-9a-fA-F]{1,4}|:):(?:[0-9a-fA-F]{0,4}:){0,6}[0-9a-fA-F]{0,4}(?:%\w+)?(?![\w:])",
+        checksums.is_ipv6,
+        gate=_HEX_GROUPS,
+    ),
+    typed(
+        "NATIONAL_ID",
+        rf"(?i)(?:{_DOCUMENTS})",
+        rf"(?i)\b(?:{_DOCUMENTS})(?: (?:no|nr|number|num|code|#))?\.?(?:\s*[:=#]\s*|\s+is\s+|\s+)(?P<value>[A-Z0-9][A-Z0-9-]{{4,14}})(?!\w)",
+        lambda text: sum(c.isdigit() for c in text) >= 4,
+        gate=_FOUR_DIGITS,
+    ),
+    typed(  # Indian PAN
+        "NATIONAL_ID",
+        "[A-Z]{5}[0-9]{4}[A-Z]",
+        rf"{LEFT}[A-Z]{{3}}[ABCFGHLJPT][A-Z]\d{{4}}[A-Z]{RIGHT}",
+        gate=_FOUR_DIGITS,
+    ),
+    typed(
+        "GEO",
+        r"[0-9]\.[0-9]{3,}",
+        r"(?<!\w)(?<!\d\.)[-+]?\d{1,2}\.\d{3,}°?\s*(?:[NS]\b\s*[,;/]?|[,;/])\s*[-+]?\d{1,3}\.\d{3,}(?:°?\s*[EW]\b|°)?(?![\w.]\d)",
+        checksums.is_coordinate_pair,
+        gate=_FOUR_DIGITS,
+    ),
+    typed(
+        "IP",
+        r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
+        r"(?<!\w)(?<!\w\.)(?!127\.0\.0\.1\b|0\.0\.0\.0\b)\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5}|/\d{1,2})?(?!\w|\.\d)",
+        checksums.is_ipv4,
+        gate=_FOUR_DIGITS,
+    ),
+    typed(
+        "CARD",
+        r"(?:[0-9][ -]?){11}[0-9]",
+        r"(?<!\w)(?<!\d\.)(?:[3456]\d(?:[ -]?\d){12,17}|2[2-7](?:[ -]?\d){14}|4(?:[ -]?\d){12}|[56](?:[ -]?\d){11,12}|(?:1800|2131)(?:[ -]?\d){11}|0604(?:[ -]?\d){8})(?!\w|[.-]\d)",
+        checksums.is_card,
+        gate=_SIX_DIGITS,
+    ),
+    *national_ids(_SIX_DIGITS),
+    _Phones(
+        "PHONE",
+        r"[0-9](?:[ ().\-/]{0,3}[0-9]){6}",
+        re.compile(
+            r"(?<![\w@/#$€£=-])(?<!\d\.)(?:\+\s?|tel:\s*\+?)?\(?\+?\d(?:[ \u00a0().\-/]{0,3}\d){6,16}(?:\s*(?:x|ext\.?|#)\s*\d{1,6})?(?!\w|[.\-/:]\d|%)",
+            re.ASCII,
+        ),
+        _phone_span,
+        gate=_SIX_DIGITS,
+    ),
+    typed(
+        "PHONE",
+        r"(?i)phone|call|tel|mobile|cell|fax|number|dial|reach|whatsapp|text me",
+        r"(?i)\b(?:(?:tele)?phone|call(?:ing)?|tel|mobile|cell|fax|number|dial|reach|whatsapp|text me)\b[^\d]{0,24}?"
+        r"(?P<value>(?<![\w#$-])(?<!\d\.)\d(?:[ .-]?\d){6,12}(?!\w|[.-]\d|%))",
+        lambda text: not is_date(text),
+        gate=_SIX_DIGITS,
+    ),
+)

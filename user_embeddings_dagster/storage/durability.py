@@ -1,0 +1,124 @@
+"""Written means on the disk: what is acknowledged survives a power loss, not only a kill.
+
+A file's bytes and its name are two things: the bytes are safe after fsync of the file, the name (a creation, a rename,
+a removal) after fsync of its folder.
+"""
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FULL = ("No space left on device", "disk is full")  # of Arrow, Lance, DuckDB; of SQLite
+_SCARCE = 1 << 18  # bytes; below it SQLite may fail to grow its shared index, and says no more than "disk I/O error"
+
+
+def sync(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, and flush the entry of each that was not there."""
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(absent):
+        sync(folder.parent)
+
+
+class DiskFull(OSError):
+    """There was no room to write something; what was there before stands."""
+
+
+@contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Name what was being written, and where, when the disk is full: libraries often name neither. Raises DiskFull."""
+    try:
+        yield
+    except DiskFull:
+        raise
+    except Exception as error:
+        full = getattr(error, "errno", None) == errno.ENOSPC or any(sign in str(error) for sign in _FULL)
+        if not full and not ("disk I/O error" in str(error) and _free(path) < _SCARCE):
+            raise
+        message = f"{what}: no space left on the disk of {path}; what was there before stands, run it again"
+        raise DiskFull(errno.ENOSPC, message) from None
+
+
+def _free(path: Path) -> int:
+    """Bytes left on the disk of the nearest folder above that exists."""
+    status = os.statvfs(next(folder for folder in path.parents if folder.exists()))
+    return status.f_bavail * status.f_frsize
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder alone among the processes that ask for it; a killed one lets go. Not reentrant."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON so that the file is whole or absent: temporary file, fsync, rename, fsync of the folder."""
+    with writing(path.name, path):
+        make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path.name, path):
+        with temporary.open("w") as stream:
+            json.dump(value, stream, indent=1, sort_keys=True)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+        sync(path.parent)
+
+
+class SyncedTree:
+    """The files below a folder, each flushed once: for a library that writes and never flushes (Lance).
+
+    The first `sync` flushes everything that is there, also what a killed process left unflushed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self._flushed: dict[str, tuple[int, int, int]] = {}
+
+    def sync(self) -> int:
+        """Flush every file that is new or changed since the last call, then the folders; returns the files."""
+        found: dict[str, tuple[int, int, int]] = {}
+        folders = [self.folder]
+        for place, names, files in os.walk(self.folder):
+            folders += [Path(place, name) for name in names]
+            for name in files:
+                path = Path(place, name)
+                try:
+                    status = path.stat()
+                except FileNotFoundError:  # cleaned up by another process
+                    continue
+                found[str(path)] = (status.st_ino, status.st_size, status.st_mtime_ns)
+        new = [path for path, status in found.items() if self._flushed.get(path) != status]
+        for path in map(Path, new):
+            _sync_if_there(path)
+        if new or len(found) < len(self._flushed):
+            for folder in reversed(folders):
+                _sync_if_there(folder)
+            sync(self.folder.parent)
+        self._flushed = found
+        return len(new)
+
+
+def _sync_if_there(path: Path) -> None:
+    try:
+        sync(path)
+    except FileNotFoundError:  # removed by another process since it was seen
+        return
