@@ -83,10 +83,12 @@ def reported(result: Any) -> Any:
 
 def _failure(error: Exception) -> Exception:
     """What is raised in place of an error."""
-    if isinstance(error, dg.Failure):
-        kept = contained(error)
-        return dg.Failure(error.description, _metadata(error.metadata), error.allow_retries) if kept is error else kept
-    return contained(error)
+    kept = contained(error)
+    if not isinstance(error, dg.Failure):
+        return kept
+    if kept is not error:  # of another library: without its text, but Dagster is to retry it as it asks
+        return dg.Failure(str(kept), allow_retries=error.allow_retries)
+    return dg.Failure(error.description, _metadata(error.metadata), error.allow_retries)
 
 
 def _check_partition(context: object) -> None:

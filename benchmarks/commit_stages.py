@@ -31,7 +31,6 @@ from user_embeddings_dagster.storage.score_table import ScoreTable
 from user_embeddings_dagster.storage.user_memories import UserMemories
 
 EMPTY_TABLE = "no rows yet"
-# Warnings of a fork are silenced: no stage has used the library before it.
 PRELOADED = ["benchmarks.commit_stages", "lancedb", "lance", "torch", "safetensors.torch", "training.checkpoint"]
 
 
@@ -99,9 +98,8 @@ def _read_vectors(root: Path) -> Any:
     tables = _lance(root)
     if not tables.exists("dao", "t"):
         return None
-    rows = tables.count("dao", "t")
-    assert rows == len(set(tables.ids("dao", "t")))
-    return EMPTY_TABLE if rows == 0 else tables.content_hash("dao", "t")
+    assert tables.count("dao", "t") == len(set(tables.ids("dao", "t")))
+    return tables.content_hash("dao", "t") if tables.count("dao", "t") else EMPTY_TABLE
 
 
 def _indexed(root: Path) -> None:
@@ -194,9 +192,8 @@ def _read_job(root: Path) -> Any:
     if not (root / "output").exists():
         return None
     verify(root / "output")
-    return (root / "output" / "model.safetensors").read_bytes()[:1], json.loads(
-        (root / "output" / "job.json").read_text()
-    )["data_version"]
+    record = json.loads((root / "output" / "job.json").read_text())
+    return (root / "output" / "model.safetensors").read_bytes(), record["data_version"]
 
 
 def _checkpoint(step: int) -> Callable[[Path], None]:

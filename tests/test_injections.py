@@ -17,7 +17,7 @@ from benchmarks.leaks.kinds import KINDS, canaries
 from benchmarks.leaks.search import Finder
 from benchmarks.leaks.values import word
 from user_embeddings_dagster.conversations.chunks import build_chunks
-from user_embeddings_dagster.language_models.protocol import Completion
+from user_embeddings_dagster.language_models.protocol import Completion, Usage
 from user_embeddings_dagster.mining.rankers import CandidateLists, ModelRanker
 from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS
 from user_embeddings_dagster.summaries.build import summarise_with
@@ -225,3 +225,17 @@ def test_without_the_second_masking_what_an_order_plants_is_kept(world, monkeypa
     monkeypatch.setattr(build, "remasked", lambda texts: (texts, 0))
     texts = summarise_with(Obedient(), summarise_subject(), world[0], max_failed_share=1.0).summaries["text"]
     assert [text for text in texts if PLANTED.search(text)]
+
+
+def test_a_statement_that_grows_by_the_second_masking_is_kept(world):
+    """Placeholders may be longer than what they stand for: the bound is on what the model wrote."""
+
+    class Wordy(Obedient):
+        def complete(self, requests):
+            statement = ("a@b.co " * 400)[:MAX_ANSWER_CHARACTERS]
+            for request in requests:
+                koai = {"kind": "opinion", "statement": statement, "evidence": [0]}
+                yield Completion(request.id, {"koais": [koai]}, Usage())
+
+    koais = extract_with(Wordy(), extract_koai(), world[0].head(3)).koais
+    assert koais.height == 3 and koais["statement"].str.len_chars().min() > MAX_ANSWER_CHARACTERS

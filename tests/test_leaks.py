@@ -31,6 +31,7 @@ from user_embeddings_dagster.language_models.cache import open_cache
 from user_embeddings_dagster.language_models.protocol import Completion, Message, Request, Usage
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.masking import MaskedTexts
+from user_embeddings_dagster.privacy.pii import mask_patterns
 from user_embeddings_dagster.samples import generate
 from user_embeddings_dagster.schema import CHUNK_SUMMARIES, MASKED_CHUNKS
 from user_embeddings_dagster.settings import Layout
@@ -225,3 +226,17 @@ def test_a_part_of_a_canary_is_found_too(kind):
     assert parts and min(map(len, parts)) >= 5
     assert Finder([one]).parts(b"... " + parts[len(parts) // 2] + b" ...")
     assert not Finder([one]).parts(b"nothing of the kind in 1234 words of 2024-01-01T00:00:00")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("I noted AKIABMFPEOOFRAFDJOLR yesterday", "AKIABM"),  # an AWS id without a digit
+        ("my number: 07870 931797 (07870 931797) here", "931797"),  # two numbers side by side
+        ("and 0049 30 7464720 (0049 30 7464720)", "7464720"),
+        ("day 7. 090-3714-9567 is my new number", "3714"),  # a count before a number
+    ],
+)
+def test_what_the_leak_test_found_stays_masked(text, kept):
+    masked, _ = mask_patterns(pl.Series([text]))
+    assert kept not in masked[0]

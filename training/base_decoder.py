@@ -76,7 +76,7 @@ class DecoderTraining:
 
         self.config, self.device = config, device
         end = tokenizer.convert_tokens_to_ids(END)
-        self.model = Qwen3ForCausalLM(
+        self.model: Any = Qwen3ForCausalLM(
             Qwen3Config(
                 vocab_size=len(tokenizer),
                 hidden_size=config.hidden,
@@ -91,7 +91,8 @@ class DecoderTraining:
                 eos_token_id=end,
                 pad_token_id=end,
             )
-        ).to(device)
+        )
+        self.model.to(device)
         decayed = [weight for weight in self.model.parameters() if weight.ndim >= 2]
         plain = [weight for weight in self.model.parameters() if weight.ndim < 2]
         self.optimizer = torch.optim.AdamW(

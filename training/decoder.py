@@ -21,7 +21,9 @@ def load_decoder(folder: Path | str, device: str = "cpu", dtype: torch.dtype | N
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
-    decoder = AutoModelForCausalLM.from_pretrained(str(folder), use_safetensors=True, dtype=dtype or "auto", **options)
+    decoder: Any = AutoModelForCausalLM.from_pretrained(
+        str(folder), use_safetensors=True, dtype=dtype or "auto", **options
+    )
     return decoder.to(device).eval().requires_grad_(False), tokenizer
 
 

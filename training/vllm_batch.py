@@ -14,7 +14,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,7 @@ class Engine:
         refused: list[tuple[tuple[Request, Request], Any]] = []
         for pair in waiting:
             try:
-                _unquoted(
-                    self._llm.enqueue_chat,
-                    self._refusals,
+                self._llm.enqueue_chat(
                     [[{"role": m.role, "content": m.content} for m in pair[1].messages]],
                     self._sampling(pair[1]),
                     use_tqdm=False,
@@ -132,7 +130,7 @@ class Engine:
                 refused.append((pair, InvalidAnswer("bad_request", f"vLLM raised {type(error).__name__}")))
             else:
                 queued.append(pair)
-        return refused + list(zip(queued, _unquoted(self._llm.wait_for_completion, (), use_tqdm=False), strict=True))
+        return refused + list(zip(queued, self._llm.wait_for_completion(use_tqdm=False), strict=True))
 
     def _sampling(self, request: Request) -> Any:
         return self._sampling_params(
@@ -141,17 +139,6 @@ class Engine:
             max_tokens=request.max_tokens,
             structured_outputs=self._structured(json=request.schema),
         )
-
-
-def _unquoted(call: Callable[..., Any], refusals: tuple[type[Exception], ...], *arguments: Any, **options: Any) -> Any:
-    """What `call` returns. What it raises, but for `refusals`, becomes a RuntimeError: messages may quote a prompt."""
-    try:
-        return call(*arguments, **options)
-    except refusals:
-        raise
-    except Exception as error:  # noqa: BLE001 - raised below: Pipes would report it as the context of what is raised here
-        place, problem = error.__traceback__, f"vLLM raised {type(error).__name__}"
-    raise RuntimeError(problem).with_traceback(place)
 
 
 def _usage(reply: Any) -> Usage:
@@ -213,7 +200,10 @@ class Totals:
 
 def answer_batch(job: Job) -> None:
     """Answer every shard of the inputs that has no answers yet."""
-    settings = msgspec.convert(job.config, Settings, strict=False)
+    try:
+        settings = msgspec.convert(job.config, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"config.json: {error}") from None
     key = batch_files.key_from_environment()
     shards = sorted((job.inputs / batch_files.REQUESTS).glob("*.bin"))
     resumed = job.resume()

@@ -64,7 +64,7 @@ class EchoServer:
             self._file.write(json.dumps(body, ensure_ascii=False) + "\n")
         schema = body.get("response_format", {}).get("json_schema", {}).get("schema", {})
         told = obeyed(prompt) if self._mode == "obey" else prompt
-        content = json.dumps(sample(schema, len(prompt), told[-MAX_ANSWER_CHARACTERS:]))
+        content = json.dumps(_ranked(sample(schema, len(prompt), told[-MAX_ANSWER_CHARACTERS:])))
         choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
         usage = {"prompt_tokens": len(prompt) // 4, "completion_tokens": len(content) // 4}
         return {"id": "c", "object": "chat.completion", "model": body["model"], "choices": [choice], "usage": usage}
@@ -77,3 +77,11 @@ class EchoServer:
         self._server.shutdown()
         self._server.server_close()
         self._file.close()
+
+
+def _ranked(value: Any) -> Any:
+    """Lists of numbers as rankings: every candidate once, the last first."""
+    lists = value.values() if isinstance(value, dict) else ()
+    if not all(isinstance(part, list) and all(isinstance(item, int) for item in part) for part in lists):
+        return value
+    return {name: list(range(len(part), 0, -1)) for name, part in value.items()}

@@ -22,6 +22,7 @@ _LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
 FRAGMENT = 5  # characters of a word of rare letters; of anything else as many as chance does not repeat:
 _DIGITS, _MIXED, _HEX = 11, 10, 14
 COMMON = 4  # canaries that share the beginning of a fragment, which then tells of none of them
+_ORDINARY = frozenset({"awake", "awoke", "evoke", "ejavu", "kazak"})  # "revoked" and "DejaVu" are in every log
 _RARE_WORD = re.compile("(?:[qxzjvkw][aeiou]){4,}")
 
 
@@ -142,7 +143,7 @@ def fragments(canary: Canary) -> set[bytes]:
             continue
         folded = needle.casefold()
         for word in _RARE_WORD.finditer(folded):
-            found |= {word[0][at : at + FRAGMENT] for at in range(len(word[0]) - FRAGMENT + 1)}
+            found |= {word[0][at : at + FRAGMENT] for at in range(len(word[0]) - FRAGMENT + 1)} - _ORDINARY
         plain = re.sub(r"[^a-z0-9]", "", folded)
         size = _DIGITS if plain.isdigit() else _HEX if re.fullmatch("[0-9a-fx]*", plain) else _MIXED
         size = min(size, len(folded))

@@ -1,12 +1,19 @@
 """C10: Rust and Python say the same, and callers keep what they passed."""
 
+import os
+import random
 import re
+from pathlib import Path
 
+import identifier_vectors as vectors
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from user_embeddings_dagster.evaluation.masking import read_labelled
+from user_embeddings_dagster.evaluation.own_messages import own_messages
+from user_embeddings_dagster.privacy import pii
 from user_embeddings_dagster.privacy.kinds import ALIKE, Kind
 from user_embeddings_dagster.privacy.normalise import canonical
 from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES
@@ -61,3 +68,34 @@ def test_digits_of_all_scripts():
     """A number in Arabic, Persian, Devanagari or Bengali digits is the number."""
     written = ["٤١٥-٥٥٥-٢٦٧١", "۴۱۵-۵۵۵-۲۶۷۱", "४१५-५५५-२६७१", "৪১৫-৫৫৫-২৬৭১"]
     assert canonical(pl.Series(written)).to_list() == ["415-555-2671"] * 4
+
+
+def by_every_pattern(texts: pl.Series) -> list[str]:
+    """What the Python patterns alone make of `texts`, without gates, prefilters or Rust."""
+    marked = texts.to_list()
+    for kind in (*IDENTIFIERS, *PEOPLE):
+        marked = [by_python(kind, text, pii._MARKS[kind.name]) for text in marked]
+    return marked
+
+
+def check_against_every_pattern(texts: pl.Series) -> None:
+    texts = canonical(texts)
+    assert mark_kinds(texts, (*IDENTIFIERS, *PEOPLE))[0].to_list() == by_every_pattern(texts)
+
+
+def test_prefilters_lose_nothing():
+    """C10: gates and prefilters leave out only texts in which no pattern finds anything."""
+    draw = random.Random(0)
+    texts = [f"to {vectors.issued(name, draw)}, ok" for name in vectors.ISSUED]
+    texts += [f"{name}_token: {vectors.named(name, draw)}" for name in vectors.NAMED]
+    texts += [f"use {make(draw)} please" for make in vectors.NUMBERS.values()]
+    check_against_every_pattern(pl.Series([*texts, *(text.text for text in own_messages(4))]))
+
+
+@pytest.mark.real
+def test_prefilters_lose_nothing_of_real_texts():
+    """C10: nor of the labelled public texts."""
+    folder = Path(os.environ.get("USER_EMBEDDINGS_REAL_DATA", "")) / "pii"
+    if not folder.is_dir():
+        pytest.skip("not run: USER_EMBEDDINGS_REAL_DATA is not set")
+    check_against_every_pattern(pl.Series([text.text for texts in read_labelled(folder).values() for text in texts]))

@@ -232,7 +232,7 @@ def test_what_vllm_raises_and_logs_reaches_no_log(batch, tmp_path):
     noisy = {"VLLM_LOGGING_LEVEL": "DEBUG", "VLLM_LOGGING_CONFIG_PATH": "/nowhere", "VLLM_CONFIGURE_LOGGING": "0"}
     assert batch.run(environment=ENVIRONMENT | noisy) == 1
     said = (batch.folder / "stderr").read_text()
-    assert "RuntimeError: vLLM raised ValueError" in said and "wait_for_completion" in said
+    assert "ValueError at " in said and "wait_for_completion" in said
     assert CANARY not in said and "SUBJECT" not in said
     loaded = next(line for line in batch.lines if line[0] == "loaded")
     assert loaded[3] == ["1", "WARNING", None]

@@ -69,7 +69,7 @@ def _of_split(rows: pl.DataFrame, *, kind: str, per_user: int, seed: int) -> pl.
     texts = TEXTS[kind](rows)
     usable = np.array([len(text.strip()) > 0 for text in texts])
     codes = rows.select(pl.col("user_id", "window_id").rank("dense").cast(pl.Int64))
-    moments = Moments(*(codes[name].to_numpy() for name in codes.columns), unit(stacked(rows["vector"])))
+    moments = Moments(codes["user_id"].to_numpy(), codes["window_id"].to_numpy(), unit(stacked(rows["vector"])))
     last = pl.int_range(pl.len()).over("user_id")
     asked = rows.with_row_index("row").sort("user_id", "position", descending=[False, True])
     asked = asked.filter(pl.Series(usable[asked["row"].to_numpy()])).filter(last < per_user)["row"].to_numpy()
