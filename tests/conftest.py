@@ -1,6 +1,6 @@
-"""Makes `granting` importable from every test module."""
+"""Makes what tests share importable from every test module. Not `tests` itself: tests/vllm would pass for vLLM."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))

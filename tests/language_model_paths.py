@@ -26,7 +26,7 @@ import msgspec
 import polars as pl
 import redis
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from granting import grant
 

@@ -149,7 +149,7 @@ _SUMMARISE = """
 import sys
 from datetime import UTC, datetime
 port, data, canary, tests = sys.argv[1:]
-sys.path.insert(0, tests)
+sys.path.insert(0, tests + "/support")
 from user_embeddings_dagster.settings import prepare_environment
 prepare_environment()
 import dagster as dg, polars as pl

@@ -9,8 +9,9 @@ from benchmarks.write_history import History, Read, Write, check
 def test_overlapping_merges_lose_and_double_nothing(tmp_path):
     """C70: 3 processes merge the same new ids at the same moment; without the key's mark they appear twice."""
     assert vectors(f"{tmp_path}/marked", {}, True, 3, 2).good
-    twin = vectors(f"{tmp_path}/unmarked", {}, False, 3, 2)
-    assert twin.twice and not twin.errors
+    # A race: on a quiet machine the merges of one round may happen to follow each other.
+    twins = (vectors(f"{tmp_path}/unmarked{attempt}", {}, False, 3, 2) for attempt in range(10))
+    assert any(twin.twice and not twin.errors for twin in twins)
 
 
 def test_overlapping_merges_on_s3():

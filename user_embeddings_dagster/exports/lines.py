@@ -25,7 +25,7 @@ import zstandard
 
 from user_embeddings_dagster.exports.reader import RawFile, Rejected
 
-CHUNK = 16 << 20  # bytes; also the longest line
+CHUNK = 8 << 20  # bytes; also the longest line
 _STEP = 256 << 10  # bytes decompressed at a time: what a corrupt block can take with it
 MAX_RATIO = 200  # uncompressed over compressed bytes; dumps reach about 30
 RATIO_FREE = 64 << 20  # uncompressed bytes up to which any ratio is harmless
