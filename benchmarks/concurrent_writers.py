@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import polars as pl
@@ -54,7 +55,7 @@ def vectors(place: str, options: dict[str, str], marked: bool, writers: int, rou
 def _merge_batches(number: int, rounds: int, barrier, place: str, options: dict[str, str], marked: bool) -> History:
     history, generator = History(), random.Random(number)
     if not marked:
-        vector_rows.PRIMARY_KEY = None  # type: ignore[assignment]
+        mock.patch.object(vector_rows, "PRIMARY_KEY", None).start()  # for the rest of this process
     for turn in range(rounds):
         first = turn * IDS // 2  # half of the ids are new to the table
         ids = tuple(f"{i:032x}" for i in sorted(generator.sample(range(first, first + IDS), BATCH)))

@@ -18,12 +18,8 @@ claim of σ = 2. Returns 1 if a bound passes its claim or a control fails.
 """
 
 import argparse
-import contextlib
-import io
-import json
 import os
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,13 +29,13 @@ import numpy as np
 import polars as pl
 
 from benchmarks.membership import OVERFITTED, made_up, user_losses
+from benchmarks.shadow_training import trained_encoder
 from training.differential_privacy import PrivacySettings, Randomness
 from training.sequence_features import histories_from
 from user_embeddings_dagster.evaluation.baselines import next_chunk_queries, own_past
 from user_embeddings_dagster.evaluation.bootstrap import Estimate, bootstrap_means
 from user_embeddings_dagster.evaluation.histories import Histories
 from user_embeddings_dagster.evaluation.leakage.audit import AuditResult, audit, one_run_bounds
-from user_embeddings_dagster.evaluation.measure import SequenceModel
 from user_embeddings_dagster.evaluation.ranking import full_ranks
 
 CHUNKS, CANARIES, DELTA = 16, 2_000, 1e-5
@@ -87,35 +83,10 @@ def histories(path: Path | None) -> Histories:
 
 def trained(histories: Histories, roles: Roles, settings: dict[str, object]) -> Trained:
     """Train on members and public users; evaluate on the protected, members or not."""
-    from training.job import Job
-    from training.sequence_inference import SequenceEncoder
-    from training.sequence_training import train
-
     split = np.where(roles.valid, "valid", np.where(roles.public | roles.member, "train", ""))
-    row = histories.history_of_row
-    frame = pl.DataFrame(
-        {
-            "datadao": np.where(roles.public, "public", "private")[row],
-            "user_id": histories.user_ids[row],
-            "split": split[row],
-            "position": histories.positions,
-            "ended_at": pl.Series(histories.ended * 1_000_000).cast(pl.Datetime("us", "UTC")),
-            "chunk_id": histories.chunk_ids,
-            "window_id": histories.chunk_ids,
-            "vector": pl.Series(histories.vectors).cast(pl.List(pl.Float32)),
-        }
-    ).filter(pl.col("split") != "")
-    with tempfile.TemporaryDirectory(prefix="private-") as name:
-        inputs = Path(name) / "inputs"
-        inputs.mkdir()
-        frame.write_parquet(inputs / "sequences.parquet")
-        (inputs / "config.json").write_text(json.dumps({"threads": 1, "seed": 0, **settings}))
-        job = Job("sequence_encoder", inputs, Path(name) / "output", "benchmark")
-        job.prepare()
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            train(job)
-        metadata = json.loads((Path(name) / "output" / "job.json").read_text())["metadata"]
-        predictions = SequenceModel(SequenceEncoder.load(Path(name) / "output"))(histories)
+    datadaos = np.where(roles.public, "public", "private")
+    with trained_encoder(histories, split, datadaos, {"seed": 0, **settings}) as (model, metadata):
+        predictions = model(histories)
     gold = next_chunk_queries(histories)
     excluded = own_past(histories, gold)
     ranks = full_ranks(predictions.queries[gold - 1], predictions.candidates, gold, excluded=excluded)

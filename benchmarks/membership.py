@@ -17,12 +17,8 @@ Returns 1 if a control fails.
 """
 
 import argparse
-import contextlib
-import io
-import json
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy: small matrices, m
 import numpy as np
 import polars as pl
 
+from benchmarks.shadow_training import trained_encoder
 from user_embeddings_dagster.evaluation.baselines import DECAY, Predictions, decayed_mean, next_chunk_queries
 from user_embeddings_dagster.evaluation.bootstrap import Estimate, bootstrap_statistics
 from user_embeddings_dagster.evaluation.histories import Histories, histories_of
@@ -84,36 +81,9 @@ def latest(data: Path, users: int, seed: int) -> Histories:
 
 def trained(histories: Histories, chosen: np.ndarray, valid: np.ndarray, settings: dict[str, object]) -> SequenceModel:
     """A sequence encoder trained on the histories `chosen` [n_histories] bool, stopped early by those of `valid`."""
-    from training.job import Job
-    from training.sequence_inference import SequenceEncoder
-    from training.sequence_training import train
-
-    split = np.where(chosen, "train", np.where(valid, "valid", ""))[histories.history_of_row]
-    frame = pl.DataFrame(
-        {
-            "datadao": "all",
-            "user_id": histories.user_ids[histories.history_of_row],
-            "split": split,
-            "position": histories.positions,
-            "ended_at": pl.Series(histories.ended * 1_000_000).cast(pl.Datetime("us", "UTC")),
-            "chunk_id": histories.chunk_ids,
-            "window_id": histories.chunk_ids,
-            "vector": pl.Series(histories.vectors).cast(pl.List(pl.Float32)),
-        }
-    ).filter(pl.col("split") != "")
-    with tempfile.TemporaryDirectory(prefix="membership-") as name:
-        inputs = Path(name) / "inputs"
-        inputs.mkdir()
-        frame.write_parquet(inputs / "sequences.parquet")
-        (inputs / "config.json").write_text(json.dumps({"threads": 1, **settings}))
-        job = Job("sequence_encoder", inputs, Path(name) / "output", "benchmark")
-        job.prepare()
-        with (
-            contextlib.redirect_stderr(io.StringIO()),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            train(job)
-        return SequenceModel(SequenceEncoder.load(Path(name) / "output"))
+    split = np.where(chosen, "train", np.where(valid, "valid", ""))
+    with trained_encoder(histories, split, np.full(len(split), "all"), settings) as (model, _):
+        return model
 
 
 def user_losses(histories: Histories, predictions: Predictions) -> np.ndarray:

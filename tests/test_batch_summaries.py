@@ -1,18 +1,16 @@
 """Summaries by the batch job, from the asset through Pipes to the job and back; `vllm` is a package that echoes."""
 
 import json
-from datetime import UTC, datetime
 
 import dagster as dg
-import polars as pl
 from granting import grant
+from sample_chunks import chunks_about_pears
 
 from assets.chunk_summaries import chunk_summaries
 from assets.partitions import datadaos
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
-from user_embeddings_dagster.keys import content_id
 from user_embeddings_dagster.schema import MASKED_CHUNKS
 
 ECHO = """
@@ -45,8 +43,8 @@ def test_summaries_of_a_partition_by_the_batch_job_under_pipes(tmp_path, monkeyp
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.syspath_prepend(package.parent)
     store = Store(data=str(tmp_path / "data"))
-    store.lake.commit(MASKED_CHUNKS, _chunks(12), "sample")
-    grant(store.lake, "sample", _chunks(12)["user_id"])
+    store.lake.commit(MASKED_CHUNKS, chunks_about_pears(12), "sample")
+    grant(store.lake, "sample", chunks_about_pears(12)["user_id"])
     model = LanguageModelResource(kind="vllm_batch", name="tiny", batch=json.dumps({"model": "tiny@" + 40 * "0"}))
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(datadaos.name, ["sample"])
@@ -58,18 +56,3 @@ def test_summaries_of_a_partition_by_the_batch_job_under_pipes(tmp_path, monkeyp
     rows = store.lake.read("chunk_summaries", "sample")
     assert rows.height == 12 and set(rows["summarizer"]) == {"tiny"}
     assert [path for path in store.layout.batches.rglob("*") if path.is_file()] == []
-
-
-def _chunks(n):
-    now = datetime(2024, 1, 1, tzinfo=UTC)
-    rows = [
-        {
-            "chunk_id": content_id("chunk", str(i)), "datadao": "sample", "user_id": content_id("user", str(i % 3)),
-            "thread_id": "t", "window_id": "w", "started_at": now, "ended_at": now, "speakers": ["SUBJECT"],
-            "turns": [f"I think {i} pears are enough."], "text": f"SUBJECT: I think {i} pears are enough.",
-            "message_ids": ["m"], "n_subject_turns": 1, "n_tokens": 9, "n_masked": 0, "context_free": False,
-            "community": None,
-        }
-        for i in range(n)
-    ]  # fmt: skip
-    return MASKED_CHUNKS.conform(pl.DataFrame(rows))

@@ -1,14 +1,13 @@
 """The settings of the language model: what is wrong is said once, by name, where a model would be asked."""
 
 import shutil
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import Any
 
 import dagster as dg
-import polars as pl
 import pytest
 from granting import grant
+from sample_chunks import chunks_about_pears
 
 import resources.language_model as module
 from assets.chunk_summaries import chunk_summaries
@@ -18,7 +17,6 @@ from benchmarks.fault_server import MODEL, FaultServer
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
-from user_embeddings_dagster.keys import content_id
 from user_embeddings_dagster.language_models.batch_files import BatchModel
 from user_embeddings_dagster.language_models.protocol import Message, Request
 from user_embeddings_dagster.schema import MASKED_CHUNKS
@@ -30,24 +28,9 @@ SERVER: dict[str, Any] = {"kind": "openai_compatible", "name": "m", "base_url": 
 @pytest.fixture
 def store(tmp_path):
     store = Store(data=str(tmp_path / "data"))
-    store.lake.commit(MASKED_CHUNKS, _chunks(12), "sample")
-    grant(store.lake, "sample", _chunks(12)["user_id"])
+    store.lake.commit(MASKED_CHUNKS, chunks_about_pears(12), "sample")
+    grant(store.lake, "sample", chunks_about_pears(12)["user_id"])
     return store
-
-
-def _chunks(n):
-    now = datetime(2024, 1, 1, tzinfo=UTC)
-    rows = [
-        {
-            "chunk_id": content_id("chunk", str(i)), "datadao": "sample", "user_id": content_id("user", str(i % 3)),
-            "thread_id": "t", "window_id": "w", "started_at": now, "ended_at": now, "speakers": ["SUBJECT"],
-            "turns": [f"I think {i} pears are enough."], "text": f"SUBJECT: I think {i} pears are enough.",
-            "message_ids": ["m"], "n_subject_turns": 1, "n_tokens": 9, "n_masked": 0, "context_free": False,
-            "community": None,
-        }
-        for i in range(n)
-    ]  # fmt: skip
-    return MASKED_CHUNKS.conform(pl.DataFrame(rows))
 
 
 def materialise(store, asset, model, selection=None):
@@ -147,11 +130,11 @@ def test_the_cap_counts_what_this_step_pays(store):
     """Answers from the cache are free: with 4 of 12 paid for before, a cap of 8 calls is enough for the rest."""
     with FaultServer() as server:
         fields: dict[str, Any] = {"kind": "openai_compatible", "name": MODEL, "base_url": server.url, "max_attempts": 1}
-        store.lake.commit(MASKED_CHUNKS, _chunks(4), "sample")
+        store.lake.commit(MASKED_CHUNKS, chunks_about_pears(4), "sample")
         assert materialise(store, chunk_summaries, LanguageModelResource(**fields)).success
         shutil.rmtree(store.layout.root / "tables" / "chunk_summaries")
         shutil.rmtree(store.layout.root / "tables" / "unsummarised_chunks")
-        store.lake.commit(MASKED_CHUNKS, _chunks(12), "sample")
+        store.lake.commit(MASKED_CHUNKS, chunks_about_pears(12), "sample")
         assert materialise(store, chunk_summaries, LanguageModelResource(**fields, max_calls=8)).success
         assert sum(server.stats().asked.values()) == 12
 

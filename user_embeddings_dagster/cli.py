@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     prepare_environment()
     from user_embeddings_dagster.privacy.access import cli as access_cli
     from user_embeddings_dagster.privacy.backup import cli as backup_cli
+    from user_embeddings_dagster.privacy.consent import cli as consent_cli
 
     parser = argparse.ArgumentParser(prog="user-embeddings", description=__doc__)
     parser.add_argument("--data", type=Path, help=f"data root (default: {PREFIX}DATA or ./data)")
@@ -72,8 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     trace.add_argument("sha256", help="of the raw file (column raw_sha256)")
     trace.add_argument("location", type=int, help="line or index in the file (column raw_location)")
     trace.add_argument("--member", default="", help="archive member")
-    consent = commands.add_parser("consent", help="how many contributors have granted each purpose, as of now")
-    consent.add_argument("datadao")
+    consent_cli.add_parser(commands)
     erasing = commands.add_parser("erase", help="erase a contributor from everything, and scan for what is left")
     person = erasing.add_mutually_exclusive_group(required=True)
     person.add_argument("user_id", nargs="?", help="as the tables have it")
@@ -98,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
         "real": _real,
         "scores": _scores,
         "trace": _trace,
-        "consent": _consent,
+        "consent": consent_cli.run,
         "erase": _erase,
         "purge": _purge,
         "access": access_cli.run,
@@ -237,26 +237,6 @@ def _trace(options: argparse.Namespace, layout: Layout) -> int:
     for role, asset, datadao, n in scores.group_by("role", "asset", "datadao").len().sort("role", "asset").iter_rows():
         print(f"{role}: {n} scores of {asset}, {datadao}")
     return 0 if found.height else 1
-
-
-def _consent(options: argparse.Namespace, layout: Layout) -> int:
-    import polars as pl
-
-    from user_embeddings_dagster.privacy.consent.ledger import subjects_of
-    from user_embeddings_dagster.privacy.consent.live import LEDGER, now, states
-    from user_embeddings_dagster.privacy.consent.report import as_text
-    from user_embeddings_dagster.storage.lake import Lake
-
-    lake = Lake(layout.root)
-    try:
-        ledger, rejected = lake.read(LEDGER, options.datadao), lake.read("rejected_grants", options.datadao)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 2
-    bases = ledger.group_by("basis").agg(n=pl.col("user_id").n_unique()).sort("basis")
-    subjects = subjects_of(lake.scan("messages", options.datadao))
-    print(as_text(options.datadao, states(ledger, subjects, now()), bases, rejected))
-    return 0
 
 
 def _purge(options: argparse.Namespace, layout: Layout) -> int:
