@@ -7,17 +7,15 @@ ciphertext. What `write` has taken survives `kill -9` at once, and a power loss 
 import os
 import sqlite3
 import struct
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from user_embeddings_dagster.storage.durability import make_folder, sync, writing
+from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS, write_ahead
 
 KEY_BYTES = 32
-_BUSY_SECONDS = 30
-_BUSY_PAUSE = 0.01  # seconds
 _MAP_BYTES = 1 << 38  # address space that LMDB reserves: the most its file can grow to, 256 GiB
 _AT_ONCE = 1000  # Redis keys of one command
 
@@ -86,9 +84,9 @@ class SqliteStore:
         with writing("language model cache", path):
             path.touch(mode=0o600)
             self._path, self._log = path, path.with_name(f"{path.name}-wal")
-            self._connection = sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
             try:
-                self._write_ahead()
+                write_ahead(self._connection)
             except sqlite3.DatabaseError as error:
                 self._connection.close()
                 raise type(error)(f"{path}: {error}") from None
@@ -97,18 +95,6 @@ class SqliteStore:
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, created_at REAL, value BLOB) WITHOUT ROWID"
             )
-
-    def _write_ahead(self) -> None:
-        """Switch to a write-ahead log. SQLite does not wait when another process opens a new file at the same time."""
-        give_up = time.monotonic() + _BUSY_SECONDS
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
-                    raise
-            time.sleep(_BUSY_PAUSE)
 
     def read(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
         """See Store."""
@@ -228,7 +214,7 @@ class RedisStore:
             import redis
         except ImportError:
             raise ImportError("a Redis cache needs: pip install 'user-embeddings-dagster[redis]'") from None
-        self._client: Any = redis.Redis.from_url(url, socket_timeout=_BUSY_SECONDS)
+        self._client: Any = redis.Redis.from_url(url, socket_timeout=BUSY_SECONDS)
         self._client.ping()
         self._milliseconds = None if ttl is None else max(1, round(ttl * 1000))
 

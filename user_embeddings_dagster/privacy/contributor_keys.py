@@ -18,10 +18,10 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from user_embeddings_dagster.keys import KEY_BYTES, keyed_id
 from user_embeddings_dagster.storage.durability import writing
+from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS
 
 NONCE_BYTES = 12
 _CHECK = "check"  # a row under every master key: it opens only under the one that the file was made with
-_BUSY_SECONDS = 30
 
 
 class WrongMasterKey(Exception):
@@ -43,7 +43,7 @@ class ContributorKeys:
         self._index = self.derived("contributor keys: rows")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        self._connection = sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA journal_mode = DELETE")
         self._connection.execute("PRAGMA synchronous = EXTRA")  # a destroyed key stays destroyed after a power loss
         self._connection.execute("PRAGMA secure_delete = ON")

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 
 from user_embeddings_dagster.storage.durability import make_folder, sync, writing
+from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS, write_ahead
 
 _COLUMNS = "user_id, version, n_chunks, history_hash"
 _READ_AT_ONCE = 500  # ids of one query; SQLite allows 999 at the least
@@ -31,8 +32,8 @@ class UserMemories:
         self._path = path
         with writing("user memories", path):
             make_folder(path.parent)
-            self._connection = sqlite3.connect(path)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection = sqlite3.connect(path, BUSY_SECONDS)
+            write_ahead(self._connection)
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA secure_delete = ON")
             self._connection.execute(

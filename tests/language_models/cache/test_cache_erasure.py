@@ -101,7 +101,7 @@ def test_erased_entries_leave_no_bytes_in_the_sqlite_files(keys, tmp_path):
 
 
 def test_a_reader_that_holds_the_log_makes_erasing_say_so(keys, tmp_path, monkeypatch):
-    monkeypatch.setattr("user_embeddings_dagster.language_models.cache_stores._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("user_embeddings_dagster.language_models.cache_stores.BUSY_SECONDS", 0.1)
     path, asked = tmp_path / "cache", question()
     with open_cache(path, keys) as cache:
         cache.put("model", asked, answer(asked))

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Self
 
 from user_embeddings_dagster.storage.durability import make_folder
+from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS
 
 ACTIONS = ("read", "remove", "update")  # what a key can be granted; granting and revoking is the owner's alone
 SERVED, HIDDEN, REMOVED = "served", "hidden", "removed"
-_BUSY_SECONDS = 30
 _SALT_BYTES = 32
 _KEPT_SECONDS = 86_400  # after its expiry a challenge or token stays used or revoked: clocks are set back
 _TABLES = (
@@ -49,7 +49,7 @@ class Whitelist:
     def __init__(self, path: Path) -> None:
         make_folder(path.parent)
         path.touch(mode=0o600)
-        self._connection = sqlite3.connect(path, _BUSY_SECONDS, isolation_level=None)
+        self._connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)
         for pragma in ("journal_mode = DELETE", "synchronous = EXTRA", "secure_delete = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         for table in _TABLES:
