@@ -22,7 +22,7 @@ from user_embeddings_dagster.privacy.consent.report import (
     somebody_consented,
 )
 from user_embeddings_dagster.privacy.tombstones import Tombstones
-from user_embeddings_dagster.schema import CONSENT_LEDGER, REJECTED_GRANTS
+from user_embeddings_dagster.schema import CONSENT_LEDGER, INSIGHT_TASKS, REJECTED_GRANTS
 from user_embeddings_dagster.storage.lake import fingerprint
 
 ASSET = CONSENT_LEDGER.name
@@ -87,6 +87,7 @@ def withdraw(store: Store, datadao: str, ledger: pl.DataFrame, moment: datetime)
     lake = store.lake
     consent = Consent.of_all(lake, moment)
     removed = withdrawal.withdraw_rows(lake, datadao, consent)
+    removed[INSIGHT_TASKS.name] += withdrawal.withdraw_tasks(lake, datadao, consent, store.key)
     removed += withdrawal.withdraw_all_vectors(store.lance, datadao, consent, store.key)
     if (store.layout.user_memories / f"{datadao}.sqlite").exists():
         with store.user_memories(datadao) as memories:

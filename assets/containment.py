@@ -23,7 +23,8 @@ from user_embeddings_dagster.quality.escaping import printable
 WORDS = frozenset(
     {
         "device", "extractor", "id_index", "method", "model", "models_marked", "privacy", "program",
-        "program_version", "ranker", "reason", "stopped_by", "summarizer", "usd_cap", "vector_index", "version",
+        "program_version", "ranker", "reason", "stopped_by", "summarizer", "usd_cap", "validator", "vector_index",
+        "version",
     }
 )  # fmt: skip
 _HASH = re.compile(r"[0-9a-f]{8,64}")

@@ -55,6 +55,23 @@ embed_users = dg.define_asset_job(
     selection=dg.AssetSelection.assets("user_embeddings"),
     description="One DataDAO's user embeddings from the current encoders.",
 )
+ask_datadao = dg.define_asset_job(
+    "ask_datadao",
+    selection=dg.AssetSelection.assets("insight_tasks"),
+    description="One DataDAO's insight tasks: questions about its users' future chunks, and who agrees on the answers.",
+)
+personalise = dg.define_asset_job(
+    "personalise",
+    selection=dg.AssetSelection.assets("base_decoder", "supervised_decoder", "personalised_decoder"),
+    description="Train the small decoder, and what makes it speak for a user: supervised, then by a judge's reward.",
+)
+evaluate_personalised = dg.define_asset_job(
+    "evaluate_personalised",
+    selection=dg.AssetSelection.assets(
+        "personalization_scores", "efficiency_scores", "reasoning_bias_scores", "judge_agreement_scores"
+    ),
+    description="What knowing the user is worth to the decoder, what it costs, and whether it bends neutral answers.",
+)
 evaluate = dg.define_asset_job(
     "evaluate",
     selection=dg.AssetSelection.groups("evaluation") | LEAKAGE,
@@ -87,6 +104,9 @@ JOBS = [
     train_sequence_encoder,
     datadao,
     embed_users,
+    ask_datadao,
+    personalise,
+    evaluate_personalised,
     evaluate,
     ablate_negatives,
     expose_canaries,

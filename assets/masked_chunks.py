@@ -96,7 +96,9 @@ def masked_chunks(context: dg.AssetExecutionContext, config: MaskedChunksConfig,
         if not one_subject.passed:  # before the commit: a blocking check would come too late
             raise dg.Failure("chunks without exactly one SUBJECT; nothing written", metadata=dict(one_subject.metrics))
         kept = result.chunks.filter(~horizons.past("masked_chunks", "ended_at"))
+        caps = {"cap_max_chunks_per_user": config.max_chunks_per_user, "cap_max_users": config.max_users}
         counts = {**result.counts, "subjects_without_consent": subjects.len() - users.len()}
+        counts |= {name: cap for name, cap in caps.items() if cap is not None}
         commit = lake.commit(MASKED_CHUNKS, kept, partition, wanted, counts)
     chunks = lake.read("masked_chunks", partition)
     checks = [

@@ -43,19 +43,25 @@ class QueryConfig(EvaluationConfig):
     max_queries: int | None = 5000
 
 
-def score_asset(name: str, deps: Sequence[str], extra_checks: Sequence[dg.AssetCheckSpec] = ()):
+def score_asset(
+    name: str,
+    deps: Sequence[str],
+    extra_checks: Sequence[dg.AssetCheckSpec] = (),
+    group: str = "evaluation",
+    pool: str = SCORES_WRITE,
+):
     """Decorator arguments shared by the score assets."""
     return dg.asset(
         name=name,
         deps=[*deps, "consent_ledger"],
-        group_name="evaluation",
+        group_name=group,
         owners=ML,
         kinds={"duckdb", "polars"},
         code_version="1",
         metadata=table_metadata(SCORES),
         check_specs=[*expectation_specs("scores", name), *extra_checks],
         retry_policy=RETRY,
-        pool=SCORES_WRITE,
+        pool=pool,
     )
 
 

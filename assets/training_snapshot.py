@@ -55,6 +55,8 @@ def training_snapshot(
     if not (reused := commit is not None):
         result = build_snapshot(gated.chunks, key=store.key, authors=authors, **config.model_dump())
         stats = {**result.counts, **gated.left_out, "split_hash": result.split_hash}
+        if config.max_chunks_per_user is not None:
+            stats["cap_max_chunks_per_user"] = config.max_chunks_per_user
         commit = lake.commit(TRAINING_SNAPSHOT, result.snapshot, fingerprint=wanted, stats=stats)
     snapshot = lake.read("training_snapshot")
     outcomes = [

@@ -3,7 +3,8 @@
     python -m benchmarks.erasure DATA [--contributors 20]
 
 DATA is a data root, such as that of `make demo`; it is copied and stays as it is. Prints for each contributor their
-share of the chunks, whether the first process was killed, and what the scan found before and after.
+share of the chunks and of those of their DataDAO, whether the first process was killed, and what the scan found before
+and after; of the others' vectors, how many are left and whether any bit of them changed.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import polars as pl
 from user_embeddings_dagster.privacy.erasure.erase import receipts
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake
+from user_embeddings_dagster.storage.lance_tables import LanceTables
 
 SECONDS_TO_STEPS = 1.0  # after the scan before: the stores are being emptied
 
@@ -35,25 +37,50 @@ def main() -> int:
         layout = Layout(Path(folder) / "data")
         shutil.copytree(options.data, layout.root, symlinks=False)
         chunks = _chunks(Lake(layout.root))
-        users = chunks.group_by("user_id").len().sort("len", "user_id")
-        step = max(1, users.height // options.contributors)
-        for number, (user, n) in enumerate(users[::step].head(options.contributors).iter_rows()):
+        share = pl.len() / pl.col("n_datadao").first()
+        users = chunks.group_by("user_id").agg(n=pl.len(), share=share).sort("n", "user_id")
+        last = max(1, options.contributors - 1)
+        chosen = [number * (users.height - 1) // last for number in range(options.contributors)]
+        for number, (user, n, of_datadao) in enumerate(users[chosen].iter_rows()):
             status = _erase(layout.root, user, kill_after=SECONDS_TO_STEPS * (number % 5) / 4)
             told = "in one go"
             if status == -signal.SIGKILL:
                 status, told = _erase(layout.root, user), "killed, resumed"
-            print(f"{n / chunks.height:8.3%} of the chunks  {told:16} exit status {status}", flush=True)
+            shares = f"{n / chunks.height:8.3%} of the chunks, {of_datadao:8.3%} of the DataDAO's"
+            print(f"{shares}  {told:16} exit status {status}", flush=True)
         found = receipts(layout)
         dirty = [receipt.person for receipt in found if not receipt.clean]
         before = sum(sum(receipt.hits_before.values()) for receipt in found)
         print(f"{len(found)} erased, found {before:,} times before; {len(dirty)} of them found, or unsure, afterwards")
-    return 1 if dirty else 0
+        told = {version for receipt in found for version in receipt.checkpoints}
+        print(f"trained on them and named: {', '.join(sorted(told)) or 'nothing'}")
+        left, changed, gone = _others(Layout(options.data), layout, set(users[chosen]["user_id"]))
+        print(
+            f"vectors of others: {left:,} left, {changed} of them changed; {gone} of chunks in which the erased spoke"
+        )
+    return 1 if dirty or changed else 0
 
 
 def _chunks(lake: Lake) -> pl.DataFrame:
-    return pl.concat(
-        [lake.scan("masked_chunks", name).select("user_id") for name in lake.partitions("masked_chunks")]
-    ).collect()
+    """user_id of each chunk and n_datadao, the chunks of its DataDAO."""
+    chunks = [
+        lake.scan("masked_chunks", name).select("user_id", "chunk_id") for name in lake.partitions("masked_chunks")
+    ]
+    return pl.concat([frame.with_columns(n_datadao=pl.len()) for frame in chunks]).collect()
+
+
+def _others(before: Layout, after: Layout, erased: set[str]) -> tuple[int, int, int]:
+    """Vectors that are left; of them, those of which a bit has changed; those of people not erased that are gone."""
+    chunks = _chunks(Lake(before.root))
+    theirs = {*erased, *chunks.filter(pl.col("user_id").is_in(erased))["chunk_id"]}
+    left = changed = gone = 0
+    for folder in sorted(before.lancedb.glob("*/*.lance")):
+        place = folder.parent.name, folder.stem, ["id", "version", "vector"]
+        old, new = (LanceTables(layout.lancedb).read(*place) for layout in (before, after))
+        left += new.height
+        changed += new.height - new.join(old, on=["id", "version", "vector"], how="semi").height
+        gone += len(set(old["id"]) - set(new["id"]) - theirs)
+    return left, changed, gone
 
 
 def _erase(root: Path, user: str, kill_after: float | None = None) -> int:

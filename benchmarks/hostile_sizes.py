@@ -63,6 +63,13 @@ def _many_chats(folder: Path, megabytes: int) -> None:
         out.write(b'{"id":2,"type":"personal_chat","messages":[]}]}}')
 
 
+def _many_dumped_chats(folder: Path, megabytes: int) -> None:
+    with (folder / "dump.json").open("wb") as out:
+        out.write(SHAPES["telegram_dfusion"].good().strip().removesuffix(b"]}") + b",")
+        out.writelines(_fill(b'{"chat_id":1,"contents":[]},', megabytes))
+        out.write(b'{"chat_id":2,"contents":[]}]}')
+
+
 def _space(folder: Path, megabytes: int) -> None:
     shape = SHAPES["telegram_desktop"]
     with (folder / shape.file).open("wb") as out:
@@ -173,10 +180,12 @@ def sizes() -> Iterator[Attack]:
             flood | MALFORMED,
             True,
         )
-        yield Attack(f"broken elements, {format}", _elements_of(format, b'{"id":1]}'), 3, MALFORMED, True)
+        yield Attack(f"broken elements, {format}", _elements_of(format, b'{"id":1]}'), 1, flood, True)
         yield Attack(f"open strings, {format}", _elements_of(format, b'{"id":"1}'), 1, flood | MALFORMED, True)
     yield Attack("bad lines, pushshift", _elements_of("pushshift", b"1"), 1, flood, True)
     yield Attack("blank lines, pushshift", _elements_of("pushshift", b""), 3, frozenset(), True)
     yield Attack("bad rows, reddit_request_csv", _elements_of("reddit_request_csv", b"1"), 1, flood, True)
-    yield Attack("many chats", _many_chats, 3, frozenset(), True)
+    chats = frozenset({"too_many_chats"})
+    yield Attack("many chats", _many_chats, 3, chats, True)
+    yield Attack("many chats, telegram_dfusion", _many_dumped_chats, 3, chats, True)
     yield Attack("white space", _space, 3, frozenset(), True)

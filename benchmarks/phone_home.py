@@ -108,7 +108,11 @@ def watched(command: list[str], environment: Mapping[str, str], seconds: float =
                 code = process.wait(seconds)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGTERM)
-                code = process.wait(60)
+                try:
+                    code = process.wait(60)
+                except subprocess.TimeoutExpired:  # its trace up to here still counts
+                    os.killpg(process.pid, signal.SIGKILL)
+                    code = process.wait()
         text = trace.read_text(errors="replace") if trace.exists() else ""
         calls = sum(bool(_CALL.search(line)) for line in text.splitlines())
         end = output.read_text(errors="replace")[-400:]

@@ -2,9 +2,10 @@
 
     python -P -m training.base_decoder --inputs DIR --output DIR
 
-Inputs: `chunks.parquet` (user_id, split "train" or "valid", text) and `config.json` (see Config). Output: a Hugging
-Face model folder (config.json, generation_config.json, model.safetensors, tokenizer.json, tokenizer_config.json),
-`metrics.jsonl`, `job.json`, `manifest.json`. Loss: mean cross-entropy of the next token, in nats (Radford et al. 2019);
+Inputs: `chunks.parquet` (user_id, split "train" or "valid", text, own: SUBJECT's turns) and `config.json` (see
+Config). Output: a Hugging Face model folder (config.json, generation_config.json, model.safetensors, tokenizer.json,
+tokenizer_config.json), `metrics.jsonl`, `job.json`, `manifest.json`. Loss: mean cross-entropy of the next token, in
+nats (Radford et al. 2019);
 perplexity is its exponential, bits per byte compare it with decoders of other tokenizers.
 """
 
@@ -58,7 +59,11 @@ class Config:
 def packed(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
     """Tokens of all texts, each ended by END, as rows [n, length + 1]; the rest that fills no row is left out."""
     end = tokenizer.convert_tokens_to_ids(END)
-    ids = [token for row in tokenizer(texts, add_special_tokens=False)["input_ids"] for token in (*row, end)]
+    ids = [
+        token
+        for row in tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        for token in (*row, end)
+    ]
     n = (len(ids) - 1) // length
     stream = torch.tensor(ids, dtype=torch.long)
     return (

@@ -1,13 +1,18 @@
 """The decoder that is personalised: any Hugging Face causal LM in a local folder, frozen."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from training.injection import layers_of
 from training.lora import MARK
+from user_embeddings_dagster.keys import file_sha256
+
+_READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def load_decoder(folder: Path | str, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -27,12 +32,52 @@ def load_decoder(folder: Path | str, device: str = "cpu", dtype: torch.dtype | N
     return decoder.to(device).eval().requires_grad_(False), tokenizer
 
 
+def head_of(decoder: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What makes logits [..., vocabulary] of the last layer's states [..., D]: final norm and output embeddings.
+
+    Raises ValueError for an architecture that keeps its final norm elsewhere.
+    """
+    inner = decoder.get_base_model() if hasattr(decoder, "get_base_model") else decoder
+    for path in ("model.norm", "transformer.ln_f", "gpt_neox.final_layer_norm", "model.decoder.final_layer_norm"):
+        try:
+            norm = inner.get_submodule(path)
+        except AttributeError:
+            continue
+        return lambda states: inner.get_output_embeddings()(norm(states))
+    raise ValueError(f"{type(inner).__name__}: its final norm is at none of the known places")
+
+
+def last_states(decoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the last layer says [B, L, D] to `ids` [B, L], before the final norm, and the logits [B, L, V]."""
+    found: list[torch.Tensor] = []
+
+    def keep(_layer: Any, _inputs: Any, output: Any) -> None:
+        found.append(output[0] if isinstance(output, tuple) else output)
+
+    handle = layers_of(decoder)[-1].register_forward_hook(keep)
+    try:
+        logits = decoder(input_ids=ids).logits
+    finally:
+        handle.remove()
+    return found[0], logits
+
+
+def decoder_hash(folder: Path) -> str:
+    """SHA-256 over the weights, the configuration and the tokenizer in a decoder's folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in Path(folder).iterdir() if path.suffix == ".safetensors" or path.name in _READ):
+        digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
 def weights_hash(decoder: Any) -> str:
     """SHA-256 over names and bytes of every weight that is not a low-rank adapter's."""
     digest = hashlib.sha256()
     for name, weight in sorted(decoder.state_dict().items()):
         if MARK not in name:
-            digest.update(name.encode() + weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(
+                name.encode() + weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
     return digest.hexdigest()
 
 
@@ -43,5 +88,7 @@ def token_log_likelihoods(decoder: Any, ids: torch.Tensor) -> torch.Tensor:
 
 
 def mean_log_likelihoods(log_likelihoods: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """Mean [B] over the `counted` [B, L - 1] tokens; 0 for a row without one."""
-    return (log_likelihoods * counted).sum(1) / counted.sum(1).clamp(min=1)
+    """Mean [B] over the `counted` [B, L - 1] tokens. Raises ValueError for a row without one, which nothing ranks."""
+    if not counted.any(1).all():
+        raise ValueError("a text without a token to score")
+    return (log_likelihoods * counted).sum(1) / counted.sum(1)

@@ -3,11 +3,12 @@
 Gated cross-attention (Alayrac et al. 2022, arXiv:2204.14198, section 3.1.2; User-LLM section 3.2), through forward
 hooks on any Hugging Face causal LM: after layer l with hidden states h [B, L, D] and user tokens u [B, n, W],
 
-    h ← h + tanh(α_l) · CrossAttention(norm(h), u)
-    h ← h + tanh(β_l) · FeedForward(norm(h))
+    h ← h + tanh(α_l) ⊙ rms(h) · CrossAttention(norm(h), u)
 
-α and β start at zero, so that the logits are those of the bare decoder, to the bit. Nothing of it depends on the
-decoder's own key-value cache: generation works as without.
+α [D] starts at zero, so that the logits are those of the bare decoder, to the bit. A gate per channel and rms(h) are
+ours: what is not of the size of the stream (7 to 100 in trained decoders) does not move the logits. There is no
+feed-forward layer, which could only change what the decoder says to everybody. Nothing of it depends on the decoder's
+own key-value cache: generation works as without.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,9 +32,9 @@ def layers_of(decoder: Any) -> nn.ModuleList:
 
 
 def spread(depth: int, count: int) -> list[int]:
-    """`count` layers spread over a decoder of `depth` layers, the last one never (its output is the logits' input)."""
-    count = min(count, max(1, depth - 1))
-    return sorted({round((i + 1) * depth / (count + 1)) - 1 for i in range(count)})
+    """`count` layers spread evenly over a decoder of `depth` layers, the last one among them."""
+    count = min(count, depth)
+    return [round((i + 1) * depth / count) - 1 for i in range(count)]
 
 
 class GatedCrossAttention(nn.Module):
@@ -42,23 +43,30 @@ class GatedCrossAttention(nn.Module):
     def __init__(self, hidden: int, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm, self.norm_forward = nn.RMSNorm(hidden), nn.RMSNorm(hidden)
+        self.norm = nn.RMSNorm(hidden)
         self.query, self.output = nn.Linear(hidden, width, bias=False), nn.Linear(width, hidden, bias=False)
         self.key, self.value = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
-        self.feed_forward = nn.Sequential(nn.Linear(hidden, 2 * width), nn.GELU(), nn.Linear(2 * width, hidden))
-        self.gates = nn.Parameter(torch.zeros(2))
+        self.gates = nn.Parameter(torch.zeros(hidden))
+        nn.init.orthogonal_(self.value.weight)
+
+    def open(self) -> None:
+        """Open the gates for training, with nothing behind them yet: the logits are still those of the bare decoder.
+
+        With the gates at zero no gradient would reach what they gate (as with B of LoRA, Hu et al. 2021, section 4.1).
+        """
+        nn.init.zeros_(self.output.weight)
+        nn.init.ones_(self.gates)
 
     def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """hidden [B, L, hidden] in the decoder's precision, tokens [B, n, width] in the adapters'."""
         precision, hidden = hidden.dtype, hidden.to(self.gates.dtype)
-        attention, forward = self.gates.tanh()
         q = self.query(self.norm(hidden)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = (
             layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.key, self.value)
         )  # [B, heads, n, width / heads]
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
-        hidden = hidden + attention * self.output(mixed)
-        return (hidden + forward * self.feed_forward(self.norm_forward(hidden))).to(precision)
+        size = hidden.square().mean(-1, keepdim=True).sqrt()
+        return (hidden + self.gates.tanh() * size * self.output(mixed)).to(precision)
 
 
 class CrossAttentionInjection(nn.Module):
@@ -67,7 +75,8 @@ class CrossAttentionInjection(nn.Module):
     def __init__(self, decoder: Any, width: int, layers: Sequence[int], heads: int = 4) -> None:
         super().__init__()
         self.places = tuple(layers)
-        self.projector = nn.Linear(width, width)
+        self.projector = nn.Linear(width, width, bias=False)
+        nn.init.orthogonal_(self.projector.weight)
         self.blocks = nn.ModuleList(GatedCrossAttention(decoder.config.hidden_size, width, heads) for _ in layers)
 
     def tokens(self, user: torch.Tensor) -> torch.Tensor:

@@ -26,6 +26,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.query, self.output = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
         self.key, self.value = nn.Linear(width, width, bias=False), nn.Linear(width, width, bias=False)
+        for layer in (self.value, self.output):  # of the size of what they read, so that users differ from the start
+            nn.init.orthogonal_(layer.weight)
 
     def forward(self, queries: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """mask [B, M] bool: what may be attended to."""
@@ -62,22 +64,21 @@ class Perceiver(nn.Module):
     def __init__(self, state_dimension: int, width: int = 128, tokens: int = 16, layers: int = 2, heads: int = 4):
         super().__init__()
         self.register_buffer("mean", torch.zeros(state_dimension))
-        self.register_buffer("deviation", torch.ones(state_dimension))
+        self.register_buffer("deviation", torch.ones(()))
         self.input = nn.Linear(state_dimension, width)
         self.recency = nn.Embedding(RECENCY_BUCKETS, width)
         self.latents = nn.Parameter(torch.randn(tokens, width) * 0.02)
         self.layers = nn.ModuleList(Layer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         nn.init.normal_(self.recency.weight, std=0.02)
+        nn.init.orthogonal_(self.input.weight)
 
     def fit_scale(self, states: torch.Tensor) -> None:
-        """Take mean and deviation of training users' states [n, state_dimension] out of what it reads.
-
-        The parts of a state differ a hundredfold in size; coordinates that never vary are left as they are.
-        """
-        deviation = states.std(dim=0)
-        self.get_buffer("mean").copy_(states.mean(dim=0))
-        self.get_buffer("deviation").copy_(torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation)))
+        """Take the mean of training users' states [n, state_dimension], and one deviation for all axes, out of what it
+        reads: axes that vary more predict more."""
+        mean = states.mean(dim=0)
+        self.get_buffer("mean").copy_(mean)
+        self.get_buffer("deviation").copy_((states - mean).square().mean().sqrt().clamp(min=1e-6))
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """mask [B, T] bool: which states there are; the rest is padding, at the end of each row."""

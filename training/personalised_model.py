@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from training import lora
-from training.decoder import mean_log_likelihoods, token_log_likelihoods
-from training.injection import CrossAttentionInjection, SoftPrompt, spread
+from training.decoder import head_of, mean_log_likelihoods, token_log_likelihoods
+from training.injection import CrossAttentionInjection, SoftPrompt, layers_of, spread
 from training.perceiver import Perceiver
 
 PRESETS = ("proj", "perceiver", "enc", "lora", "full")
@@ -28,16 +29,19 @@ INJECTIONS = ("cross_attention", "soft_prompt")
 
 @dataclass(frozen=True)
 class Shape:
-    """Sizes of what is between states and decoder; `max_states`: so many of a user's last states are read."""
+    """Sizes of what is between states and decoder.
+
+    The Perceiver reads the first `state_dimension` axes of a user's last `max_states` states.
+    """
 
     state_dimension: int
     tokens: int = 16
     width: int = 128
-    perceiver_layers: int = 2
+    perceiver_layers: int = 1
     heads: int = 4
-    injected_layers: int = 2
+    injected_layers: int = 1
     injection: str = "cross_attention"
-    max_states: int = 64
+    max_states: int = 16
 
 
 class PersonalisedDecoder(nn.Module):
@@ -51,6 +55,7 @@ class PersonalisedDecoder(nn.Module):
         self.perceiver = Perceiver(
             shape.state_dimension, shape.width, shape.tokens, shape.perceiver_layers, shape.heads
         )
+        self.register_buffer("prior", torch.zeros(shape.state_dimension))
         places = spread(decoder.config.num_hidden_layers, shape.injected_layers)
         self.injection: CrossAttentionInjection | SoftPrompt = (
             CrossAttentionInjection(decoder, shape.width, places, shape.heads)
@@ -68,9 +73,43 @@ class PersonalisedDecoder(nn.Module):
         names = ["q_proj", "k_proj", "v_proj", "o_proj"]
         self._decoder[0] = lora.attach(self.decoder, rank, 2 * rank, names, None)
 
+    def prepare(self, states: torch.Tensor, prior: torch.Tensor) -> None:
+        """Before training: scale of training users' states [n, d], the population's prior [d], gates opened."""
+        read = self.shape.state_dimension
+        self.perceiver.fit_scale(states[:, :read])
+        self.get_buffer("prior").copy_(prior[:read])
+        if isinstance(self.injection, CrossAttentionInjection):
+            for block in self.injection.blocks:
+                block.open()
+
     def user_tokens(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Tokens [B, tokens, width] of B users; states [B, T, state_dimension], mask [B, T]."""
-        return self.perceiver(states, mask)
+        """Tokens [B, tokens, width] of B users; states [B, T, d], mask [B, T].
+
+        They are the difference to the population's: of whom nothing is known, the bare decoder speaks.
+        """
+        prior = self.get_buffer("prior")[None, None]
+        nobody = self.perceiver(prior, torch.ones(1, 1, dtype=torch.bool, device=prior.device))
+        return self.perceiver(states[..., : self.shape.state_dimension], mask) - nobody
+
+    @property
+    def is_late(self) -> bool:
+        """Nothing of the decoder but its head lies above the injection: what lies below can be computed once."""
+        last = len(layers_of(self.decoder)) - 1
+        return isinstance(self.injection, CrossAttentionInjection) and self.injection.places == (last,)
+
+    def late_log_likelihoods(
+        self, users: torch.Tensor, hidden: torch.Tensor, ids: torch.Tensor, counted: torch.Tensor
+    ) -> torch.Tensor:
+        """`log_likelihoods` [B, L] of the `counted` [B, L] tokens (0 for others) of a late injection.
+
+        `hidden` [B, L, D] is what the bare decoder's last layer says to ids[:, :-1].
+        """
+        if not isinstance(self.injection, CrossAttentionInjection):
+            raise ValueError("a soft prompt is read by every layer")
+        written = self.injection.blocks[0](hidden, self.injection.tokens(users))
+        logits = head_of(self.decoder)(written[counted]).float()
+        values = -F.cross_entropy(logits, ids[:, 1:][counted], reduction="none")
+        return torch.zeros(counted.shape, device=values.device).masked_scatter(counted, values)
 
     @contextmanager
     def written_for(self, users: torch.Tensor) -> Iterator[Any]:

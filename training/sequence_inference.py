@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -47,22 +48,15 @@ class UserStates:
     memory: np.ndarray
 
 
-class SequenceEncoder:
-    """A trained sequence encoder; the same histories give the same states in any batch (to about 1e-6)."""
+class HistoryEncoder:
+    """What of a sequence encoder needs torch and numpy alone: exported as it stands (training.standalone_encoder)."""
 
     def __init__(self, model: SequenceModel, space: ItemSpace, version: str, device: str = "cpu") -> None:
         self.model, self.space, self.version, self.device = model.to(device).eval(), space, version, device
 
     @classmethod
-    def load(cls, folder: Path, device: str = "cpu") -> "SequenceEncoder":
-        """From the job's output folder. Raises CorruptArtifact unless all is as the manifest says."""
-        folder = Path(folder)
-        verify(folder)
-        refuse_code(folder)
-        described = json.loads((folder / "encoder.json").read_bytes())
-        if described["format"] != FORMAT:
-            raise ValueError(f"{folder}/encoder.json: format {described['format']!r} is not {FORMAT!r}")
-        tensors = load_tensors(folder / "model.safetensors")
+    def of(cls, described: dict[str, Any], tensors: dict[str, torch.Tensor], device: str = "cpu") -> Self:
+        """From encoder.json and the tensors of model.safetensors."""
         parts = {name.removeprefix("space."): t.numpy() for name, t in tensors.items() if name.startswith("space.")}
         space = ItemSpace(**parts, decay=described["decay"], mean_weight=described["mean_weight"])
         model = SequenceModel(SequenceSettings(**described["settings"]), len(space.prior), len(space.mean))
@@ -80,31 +74,6 @@ class SequenceEncoder:
     def item_dimension(self) -> int:
         """Dimension of the item space: of queries and candidates."""
         return self.model.item_dimension
-
-    def encode_users(self, sequences: pl.DataFrame) -> UserStates:
-        """State of each user of `sequences` (user_id, position, ended_at, vector, context) after the last chunk.
-
-        `context` may be left out for an encoder that was trained without.
-        """
-        columns = ["user_id", "position", "ended_at", "vector"]
-        frame = sequences.select(*columns, *(name for name in ("context",) if name in sequences.columns))
-        histories, _ = histories_from(frame)
-        if len(histories.vectors) == 0:
-            histories = self._nobody(users=0)
-        states = states_of(histories, self.space)
-        state, projected, mixers = self._run(states, keep=states.begins + states.lengths - 1, remember=True)
-        memories = Memories(
-            *_sums(histories, states, self.space), histories.lengths, histories.ended[histories.offsets[1:] - 1], mixers
-        )
-        ended = frame.sort("user_id", "position")["ended_at"].to_numpy()
-        return UserStates(
-            user_ids=histories.user_ids,
-            state=state,
-            projected=unit(projected),
-            n_chunks=histories.lengths.astype(np.int64),
-            last_chunk_at=ended[histories.offsets[1:] - 1].astype("datetime64[us]"),
-            memory=memories.to_bytes(),
-        )
 
     @torch.inference_mode()
     def advance(
@@ -128,17 +97,14 @@ class SequenceEncoder:
         _, mixers = self.model.step(self.model.fresh(users), inputs_of(self.model, items, pools, zeros, zeros))
         return Memories(*sums, zeros, zeros, mixers).to_bytes()
 
-    def encode_positions(self, sequences: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Per row of `sequences`, in its order: state [n, dimension] and query [n, D] after that chunk."""
-        histories, rows = histories_from(sequences)
-        state = np.empty((len(rows), self.dimension), dtype=np.float32)
-        query = np.empty((len(rows), self.item_dimension), dtype=np.float32)
-        if len(rows):
-            states = states_of(histories, self.space)
-            after = np.delete(np.arange(len(states.items)), states.begins)
-            state[rows], projected, _ = self._run(states, keep=after)
-            query[rows] = unit(projected)
-        return state, query
+    def encode_histories(self, histories: Histories) -> tuple[np.ndarray, np.ndarray]:
+        """State [n, dimension] and query [n, D] after each chunk, row by row of `histories`."""
+        if len(histories.vectors) == 0:
+            return np.zeros((0, self.dimension), np.float32), np.zeros((0, self.item_dimension), np.float32)
+        states = states_of(histories, self.space)
+        after = np.delete(np.arange(len(states.items)), states.begins)
+        state, projected, _ = self._run(states, keep=after)
+        return state, unit(projected)
 
     def targets(self, vectors: np.ndarray, contexts: np.ndarray | None = None) -> np.ndarray:
         """Item vectors [n, D] and contexts [n, C] → candidates [n, D] in the space of the queries, of length 1."""
@@ -184,6 +150,54 @@ class SequenceEncoder:
             return state, projected, []
         blocks = zip(*memories, strict=True) if memories else ((part,) for part in self.model.fresh(0))
         return state, projected, [torch.cat(parts) for parts in blocks]
+
+
+class SequenceEncoder(HistoryEncoder):
+    """A trained sequence encoder; the same histories give the same states in any batch (to about 1e-6)."""
+
+    @classmethod
+    def load(cls, folder: Path, device: str = "cpu") -> "SequenceEncoder":
+        """From the job's output folder. Raises CorruptArtifact unless all is as the manifest says."""
+        folder = Path(folder)
+        verify(folder)
+        refuse_code(folder)
+        described = json.loads((folder / "encoder.json").read_bytes())
+        if described["format"] != FORMAT:
+            raise ValueError(f"{folder}/encoder.json: format {described['format']!r} is not {FORMAT!r}")
+        return cls.of(described, load_tensors(folder / "model.safetensors"), device)
+
+    def encode_users(self, sequences: pl.DataFrame) -> UserStates:
+        """State of each user of `sequences` (user_id, position, ended_at, vector, context) after the last chunk.
+
+        `context` may be left out for an encoder that was trained without.
+        """
+        columns = ["user_id", "position", "ended_at", "vector"]
+        frame = sequences.select(*columns, *(name for name in ("context",) if name in sequences.columns))
+        histories, _ = histories_from(frame)
+        if len(histories.vectors) == 0:
+            histories = self._nobody(users=0)
+        states = states_of(histories, self.space)
+        state, projected, mixers = self._run(states, keep=states.begins + states.lengths - 1, remember=True)
+        memories = Memories(
+            *_sums(histories, states, self.space), histories.lengths, histories.ended[histories.offsets[1:] - 1], mixers
+        )
+        ended = frame.sort("user_id", "position")["ended_at"].to_numpy()
+        return UserStates(
+            user_ids=histories.user_ids,
+            state=state,
+            projected=unit(projected),
+            n_chunks=histories.lengths.astype(np.int64),
+            last_chunk_at=ended[histories.offsets[1:] - 1].astype("datetime64[us]"),
+            memory=memories.to_bytes(),
+        )
+
+    def encode_positions(self, sequences: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+        """Per row of `sequences`, in its order: state [n, dimension] and query [n, D] after that chunk."""
+        histories, rows = histories_from(sequences)
+        state = np.empty((len(rows), self.dimension), dtype=np.float32)
+        query = np.empty((len(rows), self.item_dimension), dtype=np.float32)
+        state[rows], query[rows] = self.encode_histories(histories)
+        return state, query
 
 
 def _sums(histories: Histories, states: States, space: ItemSpace) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

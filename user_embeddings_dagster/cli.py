@@ -1,5 +1,5 @@
 """Command line: `user-embeddings demo | real | samples | scores | trace | consent | erase | purge | access | seal |
-backup | restore | dev`."""
+backup | restore | export-model | dev`."""
 
 import argparse
 import json
@@ -38,6 +38,7 @@ def run() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run the command; returns the exit status."""
     prepare_environment()
+    from user_embeddings_dagster.model_export import cli as export_cli
     from user_embeddings_dagster.privacy.access import cli as access_cli
     from user_embeddings_dagster.privacy.backup import cli as backup_cli
     from user_embeddings_dagster.privacy.consent import cli as consent_cli
@@ -83,6 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
         removing.add_argument("--force", action="store_true", help="also while runs of the platform are under way")
     access_cli.add_parser(commands)
     backup_cli.add_parsers(commands)
+    export_cli.add_parser(commands)
     sealing = commands.add_parser("seal-model", help="write the manifest by which a model's folder is checked from now")
     sealing.add_argument("folder", type=Path)
     dev = commands.add_parser("dev", help="open the Dagster UI on the same data")
@@ -105,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seal": backup_cli.run,
         "backup": backup_cli.run,
         "restore": backup_cli.run,
+        "export-model": export_cli.run,
         "seal-model": _seal_model,
         "dev": _dev,
     }

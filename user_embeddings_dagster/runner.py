@@ -65,7 +65,8 @@ def run_lineage(
     ops: Mapping[str, Mapping[str, object]],
     announce: Callable[[str], None],
 ) -> list[StageRun]:
-    """Everything, in order: mask, the summary program, summarise, train, embed items, dimensions, users, evaluate.
+    """Everything, in order: mask, the summary program, summarise, train, embed items, dimensions, users, the
+    personalised decoder, evaluate.
 
     `ops` is Dagster run config by asset name, or by "asset:partition" for what differs in one. A DataDAO whose
     preparation fails is left out and reported; a failed training or evaluation stops the run there.
@@ -102,5 +103,7 @@ def run_lineage(
         return runs
     for name in ready:
         execute("embed_users", name)
+    if all([execute("ask_datadao", name) for name in ready]) and execute("personalise"):
+        execute("evaluate_personalised")
     execute("evaluate")
     return runs

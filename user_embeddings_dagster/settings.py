@@ -82,6 +82,11 @@ def report_min_people() -> int:
     return int(value)
 
 
+def model_licence() -> str:
+    """Licence that exported models are given, USER_EMBEDDINGS_MODEL_LICENCE: an SPDX identifier, or "not specified"."""
+    return os.environ.get(f"{PREFIX}MODEL_LICENCE", "").strip() or "not specified"
+
+
 def labelled_pii() -> Path | None:
     """Folder of public labelled personal data, USER_EMBEDDINGS_PII_DATA, to measure the masking on."""
     folder = os.environ.get(f"{PREFIX}PII_DATA")

@@ -124,7 +124,7 @@ def test_what_is_printed_and_written_says_so(monkeypatch):
 
 def test_a_funnel_shows_no_stage_of_few_and_no_loss_of_few():
     users = [50, 50, 45, 30, 6, None, 0]
-    rows = [("all", order, f"s{order}", 100 - order, None, n, None) for order, n in enumerate(users)]
+    rows = [("all", order, f"s{order}", 100 - order, None, n, *[None] * 4) for order, n in enumerate(users)]
     funnel = pl.DataFrame(rows, schema=DATA_FUNNEL.schema, orient="row")
     assert published_funnel(funnel, K)["stage_order"].to_list() == [0, 1, 3, 5, 6]
     assert published_funnel(funnel, 1).equals(funnel)

@@ -34,7 +34,7 @@ def scores(n_models: int = 10, intervals: bool = True) -> pl.DataFrame:
 SEQUENCE = scores().filter(asset="sequence_encoder_scores", datadao="reddit")
 LOSSES = [{"step": n, "loss": 5 / (n + 1), "valid_loss": 1.0 if n % 10 == 0 else None} for n in range(100)]
 FUNNEL = pl.DataFrame(
-    [("zig", n, stage, 10 ** (5 - n), None, None, None) for n, stage in enumerate(["records_read", "bot", "chunks"])],
+    [("zig", n, stage, 10 ** (5 - n), *[None] * 6) for n, stage in enumerate(["records_read", "bot", "chunks"])],
     schema=DATA_FUNNEL.schema,
     orient="row",
 )

@@ -11,7 +11,7 @@ from benchmarks.hostile_attacks import attacks
 from benchmarks.hostile_exports import LARGE, PEAK_MB, naive_peak, withstood
 from benchmarks.hostile_mutations import KINDS, TOKENS, Mutation, check, fuzz, mutated, originals, random_mutations
 from benchmarks.hostile_shapes import SHAPES
-from user_embeddings_dagster.exports import archive, bounds, json_array, lines
+from user_embeddings_dagster.exports import archive, bounds, json_array, json_repair, lines
 from user_embeddings_dagster.exports.normalise import Normaliser
 from user_embeddings_dagster.exports.reader import RawFile
 from user_embeddings_dagster.exports.registry import FORMATS
@@ -84,8 +84,9 @@ def test_any_bytes_give_records_or_located_errors(format, tmp_path, normaliser, 
 
 def test_a_reader_that_raises_is_found(tmp_path, monkeypatch):
     """Broken twin: bytes that are no UTF-8 are not mended."""
-    monkeypatch.setattr(json_array, "repair", lambda raw: raw.decode().encode())
-    monkeypatch.setattr(json_array, "UnicodeDecodeError", KeyError, raising=False)
+    for module in (json_array, json_repair):
+        monkeypatch.setattr(module, "repair", lambda raw: raw.decode().encode())
+        monkeypatch.setattr(module, "UnicodeDecodeError", KeyError, raising=False)
     found = fuzz("telegram_desktop", range(120), tmp_path, report=lambda line: None)
     assert any("UnicodeDecodeError" in failure for failure in found.failures)
 

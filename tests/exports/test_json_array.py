@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from user_embeddings_dagster.exports import json_array, json_window
-from user_embeddings_dagster.exports.json_array import ArrayReader, Part, repair
+from user_embeddings_dagster.exports.json_array import ArrayReader, Part
+from user_embeddings_dagster.exports.json_repair import repair
 from user_embeddings_dagster.exports.json_window import Malformed, Window
 
 
@@ -141,6 +142,45 @@ def test_a_lost_quote_is_not_searched_to_the_end_of_the_file() -> None:
         ids += [item.id for item in part.items]
     assert ids == [n for n in range(5000) if n != 100]
     assert longest < 12_000 < len(raw)
+
+
+def _elements(raw: bytes) -> list[Part]:
+    return list(ArrayReader(Window(io.BytesIO(b"[" + raw + b"]")), Item).read())
+
+
+def test_a_flood_of_broken_elements_gives_the_document_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F11: separators that no element follows are not stepped over for ever; as many as may be cost nobody else."""
+    monkeypatch.setattr(json_array, "IN_VAIN", 50)
+    good = b'{"id": 1, "t": "a"}'
+
+    def read(n_broken: int) -> list[Part]:
+        return _elements(b", ".join([good] * 9 + [b'{"id":1]}'] * n_broken + [good]))
+
+    assert sum(len(part.items) for part in read(40)) == 10
+    parts = read(60)
+    assert sum(len(part.items) for part in parts) == 9
+    assert [reason for part in parts for _, reason, _ in part.rejected] == ["too_many_rejected"]
+
+
+def test_many_separators_in_good_elements_are_no_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_array, "IN_VAIN", 50)
+    element = b'{"id": 1, "t": "a", "n": [%s]}' % b", ".join([b'{"x": 1}'] * 40)
+    parts = _elements(b'%s, {"id": 1]}, %s' % (b", ".join([element] * 9), b", ".join([element] * 9)))
+    assert sum(len(part.items) for part in parts) == 18
+
+
+@pytest.mark.parametrize(
+    ("inner", "reason"),
+    [(b"[%s]" % b", ".join([b"[]"] * 4000), ""), (b"[ 1 2 %s]" % b", ".join([b"[]"] * 4000), "malformed_json")],
+)
+def test_long_elements_are_judged_by_their_beginning(inner: bytes, reason: str) -> None:
+    r"""One that is JSON, `\xNN` mended, is read to its end; one that is none costs itself alone, whatever follows."""
+    good = b'{"id": 1, "t": "a"}'
+    long = rb'{"id": 2, "t": "\xe9\ud83d", "n": ' + inner + b"}"
+    parts = _elements(b"%s, %s, %s" % (b", ".join([good] * 9), long, b", ".join([good] * 9)))
+    assert sum(item.id == 1 for part in parts for item in part.items) == 18
+    assert [item.t for part in parts for item in part.items if item.id == 2] == ([] if reason else ["\xe9\ufffd"])
+    assert [found for part in parts for _, found, _ in part.rejected] == ([reason] if reason else [])
 
 
 def test_memory_is_bounded_by_the_slice(monkeypatch: pytest.MonkeyPatch) -> None:

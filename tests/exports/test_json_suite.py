@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from benchmarks.hostile_shapes import JSON, SHAPES
-from user_embeddings_dagster.exports import json_array
+from user_embeddings_dagster.exports import json_repair
 from user_embeddings_dagster.exports.bounds import bounded
 from user_embeddings_dagster.exports.json_window import Malformed
 from user_embeddings_dagster.exports.lines import Chunk, is_json
@@ -114,7 +114,7 @@ def test_every_decoder_decides_as_it_must():
     """F10: 283 of 283 by the decoder and by the check of a dump's lines; the lenient one mends what is listed."""
     assert wrong(msgspec.json.decode) == set()
     assert wrong(checked) == set()
-    assert wrong(lambda content: json_array.decode(msgspec.json.Decoder(), content)) == MENDED
+    assert wrong(lambda content: json_repair.decode(msgspec.json.Decoder(), content)) == MENDED
 
 
 @pytest.mark.parametrize("format", JSON)

@@ -22,11 +22,12 @@ def platform(seed: int = 0) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
                 "window_id": f"w{user // 2}-{position}", "thread_id": "t",  # pairs of users share a window
                 "speakers": ["<P1>", "SUBJECT", "<P1>", "SUBJECT"],
                 "turns": [f"q{user}-{position}", f"a{user}-{position}", "x", f"b{user}-{position}"],
+                "message_ids": [f"m{user // 2}-{position}-{turn}" for turn in range(4)],
                 "vector": rng.normal(size=4).tolist(),
             })  # fmt: skip
     frame = pl.DataFrame(rows)
-    snapshot = frame.drop("speakers", "turns", "vector")
-    return snapshot, frame.select("chunk_id", "speakers", "turns"), frame.select("chunk_id", "vector")
+    snapshot = frame.drop("speakers", "turns", "message_ids", "vector")
+    return snapshot, frame.select("chunk_id", "speakers", "turns", "message_ids"), frame.select("chunk_id", "vector")
 
 
 def test_every_task_asks_about_its_own_chunk_and_offers_three_others_of_its_split() -> None:

@@ -10,7 +10,7 @@ from user_embeddings_dagster.conversations.chunks import build_chunks
 from user_embeddings_dagster.evaluation.splits import build_snapshot
 from user_embeddings_dagster.exports.build import build_messages, contributor_links
 from user_embeddings_dagster.exports.landing import LINKS
-from user_embeddings_dagster.keys import load_or_create_key
+from user_embeddings_dagster.keys import content_id, load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
 from user_embeddings_dagster.language_models.protocol import Completion, Message, Request, Usage
 from user_embeddings_dagster.privacy.consent.grants import read_stated
@@ -23,6 +23,7 @@ from user_embeddings_dagster.schema import (
     CHUNK_SUMMARIES,
     CONSENT_LEDGER,
     HARD_NEGATIVES,
+    INSIGHT_TASKS,
     MASKED_CHUNKS,
     TRAINING_SNAPSHOT,
 )
@@ -107,6 +108,8 @@ def freeze(layout: Layout) -> None:
     chunks = snapshot["chunk_id"]
     negatives = pl.DataFrame({"chunk_id": chunks, "negative_chunk_id": chunks.shuffle(0), "rank": 1, "similarity": 0.5})
     lake.commit(HARD_NEGATIVES, negatives)
+    for name in names:
+        lake.commit(INSIGHT_TASKS, tasks(snapshot.filter(datadao=name), lake.read("masked_chunks", name)), name)
     encoder = models.folder("item_encoder", "a" * 32)
     encoder.note_contributors(trained_on(lake, key, snapshot.filter(pl.col("split") != "test")["chunk_id"]))
     encoder.write_inputs({}, pairs=snapshot.head(50))  # as a killed training leaves them
@@ -124,6 +127,26 @@ def freeze(layout: Layout) -> None:
         ("summary_program", untouched),
     ):
         models.promote(name, folder.root.name)
+
+
+def tasks(snapshot: pl.DataFrame, chunks: pl.DataFrame) -> pl.DataFrame:
+    """One insight task per chunk, with the texts of three chunks beside its own, whosever they are."""
+    rows = snapshot.join(chunks.select("chunk_id", "text"), on="chunk_id").sort("chunk_id")
+    names, texts = rows["chunk_id"].to_list(), rows["text"].to_list()
+    beside = [[(place + step) % len(names) for step in (0, 3, 5, 7)] for place in range(len(names))]
+    kinds = ["stance" if place % 2 else "next_contribution" for place in range(len(names))]
+    return rows.select("datadao", "user_id", "split", "chunk_id", n_history="position", reference="text").with_columns(
+        task_id=pl.Series([content_id("task", name) for name in names], dtype=pl.String),
+        kind=pl.Series(kinds, dtype=pl.String),
+        question=pl.lit("Which?"),
+        options=pl.Series([[texts[row] for row in four] for four in beside], dtype=pl.List(pl.String)),
+        option_chunk_ids=pl.Series([[names[row] for row in four] for four in beside], dtype=pl.List(pl.String)),
+        answer=0,
+        status=pl.lit("kept"),
+        context_answer=0,
+        search_answer=0,
+        validator=pl.lit("similarity"),
+    )
 
 
 def _hold(folder: ModelFolder, version: str) -> None:

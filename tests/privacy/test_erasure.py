@@ -28,8 +28,9 @@ small_platform = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(small_platform)
 HELD = {
     "landing", "tables/messages", "tables/participants", "tables/masked_chunks", "tables/chunk_summaries",
-    "tables/training_snapshot", "tables/hard_negatives", "lancedb/chunk_embeddings", "lancedb/summary_embeddings",
-    "lancedb/item_embeddings", "lancedb/user_embeddings", "user_memories",
+    "tables/training_snapshot", "tables/hard_negatives", "tables/insight_tasks",
+    "lancedb/chunk_embeddings", "lancedb/summary_embeddings", "lancedb/item_embeddings", "lancedb/user_embeddings",
+    "user_memories",
 }  # fmt: skip
 
 
@@ -75,6 +76,8 @@ def content(layout: Layout, without: frozenset[str], chunks: list[str]) -> dict[
                 frame = frame.filter(~pl.col(column).is_in(users).fill_null(False))
             for column in {"chunk_id", "negative_chunk_id"} & set(frame.columns):
                 frame = frame.filter(~pl.col(column).is_in(chunks))
+            if "option_chunk_ids" in frame.columns:
+                frame = frame.filter(~pl.col("option_chunk_ids").list.eval(pl.element().is_in(chunks)).list.any())
             found[f"{table}/{partition}"] = frame
     for folder in layout.lancedb.glob("*/*.lance"):
         datadao, table = folder.parent.name, folder.stem

@@ -132,6 +132,10 @@ def test_nothing_past_the_window_is_left_and_nothing_younger_changed(layout, cut
         gone = quoted.join(messages, on="message_id", how="anti")["chunk_id"]
         young_chunks = chunks.filter(~pl.col("chunk_id").is_in(gone.implode()))
         assert young_chunks.equals(after[f"masked_chunks/{datadao}"]) and young_chunks.height
+        offered = pl.col("option_chunk_ids").list.set_intersection(pl.lit(gone.unique().implode())).list.len()
+        tasks = before[f"insight_tasks/{datadao}"].filter(~pl.col("chunk_id").is_in(gone.implode()), offered == 0)
+        assert tasks.equals(after[f"insight_tasks/{datadao}"])
+        assert tasks.height < young_chunks.height or gone.is_empty()  # also young ones, that offered what is old
         for table in ("chunk_embeddings", "summary_embeddings", "item_embeddings"):
             vectors = before[f"lance/{datadao}/{table}"].filter(pl.col("id").is_in(young_chunks["chunk_id"].implode()))
             assert vectors.equals(after[f"lance/{datadao}/{table}"]) and vectors.height

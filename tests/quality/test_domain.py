@@ -134,7 +134,7 @@ def test_tuned_not_worse_than_base_goes_by_the_interval():
 
 
 def funnel(**n: int) -> pl.DataFrame:
-    rows = [("zig", order, stage, count, None, None, None) for order, (stage, count) in enumerate(n.items())]
+    rows = [("zig", order, stage, count, *[None] * 6) for order, (stage, count) in enumerate(n.items())]
     return pl.DataFrame(rows, schema=DATA_FUNNEL.schema, orient="row")
 
 

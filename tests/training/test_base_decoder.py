@@ -20,7 +20,7 @@ SMALL = {"seed": 0, "vocabulary": 320, "hidden": 32, "layers": 2, "heads": 2, "k
 def chunks(users: int = 12) -> pl.DataFrame:
     text = "SUBJECT: the cat sat on the mat and looked at the door\n<P1>: why does it look at the door every day"
     rows = [(f"u{i}", "valid" if i % 4 == 3 else "train", f"{text} {word}") for i in range(users) for word in "ab"]
-    return pl.DataFrame(rows, schema=["user_id", "split", "text"], orient="row")
+    return pl.DataFrame(rows, schema=["user_id", "split", "text"], orient="row").with_columns(own="text")
 
 
 def inputs(folder: Path, **settings: object) -> Path:
@@ -75,12 +75,14 @@ def test_stopped_half_way_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
 
 def test_the_tokenizer_is_trained_on_words_that_several_people_wrote() -> None:
     """C12: its vocabulary spells out what it was trained on."""
-    some = pl.DataFrame({"user_id": ["a", "b", "c", "a"], "text": ["hello zanzibar"] + ["hello there"] * 3})
+    some = pl.DataFrame({"user_id": ["a", "b", "c", "a"], "own": ["hello zanzibar"] + ["hello there"] * 3})
     assert set(shared_words(some, 3)) == {"hello", " there"}
-    rare = pl.DataFrame({"user_id": ["a"] * 50 + ["b", "c", "d"], "text": ["qwxyzzq qwxyzzq"] * 50 + ["abc"] * 3})
+    rare = pl.DataFrame({"user_id": ["a"] * 50 + ["b", "c", "d"], "own": ["qwxyzzq qwxyzzq"] * 50 + ["abc"] * 3})
     assert not any("xyzz" in token for token in train_tokenizer(rare, 400, 3).get_vocab())
     control = train_tokenizer(rare, 400, 1).get_vocab()
     assert any("xyzz" in token for token in control)
+    heard = some.with_columns(text=pl.lit("<P1>: zanzibar"))  # what another says in everybody's chunk
+    assert shared_words(heard, 3) == shared_words(some, 3)
 
 
 def test_rows_are_packed_without_loss_but_for_the_rest() -> None:

@@ -73,7 +73,7 @@ def test_options_are_scored_for_their_own_tasks_user_with_either_injection() -> 
 def test_a_decoder_loads_frozen_from_its_folder(tmp_path) -> None:
     decoder = qwen()
     decoder.save_pretrained(tmp_path)
-    chunks = pl.DataFrame({"user_id": ["a", "b"], "text": ["some words", "some words"]})
+    chunks = pl.DataFrame({"user_id": ["a", "b"], "own": ["some words", "some words"]})
     train_tokenizer(chunks, vocabulary=300, min_users=2).save_pretrained(tmp_path)
     loaded, _ = load_decoder(tmp_path)
     assert not any(weight.requires_grad for weight in loaded.parameters())

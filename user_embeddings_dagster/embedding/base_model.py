@@ -81,12 +81,17 @@ def hidden_size(folder: Path) -> int:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's fast tokenizer, truncating on the left."""
+    """The folder's fast tokenizer, truncating on the left. Raises CorruptArtifact as `verified`."""
     prepare_environment()
+    return plain_tokenizer(verified(folder))
+
+
+def plain_tokenizer(folder: Path) -> Any:
+    """The same of a folder whose bytes were looked at already."""
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(
-        str(verified(folder)),
+        str(folder),
         local_files_only=True,
         trust_remote_code=False,
         truncation_side=TRUNCATION_SIDE,
@@ -95,8 +100,16 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_model(folder: Path) -> Any:
-    """The folder's transformer without its pooling head, float32, in evaluation mode (no dropout)."""
+    """The folder's transformer without its pooling head, float32, in evaluation mode (no dropout).
+
+    Raises CorruptArtifact as `verified`.
+    """
     prepare_environment()
+    return plain_model(verified(folder))
+
+
+def plain_model(folder: Path) -> Any:
+    """The same of a folder whose bytes were looked at already."""
     import torch
     from transformers import AutoModel
     from transformers.utils import logging
@@ -107,7 +120,6 @@ def load_model(folder: Path) -> Any:
         "use_safetensors": True,
         "dtype": torch.float32,
     }
-    verified(folder)
     if json.loads((folder / "config.json").read_text())["model_type"] in _POOLED:
         options["add_pooling_layer"] = False
     level = logging.get_verbosity()

@@ -1,8 +1,10 @@
 """The data funnel: how many samples, tokens and users reach each stage, what is lost where, and what it costs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import polars as pl
 
@@ -17,15 +19,32 @@ STAGES = (
     "subject_messages", "consented_messages", "chunks", "summaries",
     "embedded", "snapshot", "snapshot_train", "snapshot_valid", "snapshot_test",
     "training_pairs", "hard_negatives", "sequences",
+    "insight_tasks", "insight_tasks_kept", "supervised_tasks", "reward_tasks",
 )  # fmt: skip
+EVERYWHERE = "all"
+"""In place of a DataDAO: of all together."""
+MODEL_STAGES = {"supervised_decoder": "supervised_tasks", "personalised_decoder": "reward_tasks"}
+"""Stage that counts what a model was trained on, of every DataDAO together."""
+KEPT = "kept"
 LOSSES = STAGES[1:11]
 CHAINS = (
     ("records_read", "messages", "subject_messages", "consented_messages"),
     ("chunks", "summaries", "snapshot", "snapshot_train", "training_pairs"),
     ("chunks", "embedded", "snapshot", "sequences"),
+    ("insight_tasks", "insight_tasks_kept"),
 )
 """Stages in which each holds a part of the one before it: neither samples nor users can grow."""
 
+CAPS = {
+    "chunks": ("masked_chunks", {"max_chunks_per_user": "capped_chunks", "max_users": "unsampled_user_chunks"}),
+    "snapshot": ("training_snapshot", {"max_chunks_per_user": None}),
+    "insight_tasks": ("insight_tasks", {"per_user": "over_cap"}),
+}
+"""By stage: the table whose commit's stats have `cap_<name>`, and which of them counts what each cap left out."""
+CHUNK_LOSSES = (
+    "too_little_said", "duplicate_chunks", "capped_chunks", "rare_user_chunks", "unsampled_user_chunks",
+)  # fmt: skip
+Stats = Mapping[str, Mapping[str, Any]]
 Frame = pl.DataFrame | pl.LazyFrame
 
 
@@ -43,7 +62,8 @@ class Prices:
 class FunnelTables:
     """The tables of one DataDAO, eager or lazy; missing stages are None.
 
-    `embedded` holds `chunk_id`, `consenting` the `user_id` of who has consented to anything.
+    `embedded` holds `chunk_id`, `consenting` the `user_id` of who has consented to anything. `stats`: by table, what
+    the current commit counted.
     """
 
     raw_files: Frame
@@ -56,31 +76,64 @@ class FunnelTables:
     embedded: Frame | None = None
     snapshot: Frame | None = None
     hard_negatives: Frame | None = None
+    insight_tasks: Frame | None = None
+    stats: Stats = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage's counts; None where it cannot be known."""
+    """One stage's counts; None where it cannot be known. `caps`: (cap, left out) by name; `reasons`: losses by name."""
 
     n: int
     n_tokens: int | None = None
     n_users: int | None = None
     usd: float | None = None
+    caps: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    reasons: Mapping[str, int] | None = None
+
+    def row(self, datadao: str, name: str) -> tuple[object, ...]:
+        """A row of DATA_FUNNEL."""
+        caps = {cap: {"cap": at, "left_out": left_out} for cap, (at, left_out) in sorted(self.caps.items())}
+        told = json.dumps(dict(sorted(self.reasons.items()))) if self.reasons is not None else None
+        return (
+            datadao, STAGES.index(name), name, self.n, self.n_tokens, self.n_users, self.usd,
+            json.dumps(caps) if caps else None, None if self.reasons is None else sum(self.reasons.values()), told,
+        )  # fmt: skip
 
 
 def data_funnel(datadao: str, tables: FunnelTables, prices: Prices | None = None) -> pl.DataFrame:
     """DATA_FUNNEL rows of one DataDAO, in the order of `STAGES`; stages without a table are left out.
 
     Losses are counted in records, by reason. Costs: summaries pay for their chunks' tokens in and their own out,
-    embedded chunks and training pairs for their chunks' tokens.
+    embedded chunks and training pairs for their chunks' tokens, insight tasks what their validation was paid.
     """
     prices = prices or Prices()
-    stages = _message_stages(tables) | _chunk_stages(datadao, tables, prices)
-    rows = [
-        (datadao, order, name, stages[name].n, stages[name].n_tokens, stages[name].n_users, stages[name].usd)
-        for order, name in enumerate(STAGES)
-        if name in stages
-    ]
+    stages = _message_stages(tables) | _chunk_stages(datadao, tables, prices) | _task_stages(tables)
+    return _frame(datadao, stages)
+
+
+def model_stages(
+    tasks: Sequence[Frame], trained: Mapping[str, Mapping[str, Any]], prices: Prices | None = None
+) -> pl.DataFrame:
+    """DATA_FUNNEL rows of EVERYWHERE for the tasks that models were trained on; none of a model that is not there.
+
+    `tasks`: INSIGHT_TASKS of each DataDAO; `trained`: by model, the metadata its job reported: `train_tasks`, and
+    `train_users`, `cap_tasks`, `over_cap` where it has them. Tokens are estimated from the kept training tasks' mean.
+    """
+    prices, stages = prices or Prices(), dict[str, Stage]()
+    kept = pl.concat([_tasks(frame) for frame in tasks]) if tasks else None
+    mean = None if kept is None else kept.filter(pl.col("status") == KEPT, pl.col("split") == "train")["tokens"].mean()
+    for model, metadata in trained.items():
+        n, cap = int(metadata["train_tasks"]), metadata.get("cap_tasks")
+        tokens = None if mean is None else round(n * float(str(mean)))
+        usd = None if tokens is None else _usd(tokens, prices.training)
+        caps = {} if cap is None else {"tasks": (int(cap), metadata.get("over_cap"))}
+        stages[MODEL_STAGES[model]] = Stage(n, tokens, metadata.get("train_users"), usd, caps)
+    return _frame(EVERYWHERE, stages)
+
+
+def _frame(datadao: str, stages: Mapping[str, Stage]) -> pl.DataFrame:
+    rows = [stages[name].row(datadao, name) for name in STAGES if name in stages]
     return DATA_FUNNEL.conform(pl.DataFrame(rows, schema=DATA_FUNNEL.schema, orient="row"))
 
 
@@ -100,7 +153,18 @@ def funnel_violations(funnel: pl.DataFrame) -> list[str]:
                         violations.append(f"{place}: {count} grows from {before[count]} to {after[count]}")
         if gap := _unaccounted({stage: row["n"] for stage, row in by_stage.items()}):
             violations.append(f"{datadao[0]}: {gap} records read are neither messages nor counted as lost")
-    return violations
+    return violations + _trained_on_more(funnel)
+
+
+def _trained_on_more(funnel: pl.DataFrame) -> list[str]:
+    """Models trained on more tasks than validation kept in all DataDAOs."""
+    kept = funnel.filter(pl.col("stage") == "insight_tasks_kept")["n"].sum()
+    trained = funnel.filter(pl.col("stage").is_in(list(MODEL_STAGES.values()))).sort("stage_order")
+    return [
+        f"{EVERYWHERE}: {stage} after insight_tasks_kept: n grows from {kept} to {n}"
+        for stage, n in trained.select("stage", "n").iter_rows()
+        if n > kept
+    ]
 
 
 def cap_violations(snapshot: pl.DataFrame, max_chunks_per_user: int | None) -> int:
@@ -152,7 +216,9 @@ def _chunk_stages(datadao: str, tables: FunnelTables, prices: Prices) -> dict[st
     if tables.masked_chunks is None:
         return {}
     chunks = tables.masked_chunks.lazy().select("chunk_id", "user_id", "n_tokens").collect()
-    stages = {"chunks": _of_chunks(chunks)}
+    counted = tables.stats.get("masked_chunks", {})
+    reasons = {name: int(counted[name]) for name in CHUNK_LOSSES if name in counted}
+    stages = {"chunks": replace(_of_chunks(chunks), caps=_caps("chunks", tables.stats), reasons=reasons or None)}
     if tables.chunk_summaries is not None:
         summaries = tables.chunk_summaries.lazy().select("user_id", pl.col("text").str.len_chars()).collect()
         tokens = round(int(summaries["text"].sum()) * TOKENS_PER_CHARACTER)
@@ -163,7 +229,7 @@ def _chunk_stages(datadao: str, tables: FunnelTables, prices: Prices) -> dict[st
     if tables.snapshot is None:
         return stages
     snapshot = tables.snapshot.lazy().filter(datadao=datadao).select("chunk_id", "split").collect()
-    stages["snapshot"] = _of_chunks(_part(chunks, snapshot))
+    stages["snapshot"] = replace(_of_chunks(_part(chunks, snapshot)), caps=_caps("snapshot", tables.stats))
     for split in ("train", "valid", "test"):
         stages[f"snapshot_{split}"] = _of_chunks(_part(chunks, snapshot.filter(split=split)))
     train = _part(chunks, snapshot.filter(split="train"))
@@ -174,6 +240,44 @@ def _chunk_stages(datadao: str, tables: FunnelTables, prices: Prices) -> dict[st
         stages["hard_negatives"] = Stage(mine.select(pl.len()).collect().item())
     n_sequences = train.group_by("user_id").len().filter(pl.col("len") > 1).height
     return stages | {"sequences": Stage(n_sequences, n_users=n_sequences)}
+
+
+def _task_stages(tables: FunnelTables) -> dict[str, Stage]:
+    if tables.insight_tasks is None:
+        return {}
+    tasks, stats = _tasks(tables.insight_tasks), tables.stats.get("insight_tasks", {})
+    kept = tasks.filter(pl.col("status") == KEPT)
+    lost = tasks.filter(pl.col("status") != KEPT)["status"].value_counts()
+    usd = float(stats["usd"]) if "usd" in stats else 0.0  # what validated without a language model cost nothing
+    return {
+        "insight_tasks": replace(_of_tasks(tasks), usd=usd, caps=_caps("insight_tasks", tables.stats)),
+        "insight_tasks_kept": replace(_of_tasks(kept), reasons=dict(lost.iter_rows())),
+    }
+
+
+def _tasks(tasks: Frame) -> pl.DataFrame:
+    """`user_id`, `split`, `status`, and estimated `tokens` of question, options and reference."""
+    characters = pl.sum_horizontal(
+        pl.col("question").str.len_chars(),
+        pl.col("reference").str.len_chars(),
+        pl.col("options").list.eval(pl.element().str.len_chars()).list.sum().fill_null(0),
+    )
+    return tasks.lazy().select("user_id", "split", "status", tokens=characters * TOKENS_PER_CHARACTER).collect()
+
+
+def _of_tasks(tasks: pl.DataFrame) -> Stage:
+    return Stage(tasks.height, round(float(tasks["tokens"].sum())), tasks["user_id"].n_unique())
+
+
+def _caps(stage: str, stats: Stats) -> dict[str, tuple[int, int | None]]:
+    """The caps that were configured for a stage, and what each left out, as its table's commit counted."""
+    table, left_out = CAPS[stage]
+    counted = stats.get(table, {})
+    return {
+        name: (int(counted[f"cap_{name}"]), int(counted[reason]) if reason in counted else None)
+        for name, reason in left_out.items()
+        if f"cap_{name}" in counted
+    }
 
 
 def _part(chunks: pl.DataFrame, of: Frame) -> pl.DataFrame:

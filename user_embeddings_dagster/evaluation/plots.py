@@ -49,7 +49,15 @@ def score_bars(
     return _png(figure, axes, title, grid="x")
 
 
-def score_lines(scores: pl.DataFrame, *, metric: str, slices: Mapping[str, str], title: str, xlabel: str) -> bytes:
+def score_lines(
+    scores: pl.DataFrame,
+    *,
+    metric: str,
+    slices: Mapping[str, str],
+    title: str,
+    xlabel: str,
+    logarithmic: bool = False,
+) -> bytes:
     """One line per model over `slices` ({slice: tick label}, in order); the two best on average with intervals."""
     figure, axes = _figure(3.4)
     order = list(slices)
@@ -70,7 +78,10 @@ def score_lines(scores: pl.DataFrame, *, metric: str, slices: Mapping[str, str],
     axes.set_xticks(range(len(order)), [slices[name] for name in order])
     axes.set_xlabel(xlabel)
     axes.set_ylabel(metric)
-    axes.set_ylim(bottom=0)
+    if logarithmic:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     _legend(axes)
     return _png(figure, axes, title, grid="y")
 
@@ -135,21 +146,25 @@ def loss_curve(metrics: Sequence[Mapping[str, Any]], title: str = "Training loss
 
 
 def funnel_bars(funnel: pl.DataFrame, title: str = "Data funnel") -> bytes:
-    """Samples per stage of a DATA_FUNNEL frame, DataDAOs summed, on a logarithmic axis; losses in a muted colour."""
+    """Samples per stage of a DATA_FUNNEL frame, DataDAOs summed, on a logarithmic axis; losses in a muted colour.
+
+    "(capped)": a configured cap left something out on the way to the stage.
+    """
     from user_embeddings_dagster.evaluation.funnel import LOSSES
 
-    whole = funnel.group_by("stage_order", "stage").agg(pl.col("n").sum(), _people(pl.col("n_users")))
+    bit = pl.col("caps").str.extract_all(r'"left_out": [1-9]').list.len().fill_null(0).sum() > 0
+    whole = funnel.group_by("stage_order", "stage").agg(pl.col("n").sum(), _people(pl.col("n_users")), capped=bit)
     rows = published_funnel(whole.with_columns(datadao=pl.lit("all")), report_min_people())
     rows = rows.sort("stage_order", descending=True)
     figure, axes = _figure(0.9 + 0.26 * max(3, rows.height))
     places, n = np.arange(rows.height), rows["n"].to_numpy()
     colours = ["#d8a7a3" if stage in LOSSES else PALETTE[0] for stage in rows["stage"]]
     axes.barh(places, np.maximum(n, 0.5), height=0.72, color=colours)
-    for place, count in zip(places, n, strict=True):
-        axes.text(max(count, 0.5) * 1.15, place, f"{count:,}", va="center")
+    for place, count, capped in zip(places, n, rows["capped"], strict=True):
+        axes.text(max(count, 0.5) * 1.15, place, f"{count:,}" + (" (capped)" if capped else ""), va="center")
     axes.set_yticks(places, [stage.replace("_", " ") for stage in rows["stage"]])
     axes.set_xscale("log")
-    axes.set_xlim(0.5, float(n.max(initial=1)) * 8)
+    axes.set_xlim(0.5, float(n.max(initial=1)) * 14)
     axes.set_xlabel("samples (logarithmic; red: lost)")
     return _png(figure, axes, title, grid="x")
 

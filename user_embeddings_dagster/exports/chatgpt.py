@@ -20,7 +20,8 @@ import polars as pl
 
 from user_embeddings_dagster.exports import chatgpt_messages as cm
 from user_embeddings_dagster.exports import json_source
-from user_embeddings_dagster.exports.json_array import ArrayReader, decode
+from user_embeddings_dagster.exports.json_array import ArrayReader
+from user_embeddings_dagster.exports.json_repair import decode
 from user_embeddings_dagster.exports.json_source import Document
 from user_embeddings_dagster.exports.json_window import Malformed, Window
 from user_embeddings_dagster.exports.reader import NAMES_SCHEMA, Batch, Format, Fullness, RawFile, Rejected

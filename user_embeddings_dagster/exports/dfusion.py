@@ -24,6 +24,7 @@ from user_embeddings_dagster.exports.telegram_columns import integers, seconds
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
 FLUSH = 20_000  # rows of a batch
+_MOST_EMPTY = 20_000  # chats of one document, and more than its messages: the rest is given up
 MEMBER = re.compile(r".*\.json")
 _CHAT = re.compile(rb'\{\s*"chat_id"\s*:\s*"?-?\d+"?\s*,\s*"contents"\s*:\s*(?=\[)')
 _SHAPE = re.compile(rb'"source"\s*:\s*"telegram(?:Miner)?"|"chat_id"\s*:\s*"?-?\d+"?\s*,\s*"contents"\s*:\s*\[')
@@ -50,7 +51,9 @@ class _Reading:
                 if key != "chats":
                     self._window.skip()
                     continue
-                for _ in self._window.elements():
+                for index in self._window.elements():
+                    if index >= max(_MOST_EMPTY, self._location):
+                        self._give_up(f"{index} chats, {self._location} messages")
                     yield from self._chat()
         except Malformed as error:
             if not self._reader.lost:
@@ -59,6 +62,13 @@ class _Reading:
             yield from self._remaining()
         self._rejected += self._document.damage(self._location)
         yield self._batch()
+
+    def _give_up(self, flood: str) -> None:
+        """Read no more of the document. Raises Malformed."""
+        self._rejected.append(Rejected(self._document.member, self._location, "too_many_chats", flood))
+        self._window.give_up()
+        self._reader.lost = True
+        raise Malformed("truncated")
 
     def _chat(self) -> Iterator[Batch]:
         chat: int | None = None

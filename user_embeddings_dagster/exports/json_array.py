@@ -13,6 +13,15 @@ from typing import Any
 
 import msgspec
 
+from user_embeddings_dagster.exports.json_repair import (
+    TRAILING,
+    TRUNCATED,
+    decode,
+    ends,
+    fault,
+    has_lone_surrogate,
+    repair,
+)
 from user_embeddings_dagster.exports.json_window import LARGEST_VALUE, Malformed, Window
 
 SLICE = 256 << 10  # bytes decoded at once: what fits the second-level cache decodes twice as fast as 4 MB
@@ -20,13 +29,9 @@ SHORT = 512 << 10  # bytes of an element beyond which one that holds a separator
 MARGIN = 4096  # bytes seen behind a place, so that what begins there can be recognised
 UNGUESSED = 1 << 20  # bytes scanned exactly once no separator was found in GUESS bytes
 MANY = 10_000  # elements of a part that are scanned one by one
+IN_VAIN = 100_000  # separators passed over, none of them before an element: the rest of the document is given up
 GUESS = 4 << 20  # bytes searched for the next separator before the exact scanner is asked
 
-_TRAILING = re.compile(r"trailing characters \(byte (\d+)\)")
-_BAD_ESCAPE = re.compile(rb'\\(?:(["\\/bfnrt]|u[0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|)', re.DOTALL)
-_SURROGATES = re.compile(
-    rb"(?<!\\)((?:\\\\)*)(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 _FIRST_KEYS = re.compile(
     rb"\{\s*(" + _STRING + rb")\s*:\s*(?:(?:" + _STRING + rb"|[-+.\w]+)\s*,\s*(" + _STRING + rb")\s*:)?", re.DOTALL
@@ -44,40 +49,6 @@ class Part:
     rejected: tuple[tuple[int, str, str], ...] = ()
 
 
-def repair(raw: bytes) -> bytes:
-    """JSON with slips of known writers mended: `\\xNN`, unknown escapes, lone surrogates, bytes that are no UTF-8."""
-    text = raw.decode("utf-8", "replace").encode()
-
-    def escape(match: re.Match[bytes]) -> bytes:
-        if match[1]:
-            return match[0]
-        return rb"\u00" + match[2] if match[2] else rb"\\"
-
-    text = _BAD_ESCAPE.sub(escape, text)
-    return _SURROGATES.sub(lambda m: m[0] if m[2] else m[1] + rb"\ufffd", text)
-
-
-def decode(decoder: msgspec.json.Decoder, raw: bytes) -> Any:
-    """`raw` decoded, mended if need be. Raises Malformed with malformed_json or wrong_type; never any content."""
-    for attempt in (lambda: raw, lambda: repair(raw)):
-        try:
-            return decoder.decode(attempt())
-        except msgspec.ValidationError:
-            # Raised as soon as a type is wrong: what follows has not been looked at.
-            raise Malformed("wrong_type" if _is_json(attempt()) else "malformed_json") from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-    raise Malformed("malformed_json")
-
-
-def _is_json(raw: bytes) -> bool:
-    try:
-        msgspec.json.decode(raw, type=msgspec.Raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
-
-
 class ArrayReader:
     """Arrays of objects of one shape in one document; what is learned of the layout is kept from array to array.
 
@@ -92,6 +63,7 @@ class ArrayReader:
         self._separator = b""
         self._start: re.Pattern[bytes] | None = None
         self._careful_until = -1  # offset in the document: elements before it are scanned exactly
+        self._in_vain = 0  # separators that no element follows, since the search began
         self.lost = False  # the last array was broken and its end was not found
 
     def read(self, first: int = 0) -> Iterator[Part]:
@@ -147,7 +119,7 @@ class ArrayReader:
             except msgspec.ValidationError:
                 return None
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                match = _TRAILING.search(str(error)) if isinstance(error, msgspec.DecodeError) else None
+                match = TRAILING.search(str(error)) if isinstance(error, msgspec.DecodeError) else None
                 if match and attempt() == payload:
                     return int(match[1]) - 1  # counted from one
         return None
@@ -197,7 +169,7 @@ class ArrayReader:
         window = self._window
         items, indices, rejected = [], [], []
         while True:
-            length, start = 0, window.offset
+            length, start, self._in_vain = 0, window.offset, 0
             try:
                 length = self._length()
                 items.append(decode(self._one, window.data[window.at : window.at + length]))
@@ -209,6 +181,7 @@ class ArrayReader:
                 self._pass(length, error.reason)
                 ended = self.lost and window.peek() < 0
                 reason = "malformed_json" if error.reason in ("truncated", "too_long") and not ended else error.reason
+                reason = "too_many_rejected" if self.lost and self._in_vain > IN_VAIN else reason
                 rejected.append((index, reason, f"{window.offset - start} bytes passed over"))
             index += 1
             if len(items) + len(rejected) >= MANY:
@@ -227,21 +200,30 @@ class ArrayReader:
             except Malformed as error:
                 if error.reason != "too_long" or limit >= LARGEST_VALUE:
                     raise
-            if self._separator and self._next(window.at + 1, window.at + limit) is not None:
-                raise Malformed("malformed_json")
-            limit *= 8
-            if limit >= LARGEST_VALUE and window.ahead(limit) >= limit and self._goes_on(limit):
-                raise Malformed("too_long")
+            longer = True
+            while longer:
+                if self._separator and self._next(window.at + 1, window.at + limit) is not None:
+                    raise Malformed("malformed_json")
+                if limit >= LARGEST_VALUE:
+                    raise Malformed("too_long")
+                limit *= 8
+                longer = window.ahead(limit) >= limit and self._goes_on(limit)
 
     def _goes_on(self, limit: int) -> bool:
-        """Whether the next `limit` bytes begin a longer value: of many small ones the decoder tells it fifty times
-        sooner than the scanner."""
-        with memoryview(self._window.data)[self._window.at : self._window.at + limit] as raw:
-            try:
-                msgspec.json.decode(raw, type=msgspec.Raw)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                if "truncated" in str(error):  # what it calls a lone surrogate too
-                    return all(match[2] for match in _SURROGATES.finditer(raw))
+        """Whether the next `limit` bytes begin a longer value; False also where only the scanner can tell.
+
+        Of many small values the decoder tells it fifty times sooner than the scanner. Raises Malformed where no value
+        begins like this, mended or not.
+        """
+        raw = self._window.data[self._window.at : self._window.at + limit]
+        error = fault(raw)
+        if error == TRUNCATED and not has_lone_surrogate(raw):
+            return True
+        if not ends(error) and limit < LARGEST_VALUE:  # else too large to be mended in bounded memory
+            error = fault(repair(raw))
+            if error != TRUNCATED and not ends(error):
+                raise Malformed("malformed_json")
+            return error == TRUNCATED
         return False
 
     def _pass(self, length: int, reason: str) -> None:
@@ -261,21 +243,33 @@ class ArrayReader:
         if self._separator:
             at = self._window.data.find(self._separator, start, end)
             while at >= 0 and not self._begins(at):
+                self._in_vain += 1
+                if self._in_vain > IN_VAIN:
+                    return None
                 at = self._window.data.find(self._separator, at + 1, end)
             return at if at >= 0 else None
         match = _ANY_SEPARATOR.search(self._window.data, start, end)
         return match.start() if match else None
 
     def _resynchronise(self) -> None:
-        """Move behind the end of the element before the next separator; `lost` if none comes."""
+        """Move behind the end of the element before the next separator; `lost` if none comes.
+
+        Gives the document up in a flood of separators that no element follows: broken elements by the hundred thousand
+        are stepped over one by one, and must not hold up the exports beside them.
+        """
         window = self._window
         window.at += 1
+        self._in_vain = 0
         while True:
             stop = self._stop.search(window.data, window.at) if self._stop else None
             end = stop.start() if stop else len(window.data)
             at = self._next(window.at, end)
             if at is not None:
                 window.at = at + 1
+                return
+            if self._in_vain > IN_VAIN:
+                window.at, self.lost = end, True
+                window.give_up()
                 return
             if stop:
                 window.at, self.lost = end, True

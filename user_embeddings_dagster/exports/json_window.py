@@ -64,6 +64,11 @@ class Window:
         self.at = 0
         return True
 
+    def give_up(self) -> None:
+        """Make the document end at the position."""
+        self._before += self.at
+        self.data, self.at, self.ended = b"", 0, True
+
     @property
     def offset(self) -> int:
         """Bytes of the document before the position."""

@@ -25,7 +25,7 @@ import zstandard
 
 from user_embeddings_dagster.exports.reader import RawFile, Rejected
 
-CHUNK = 8 << 20  # bytes; also the longest line
+CHUNK = 6 << 20  # bytes; also the longest line
 _STEP = 256 << 10  # bytes decompressed at a time: what a corrupt block can take with it
 MAX_RATIO = 200  # uncompressed over compressed bytes; dumps reach about 30
 RATIO_FREE = 64 << 20  # uncompressed bytes up to which any ratio is harmless
@@ -37,7 +37,13 @@ BROKEN = (zstandard.ZstdError, EOFError, OSError, lzma.LZMAError, zlib.error, Va
 
 MAGIC = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz"}
 
+
+class _Object(msgspec.Struct, gc=False):
+    """A JSON object of which nothing is kept: checked twice as fast as msgspec.Raw, in no memory."""
+
+
 _JSON = msgspec.json.Decoder(msgspec.Raw)
+_OBJECTS = msgspec.json.Decoder(_Object)
 _NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -112,6 +118,7 @@ class Chunk:
     """Whole lines of a dump: `path` opens as a file of exactly these `size` bytes."""
 
     path: str
+    map: mmap.mmap  # its first `size` bytes are the same
     size: int
     first_line: int  # 1-based line number of the first line
     n_lines: int
@@ -123,10 +130,10 @@ class Chunk:
         return Path(self.path).read_bytes()
 
     def is_json(self) -> bool:
-        """Every line is JSON (RFC 8259), of 2 GB a second: DuckDB also reads NaN, Infinity and `[1,]`."""
-        with open(self.path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as lines:  # noqa: PTH123
+        """Every line is a JSON object (RFC 8259): DuckDB also reads NaN, Infinity and `[1,]`."""
+        with memoryview(self.map) as view, view[: self.size] as lines:
             try:
-                _JSON.decode_lines(lines)
+                _OBJECTS.decode_lines(lines)
             except _NOT_JSON:
                 return False
         return True
@@ -203,7 +210,7 @@ class _Source:
             rejected.append(Rejected("", self._line, reason, f"the rest cannot be decompressed: {error}"))
         before, self._position = self._position, self._raw.tell()
         buffer.resize(length)
-        return Chunk(buffer.path, length, first, n_lines, self._position - before, tuple(rejected))
+        return Chunk(buffer.path, buffer.map, length, first, n_lines, self._position - before, tuple(rejected))
 
     def _read(self, view: memoryview) -> tuple[int, int, str]:
         """Fill the buffer: bytes in it, newlines among them, and the error that ended the stream or ''."""

@@ -263,7 +263,7 @@ def _time(column: str) -> pl.Expr:
 
 
 def read(file: RawFile) -> Iterator[Batch]:
-    """Messages of a dump, about 8 MB of JSON a batch; every author may be a subject (`is_public`).
+    """Messages of a dump, about 6 MB of JSON a batch; every author may be a subject (`is_public`).
 
     A line that is not one JSON object with an id and either body and link_id or title is rejected with its
     1-based line number, and so is the point from which the file cannot be decompressed.

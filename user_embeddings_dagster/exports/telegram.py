@@ -33,6 +33,7 @@ _OF_ONE_ACCOUNT = ("personal_chat", "bot_chat", "saved_messages", "private_group
 _WITH_PARTNER = ("personal_chat", "bot_chat")
 _TELLING = (*_WITH_PARTNER, "saved_messages", "")
 _MOST_CHATS = 50_000  # with messages, of which the owner is told; people have thousands at most
+_MOST_EMPTY = 20_000  # chats of one document, and more than its messages: the rest is given up
 _FEW = 100  # authors of a chat beyond which it is no personal chat
 _OLD_USER = 1 << 32  # added to the user's number in chat ids of exports before 2021
 
@@ -70,6 +71,7 @@ class _Walk:
         self.window = Window(document)
         self.person: _Person | None = None
         self.location = 0  # messages so far
+        self._n_chats = 0
         self.single = True  # the messages at hand are those of the document's one chat
         self.rejected: list[Rejected] = []
         self._member = document.member
@@ -107,11 +109,21 @@ class _Walk:
                         continue
                     for _ in window.elements():
                         self.single = False
+                        self._count()
                         yield from self._chat(_Header())
             elif key == "personal_information":
                 self.person = _decoded(window.value(), _Person)
             else:
                 yield from self._value(header, key)
+
+    def _count(self) -> None:
+        """One more chat. Raises _Lost, and gives the document up, in a flood of empty ones."""
+        self._n_chats += 1
+        if self._n_chats > max(_MOST_EMPTY, self.location):
+            flood = f"{self._n_chats} chats, {self.location} messages"
+            self.rejected.append(Rejected(self._member, self.location, "too_many_chats", flood))
+            self.window.give_up()
+            raise _Lost
 
     def _chat(self, header: _Header) -> Iterator[tuple[_Header, int]]:
         for key in self.window.members():

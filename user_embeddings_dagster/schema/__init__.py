@@ -20,6 +20,7 @@ from user_embeddings_dagster.schema.ingestion import (
     RAW_FILES,
     REJECTED_RECORDS,
 )
+from user_embeddings_dagster.schema.personalisation import INSIGHT_TASKS
 from user_embeddings_dagster.schema.privacy import (
     ACCESS_LOG,
     CONSENT_LEDGER,
@@ -38,6 +39,7 @@ __all__ = [
     "DROPPED_MESSAGES",
     "ERASURES",
     "HARD_NEGATIVES",
+    "INSIGHT_TASKS",
     "KOAIS",
     "KOAI_EXTRACTIONS",
     "MASKED_CHUNKS",
@@ -63,7 +65,7 @@ TABLES: dict[str, Table] = {
     for table in (
         RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES, MASKED_CHUNKS, CHUNK_SUMMARIES,
         UNSUMMARISED_CHUNKS, KOAIS, KOAI_EXTRACTIONS, TRAINING_SNAPSHOT, HARD_NEGATIVES, RELABELLED_PAIRS, SCORES,
-        DATA_FUNNEL, ERASURES, CONSENT_LEDGER, REJECTED_GRANTS,
+        INSIGHT_TASKS, DATA_FUNNEL, ERASURES, CONSENT_LEDGER, REJECTED_GRANTS,
         RETENTION_PURGES, ACCESS_LOG,
     )
 }  # fmt: skip

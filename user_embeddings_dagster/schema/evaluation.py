@@ -30,7 +30,7 @@ DATA_FUNNEL = Table(
     "data_funnel",
     "One row per stage of the pipeline and DataDAO.",
     (
-        Column("datadao", TEXT, "DataDAO slug"),
+        Column("datadao", TEXT, "DataDAO slug, or 'all' for stages that are not counted by DataDAO"),
         Column("stage_order", COUNT, "0-based order of the stage"),
         Column("stage", TEXT, "records_read, messages, chunks, …"),
         Column("n", COUNT, "samples that reach the stage"),
@@ -39,9 +39,18 @@ DATA_FUNNEL = Table(
         Column(
             "estimated_usd",
             pl.Float64(),
-            "estimated cost at the configured price per million tokens",
+            "estimated cost at the configured price per million tokens, or what was paid",
             nullable=True,
         ),
+        Column(
+            "caps",
+            TEXT,
+            'configured caps and what each left out: {"max_users": {"cap": 400, "left_out": 31}}; '
+            "left_out null: not counted by DataDAO",
+            nullable=True,
+        ),
+        Column("dropped", COUNT, "samples left out on the way to the stage, where reasons are counted", nullable=True),
+        Column("drop_reasons", TEXT, 'how many of them by reason: {"too_little_said": 12}', nullable=True),
     ),
     ("datadao", "stage_order"),
 )

@@ -45,8 +45,11 @@ def finalise(folder: Path) -> str:
     return _content_hash(entries)
 
 
-def verify(folder: Path) -> str:
-    """Check every file against the manifest; returns the content hash. Raises CorruptArtifact."""
+def verify(folder: Path, others: bool = False) -> str:
+    """Check every file against the manifest; returns the content hash. Raises CorruptArtifact.
+
+    `others`: files that the manifest does not list may lie there too, such as Python's caches of an export's code.
+    """
     folder = Path(folder)
     try:
         entries = json.loads((folder / MANIFEST).read_bytes())["files"]
@@ -58,7 +61,7 @@ def verify(folder: Path) -> str:
     present = _files(folder)
     if missing := sorted(listed.keys() - present.keys()):
         raise CorruptArtifact(f"{folder}: missing {missing}")
-    if added := sorted(present.keys() - listed.keys()):
+    if not others and (added := sorted(present.keys() - listed.keys())):
         raise CorruptArtifact(f"{folder}: not in the manifest: {added}")
     for name, (size, digest) in listed.items():
         actual = present[name].stat().st_size

@@ -14,10 +14,10 @@ from user_embeddings_dagster.privacy.consent.grants import SERVE, TRAIN
 from user_embeddings_dagster.privacy.consent.live import Consent
 from user_embeddings_dagster.privacy.lineage import withdrawn
 from user_embeddings_dagster.privacy.tombstones import erasure_id
-from user_embeddings_dagster.schema import TABLES
+from user_embeddings_dagster.schema import INSIGHT_TASKS, MASKED_CHUNKS, TABLES, TRAINING_SNAPSHOT
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables
-from user_embeddings_dagster.storage.models import Models
+from user_embeddings_dagster.storage.models import ModelFolder, Models
 from user_embeddings_dagster.storage.user_memories import UserMemories
 
 CONVERSATIONS = ("masked_chunks", "chunk_summaries", "unsummarised_chunks", "koais", "koai_extractions")
@@ -30,6 +30,22 @@ def withdraw_rows(lake: Lake, datadao: str, consent: Consent) -> Counter[str]:
         if lake.current(name, datadao) is not None:
             removed[name] += lake.purge(TABLES[name], datadao, ~pl.col("user_id").is_in(kept))
     return removed
+
+
+def withdraw_tasks(lake: Lake, datadao: str, consent: Consent, key: bytes) -> int:
+    """Purge the insight tasks of those who have not consented to what their split needs, and those that offer what one
+    of them said; how many."""
+    if lake.current(INSIGHT_TASKS.name, datadao) is None:
+        return 0
+    kept = consent.of_their_split(key).filter(datadao=datadao)["user_id"]
+    whose = [lake.scan(MASKED_CHUNKS.name, datadao)] if lake.current(MASKED_CHUNKS.name, datadao) else []
+    if lake.current(TRAINING_SNAPSHOT.name):  # what the tasks were made of; the chunks may be others by now
+        whose.append(lake.scan(TRAINING_SNAPSHOT.name).filter(datadao=datadao))
+    owners = [rows.select("chunk_id", "user_id").filter(pl.col("user_id").is_in(kept.implode())) for rows in whose]
+    none = pl.LazyFrame(schema={"chunk_id": pl.String, "user_id": pl.String})
+    theirs = pl.lit(pl.concat([none, *owners]).collect()["chunk_id"].unique().sort().implode())
+    others = pl.col("option_chunk_ids").list.set_difference(theirs).list.len() > 0
+    return lake.purge(INSIGHT_TASKS, datadao, ~pl.col("user_id").is_in(kept.implode()) | others)
 
 
 def withdraw_vectors(lance: LanceTables, datadao: str, table: str, users: Iterable[str]) -> int:
@@ -74,13 +90,20 @@ def mark_models(models: Models, ledger: pl.DataFrame, consent: Consent, key: byt
 
     `ledger` and `consent` are of every DataDAO.
     """
-    live = consent.granted.filter(purpose=TRAIN)
-    names = {user: erasure_id(key, user) for user in {*live["user_id"], *ledger["user_id"]}}
-    now = {d: frozenset(names[user] for user in rows["user_id"]) for (d,), rows in live.group_by("datadao")}
-    once = ledger.filter(purpose=TRAIN).join(live, on=["datadao", "user_id"], how="anti")
     marked = []
-    for folder, people in withdrawn(models, now, frozenset(names[user] for user in once["user_id"])):
+    for folder, people in without_consent(models, ledger, consent, key):
         folder.mark_withdrawn(people)
         if people:
             marked.append(folder.root.relative_to(models.root).as_posix())
     return marked
+
+
+def without_consent(
+    models: Models, ledger: pl.DataFrame, consent: Consent, key: bytes
+) -> list[tuple[ModelFolder, frozenset[str]]]:
+    """Every version, each with the people it is trained on whose consent to that has ended; marks nothing."""
+    live = consent.granted.filter(purpose=TRAIN)
+    names = {user: erasure_id(key, user) for user in {*live["user_id"], *ledger["user_id"]}}
+    now = {d: frozenset(names[user] for user in rows["user_id"]) for (d,), rows in live.group_by("datadao")}
+    once = ledger.filter(purpose=TRAIN).join(live, on=["datadao", "user_id"], how="anti")
+    return withdrawn(models, now, frozenset(names[user] for user in once["user_id"]))

@@ -23,7 +23,10 @@ TEXTS = 40  # of each table of a DataDAO, names, and ids
 LONG = 24  # bytes of a text that tells whose it is
 MIDDLE = 64  # characters of it that are looked for
 PREFIX = 24  # bytes of a vector
-_TABLES = {"messages": ("author_id", "text"), "chunk_summaries": ("user_id", "text"), "koais": ("user_id", "statement")}
+_TABLES = {
+    "messages": ("author_id", "text"), "chunk_summaries": ("user_id", "text"), "koais": ("user_id", "statement"),
+    "insight_tasks": ("user_id", "reference"),
+}  # fmt: skip
 
 
 def gather(journal: Journal, layout: Layout, key: bytes) -> None:

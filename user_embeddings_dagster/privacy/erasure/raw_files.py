@@ -24,7 +24,7 @@ import zstandard
 
 from user_embeddings_dagster.exports import dfusion, json_source, telegram
 from user_embeddings_dagster.exports.build import contributor_links
-from user_embeddings_dagster.exports.json_array import repair
+from user_embeddings_dagster.exports.json_repair import repair
 from user_embeddings_dagster.exports.landing import GRANTS, LINKS, export_paths, foreign_links
 from user_embeddings_dagster.exports.lines import chunks, compression
 from user_embeddings_dagster.exports.opening import sealed_reader

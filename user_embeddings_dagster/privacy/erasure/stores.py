@@ -18,7 +18,7 @@ from user_embeddings_dagster.privacy.erasure.raw_files import cut_grants, cut_li
 from user_embeddings_dagster.privacy.redaction import Redaction
 from user_embeddings_dagster.privacy.sealed_format import is_sealed
 from user_embeddings_dagster.privacy.tombstones import erasure_id
-from user_embeddings_dagster.schema import MESSAGES, TABLES, Table
+from user_embeddings_dagster.schema import INSIGHT_TASKS, MESSAGES, TABLES, Table
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables
@@ -26,6 +26,7 @@ from user_embeddings_dagster.storage.user_memories import UserMemories
 
 OWN_SEALED, SHARED_SEALED = "landing, own files sealed", "landing, shared files sealed"
 _USERS, _CHUNKS = ("user_id", "author_id"), ("chunk_id", "negative_chunk_id", "positive_chunk_id")
+_CHUNK_LISTS = ("option_chunk_ids",)
 
 
 def plan(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) -> None:
@@ -54,6 +55,9 @@ def plan(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) ->
         rows = chunks.filter(theirs).select("chunk_id", "user_id").collect()
         add(journal.chunks, datadao, rows["chunk_id"])
         companions |= {*rows["user_id"]} - users
+    for datadao in lake.partitions(INSIGHT_TASKS.name):  # prompts of others that showed what the person said
+        tasks = lake.scan(INSIGHT_TASKS.name, datadao).filter(_gone(INSIGHT_TASKS, datadao, journal))
+        companions |= {*tasks.select("user_id").collect()["user_id"]} - users
     journal.companions = sorted(companions)
     _count(journal, layout, key)
 
@@ -100,6 +104,12 @@ def _among(column: str, values: Iterable[str]) -> pl.Expr:
     return pl.col(column).is_in(pl.Series(sorted(values), dtype=pl.String).implode()).fill_null(False)
 
 
+def any_among(column: str, values: Iterable[str]) -> pl.Expr:
+    """Which rows of a column of lists hold any of the values."""
+    wanted = pl.lit(pl.Series(sorted(values), dtype=pl.String).implode())
+    return (pl.col(column).list.set_intersection(wanted).list.len() > 0).fill_null(False)
+
+
 def _gone(table: Table, datadao: str, journal: Journal) -> pl.Expr:
     """Which rows of a table go: by the person, of a chunk that goes, or of an export that was withdrawn.
 
@@ -112,6 +122,8 @@ def _gone(table: Table, datadao: str, journal: Journal) -> pl.Expr:
             gone |= _among(column, journal.users)
         elif column in _CHUNKS:
             gone |= _among(column, journal.all_chunks)
+        elif column in _CHUNK_LISTS:
+            gone |= any_among(column, journal.all_chunks)
         elif column == "raw_sha256":
             withdrawn = _among(column, journal.withdrawn.get(datadao, ()))
             gone |= withdrawn & ~pl.col("is_subject") if table == MESSAGES else withdrawn

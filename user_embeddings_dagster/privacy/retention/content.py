@@ -9,12 +9,20 @@ from user_embeddings_dagster.exports.landing import export_paths
 from user_embeddings_dagster.exports.opening import content_sha256, remove
 from user_embeddings_dagster.keys import file_sha256, load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
+from user_embeddings_dagster.personalisation.koai_tasks import KOAI_KINDS
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure import stores
 from user_embeddings_dagster.privacy.erasure.journal import Journal
 from user_embeddings_dagster.privacy.retention.stage import Found, Sweep, among
 from user_embeddings_dagster.privacy.sealed_format import NotOurs, Shredded, Tampered
-from user_embeddings_dagster.schema import CHUNK_SUMMARIES, KOAI_EXTRACTIONS, KOAIS, MESSAGES, PARTICIPANTS
+from user_embeddings_dagster.schema import (
+    CHUNK_SUMMARIES,
+    INSIGHT_TASKS,
+    KOAI_EXTRACTIONS,
+    KOAIS,
+    MESSAGES,
+    PARTICIPANTS,
+)
 from user_embeddings_dagster.storage.user_memories import UserMemories
 
 USER_VECTORS = "user_embeddings"  # and what begins so: tables by user, all others are by chunk
@@ -123,7 +131,7 @@ class MaskedChunks:
 
 
 class Summaries:
-    """What was read off chunks: summaries, KOAIs and the vectors of summaries."""
+    """What was read off chunks: summaries, KOAIs, insight tasks made of KOAIs, and the vectors of summaries."""
 
     name = "summaries"
     _tables = (CHUNK_SUMMARIES, KOAIS, KOAI_EXTRACTIONS)
@@ -147,6 +155,8 @@ class Summaries:
             _purge_vectors(sweep, datadao, "summary_embeddings", gone)
             for table in self._tables:
                 sweep.lake.purge(table, datadao, among("chunk_id", gone))
+            said = among("kind", KOAI_KINDS) & (among("chunk_id", gone) | stores.any_among("option_chunk_ids", gone))
+            sweep.lake.purge(INSIGHT_TASKS, datadao, said)
 
 
 def _purge_vectors(sweep: Sweep, datadao: str, table: str, ids: set[str]) -> None:

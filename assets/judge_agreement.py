@@ -1,0 +1,87 @@
+"""Judges against the gold, and against each other."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+import polars as pl
+
+from assets.insight_tasks import asks_model
+from assets.scores import EvaluationConfig, record, score_asset, shown
+from resources.language_model import LanguageModelResource
+from resources.store import Store
+from resources.text_encoder import TextEncoderResource
+from resources.training_jobs import TrainingJobs
+from user_embeddings_dagster.evaluation import plots
+from user_embeddings_dagster.evaluation.scores import Scope, ScoreSheet
+from user_embeddings_dagster.evaluation.splits import split_hash
+from user_embeddings_dagster.mining.pairs import vector_frame
+from user_embeddings_dagster.personalisation.agreement import judged, pairs_of, write_agreement
+from user_embeddings_dagster.personalisation.inputs import consented_tasks
+from user_embeddings_dagster.personalisation.judges import Judge, Rubric, Similarity, WordOverlap
+from user_embeddings_dagster.personalisation.past import Past
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot
+
+ASSET, JUDGES_VERSION = "judge_agreement_scores", "1"
+
+
+class JudgeAgreementConfig(EvaluationConfig):
+    """`judge`: "similarity" (of the frozen text encoder; beside it the overlap of words), or "language_model", which
+    adds the configured model with its rubric. Its prompts hold the end of one contributor's history and one option of
+    another's (masked; its answer is one word). `max_pairs` of each DataDAO are judged, by a model in both orders."""
+
+    judge: str = "similarity"
+    max_pairs: int = 60
+
+
+@contextmanager
+def judges(
+    context: dg.AssetExecutionContext, config: JudgeAgreementConfig, store: Store, text_encoder: TextEncoderResource,
+    language_model: LanguageModelResource, training_jobs: TrainingJobs,
+) -> Iterator[list[tuple[Judge, str]]]:  # fmt: skip
+    """The judges with their versions."""
+    encoder = text_encoder.load()
+    without: list[tuple[Judge, str]] = [
+        (Similarity(encoder.encode), encoder.version),
+        (WordOverlap(), JUDGES_VERSION),
+    ]
+    if not asks_model("judge", config.judge, language_model):
+        yield without
+        return
+    with language_model.open(context, store, training_jobs) as model:
+        rubric = Rubric(model, language_model.answer_settings)
+        yield [*without, (rubric, rubric.version)]
+
+
+@score_asset(ASSET, ["insight_tasks", "masked_chunks", "chunk_embeddings"], group="personalised_llm")
+def judge_agreement_scores(
+    context: dg.AssetExecutionContext,
+    config: JudgeAgreementConfig,
+    store: Store,
+    text_encoder: TextEncoderResource,
+    language_model: LanguageModelResource,
+    training_jobs: TrainingJobs,
+):
+    """One row per metric of a judge, or of two, on pairs of SUBJECT's answer and another's, of test users (C44).
+
+    Accuracy against the gold, consistency when the two change places, Cohen's kappa between judges.
+    """
+    lake, snapshot = store.lake, consented_snapshot(store.lake).filter(split="test")
+    tasks, names = consented_tasks(lake, snapshot, "test"), snapshot["datadao"].unique().sort().to_list()
+    found = []
+    with judges(context, config, store, text_encoder, language_model, training_jobs) as chosen:
+        for name in names:
+            mine = snapshot.filter(datadao=name)
+            chunks = lake.scan("masked_chunks", name).select("chunk_id", "text")
+            chunks = chunks.join(mine.lazy().select("chunk_id"), on="chunk_id", how="semi").collect()
+            past = Past.of(mine, chunks, vector_frame(store.lance, "chunk_embeddings", [name]))
+            pairs, asked = pairs_of(tasks.filter(datadao=name), past, config.max_pairs, config.seed)
+            found.append(judged([judge for judge, _ in chosen], pairs, asked))
+        versions = [(judge.name, version) for judge, version in chosen]
+    sheet = ScoreSheet(Scope(ASSET, "all", config.seed, split_hash(snapshot)))
+    write_agreement(sheet, pl.concat(found), versions)
+    scores = sheet.frame()
+    picture = plots.grouped_bars(
+        shown(scores), metric="pair_accuracy", by="slice", title="Judges: SUBJECT's option against another's"
+    )
+    return record(store, ASSET, scores, picture)

@@ -1,0 +1,233 @@
+"""The personalised decoder: a frozen decoder, and what is trained between a user's states and it."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from assets.encoders import check_specs, note_trained_on, train
+from assets.partitions import SERVED_DIMENSION
+from assets.policies import GPU, ML, MODELS_FRESH, RETRY
+from resources.store import Store
+from resources.training_jobs import TrainingJobs
+from training import versions
+from user_embeddings_dagster.mining.pairs import sequences
+from user_embeddings_dagster.model_export.export import decoder_folder
+from user_embeddings_dagster.personalisation.inputs import consented_tasks
+from user_embeddings_dagster.personalisation.tasks import contributions
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
+from user_embeddings_dagster.storage.lake import fingerprint
+from user_embeddings_dagster.storage.models import ModelFolder
+
+BASE, SUPERVISED, PERSONALISED = "base_decoder", "supervised_decoder", "personalised_decoder"
+HISTORIES = ("item_embeddings", "chunk_embeddings")
+
+
+class BaseDecoderConfig(dg.Config):
+    """Sizes and hyperparameters of the decoder; a step reads `batch_size` rows of `length` tokens."""
+
+    vocabulary: int = 4096
+    hidden: int = 256
+    layers: int = 4
+    intermediate: int = 768
+    length: int = 128
+    batch_size: int = 8
+    steps: int = 300
+    learning_rate: float = 2e-3
+    min_users_per_word: int = 5
+    seed: int = 0
+
+
+class SupervisedDecoderConfig(dg.Config):
+    """Hyperparameters of the supervised stage (training.supervised_decoder.Config).
+
+    `preset`: what is trained: "proj", "perceiver", "enc", "lora" or "full"; `injection`: "cross_attention" into
+    `injected_layers` layers, or "soft_prompt". `kept_only`: on tasks whose gold the validators agree with alone.
+    """
+
+    preset: str = "perceiver"
+    injection: str = "cross_attention"
+    tokens: int = 16
+    injected_layers: int = 1
+    steps: int = 200
+    batch_tasks: int = 8
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    recall_share: float = 0.5
+    kept_only: bool = False
+    max_tasks: int | None = 20_000
+    seed: int = 0
+
+
+class PersonalisedDecoderConfig(dg.Config):
+    """Hyperparameters of the reward stage (training.personalised_decoder.Config).
+
+    `judge` of free-form answers: "similarity" to what SUBJECT said, by the frozen text encoder, or "word_overlap".
+    """
+
+    judge: str = "similarity"
+    guards: bool = True
+    steps: int = 30
+    samples: int = 4
+    batch_tasks: int = 16
+    batch_questions: int = 8
+    learning_rate: float = 5e-4
+    kl: float = 0.05
+    kept_only: bool = False
+    max_tasks: int | None = 20_000
+    seed: int = 0
+
+
+def decoder_of(store: Store) -> Path:
+    """Folder of the decoder that is personalised: USER_EMBEDDINGS_DECODER, or else the promoted base_decoder's."""
+    return decoder_folder(store.models)
+
+
+def history_hashes(store: Store, names: list[str]) -> dict[str, list[str]]:
+    """What histories are read from, by DataDAO."""
+    return {name: [store.lance.content_hash(name, table) for table in HISTORIES] for name in names}
+
+
+def training_tasks(store: Store, snapshot: pl.DataFrame, kept_only: bool, most: int | None) -> pl.DataFrame:
+    """Tasks of training and validation users; of `most` training tasks a sample by their ids, which are hashes."""
+    tasks = consented_tasks(store.lake, snapshot, "train", "valid").sort("task_id")
+    if kept_only:
+        tasks = tasks.filter(pl.col("status") == "kept")
+    return pl.concat([tasks.filter(split="train").head(most or tasks.height), tasks.filter(split="valid")])
+
+
+@dg.asset(
+    deps=["training_snapshot", "consent_ledger", "masked_chunks"],
+    group_name="personalised_llm",
+    owners=ML,
+    kinds={"torch", "transformers"},
+    code_version=versions.BASE_DECODER,
+    check_specs=check_specs(BASE),
+    freshness_policy=MODELS_FRESH,
+    retry_policy=RETRY,
+    pool=GPU,
+)
+def base_decoder(
+    context: dg.AssetExecutionContext, config: BaseDecoderConfig, store: Store, training_jobs: TrainingJobs
+) -> dg.MaterializeResult:
+    """One row per training: a small causal decoder with its own tokenizer, trained on training users' masked chunks.
+
+    The stand-in for a large one: a few million weights say little, and its perplexity says how little.
+    USER_EMBEDDINGS_DECODER names the folder of any Hugging Face causal LM to be personalised instead.
+    """
+    lake, snapshot = store.lake, consented_snapshot(store.lake).filter(pl.col("split") != "test")
+    names = snapshot["datadao"].unique().sort().to_list()
+    settings = config.model_dump()
+    inputs = [snapshot_version(snapshot), [lake.path("masked_chunks", name).stem for name in names]]
+    folder = store.models.folder(BASE, fingerprint(BASE, versions.BASE_DECODER, inputs, settings))
+
+    def write_inputs(folder: ModelFolder) -> None:
+        note_trained_on(store, folder, snapshot)
+        of = pl.col("speakers").list.eval(pl.element() == "SUBJECT")
+        parts = [
+            lake.scan("masked_chunks", name).select("chunk_id", "text", "turns", mine=of).collect() for name in names
+        ]
+        own = [
+            "\n".join(turn for turn, mine in zip(turns, subject, strict=True) if mine)
+            for part in parts
+            for turns, subject in part.select("turns", "mine").iter_rows()
+        ]
+        chunks = pl.concat(parts).select("chunk_id", "text").with_columns(own=pl.Series(own, dtype=pl.String))
+        rows = snapshot.select("chunk_id", "user_id", "split").join(chunks, on="chunk_id").sort("chunk_id")
+        folder.write_inputs(settings, chunks=rows.drop("chunk_id"))
+
+    return train(context, store, training_jobs, BASE, BASE, folder, write_inputs)
+
+
+@dg.asset(
+    deps=["base_decoder", "insight_tasks", "sequence_encoder", *HISTORIES, "training_snapshot", "consent_ledger"],
+    group_name="personalised_llm",
+    owners=ML,
+    kinds={"torch", "transformers"},
+    code_version=versions.SUPERVISED_DECODER,
+    check_specs=check_specs(SUPERVISED),
+    freshness_policy=MODELS_FRESH,
+    retry_policy=RETRY,
+    pool=GPU,
+)
+def supervised_decoder(
+    context: dg.AssetExecutionContext, config: SupervisedDecoderConfig, store: Store, training_jobs: TrainingJobs
+) -> dg.MaterializeResult:
+    """One row per training: Perceiver and gated cross-attention from users' states into the frozen decoder (C42).
+
+    Trained on what training users say next, among others' words of the same time and topic.
+    """
+    snapshot = consented_snapshot(store.lake).filter(pl.col("split") != "test")
+    tasks = training_tasks(store, snapshot, config.kept_only, config.max_tasks)
+    sequence = store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder")
+    decoder, trained_on = decoder_of(store), sequence.record()["data_version"]
+    settings = config.model_dump(exclude={"kept_only", "max_tasks"})
+    names = snapshot["datadao"].unique().sort().to_list()
+    inputs = [snapshot_version(snapshot), history_hashes(store, names), tasks_version(tasks), trained_on, str(decoder)]
+    folder = store.models.folder(SUPERVISED, fingerprint(SUPERVISED, versions.SUPERVISED_DECODER, inputs, settings))
+    folder.note_basis(trained_on)
+
+    def write_inputs(folder: ModelFolder) -> None:
+        note_trained_on(store, folder, snapshot)
+        folders = {"decoder": str(decoder), "sequence_encoder": str(sequence.output)}
+        folder.write_inputs({**settings, **folders}, tasks=tasks, sequences=sequences(snapshot, store.lance))
+
+    return train(context, store, training_jobs, SUPERVISED, SUPERVISED, folder, write_inputs)
+
+
+@dg.asset(
+    deps=["supervised_decoder", "insight_tasks", *HISTORIES, "training_snapshot", "consent_ledger"],
+    group_name="personalised_llm",
+    owners=ML,
+    kinds={"torch", "transformers"},
+    code_version=versions.PERSONALISED_DECODER,
+    check_specs=check_specs(PERSONALISED),
+    freshness_policy=MODELS_FRESH,
+    retry_policy=RETRY,
+    pool=GPU,
+)
+def personalised_decoder(
+    context: dg.AssetExecutionContext, config: PersonalisedDecoderConfig, store: Store, training_jobs: TrainingJobs
+) -> dg.MaterializeResult:
+    """One row per training: the supervised decoder after a judge's rewards have moved its adapters (C44).
+
+    Group-relative policy gradient on choices and free-form answers, held to the supervised policy by its KL.
+    """
+    snapshot = consented_snapshot(store.lake).filter(pl.col("split") != "test")
+    tasks = training_tasks(store, snapshot, config.kept_only, config.max_tasks)
+    sequence = store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder")
+    supervised, decoder = store.models.current_on(SUPERVISED, f"sequence_encoder/{SERVED_DIMENSION}"), decoder_of(store)
+    trained_on = supervised.record()["data_version"]
+    settings = config.model_dump(exclude={"kept_only", "max_tasks"})
+    names = snapshot["datadao"].unique().sort().to_list()
+    inputs = [snapshot_version(snapshot), history_hashes(store, names), tasks_version(tasks), trained_on, str(decoder)]
+    folder = store.models.folder(
+        PERSONALISED, fingerprint(PERSONALISED, versions.PERSONALISED_DECODER, inputs, settings)
+    )
+    folder.note_basis(sequence.record()["data_version"])
+
+    def write_inputs(folder: ModelFolder) -> None:
+        note_trained_on(store, folder, snapshot)
+        folders = {
+            "decoder": str(decoder),
+            "sequence_encoder": str(sequence.output),
+            "personalised": str(supervised.output),
+        }
+        folder.write_inputs({**settings, **folders}, tasks=tasks, sequences=sequences(snapshot, store.lance))
+
+    return train(context, store, training_jobs, PERSONALISED, PERSONALISED, folder, write_inputs)
+
+
+def tasks_version(tasks: pl.DataFrame) -> str:
+    """Version of the tasks that a job reads."""
+    return fingerprint(tasks.select("task_id", "answer", "reference", "status", "options").write_json())
+
+
+def said(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
+    """chunk_id, text: what SUBJECT said in each chunk of a snapshot."""
+    parts = []
+    for name in snapshot["datadao"].unique().sort():
+        chunks = store.lake.scan("masked_chunks", name).select("chunk_id", "speakers", "turns")
+        mine = chunks.join(snapshot.lazy().select("chunk_id"), on="chunk_id", how="semi").collect()
+        parts.append(mine.select("chunk_id").with_columns(text=pl.Series(contributions(mine), dtype=pl.String)))
+    return pl.concat(parts).sort("chunk_id")

@@ -1,0 +1,88 @@
+"""What knowing the user is worth to the decoder: every insight task under every condition (C45)."""
+
+import dagster as dg
+import polars as pl
+
+from assets.efficiency import note_nobody, with_job
+from assets.partitions import SERVED_DIMENSION
+from assets.personalised_decoder import HISTORIES, PERSONALISED, SUPERVISED, decoder_of, history_hashes, said
+from assets.personalised_decoder import tasks_version as version_of_tasks
+from assets.policies import GPU
+from assets.reporting import domain_specs
+from assets.scores import EvaluationConfig, record, score_asset, shown
+from resources.store import Store
+from resources.training_jobs import TrainingJobs
+from training import versions
+from user_embeddings_dagster.evaluation import plots
+from user_embeddings_dagster.evaluation.scores import Scope
+from user_embeddings_dagster.evaluation.splits import split_hash
+from user_embeddings_dagster.mining.pairs import sequences
+from user_embeddings_dagster.personalisation.inputs import consented_tasks
+from user_embeddings_dagster.personalisation.scores import embedding_helps, personalization, reward_rose
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
+from user_embeddings_dagster.storage.lake import fingerprint
+
+ASSET = "personalization_scores"
+UPSTREAM = (PERSONALISED, SUPERVISED, "base_decoder", "insight_tasks", "sequence_encoder", "masked_chunks", *HISTORIES)
+
+
+class PersonalizationConfig(EvaluationConfig):
+    """`max_tasks` test tasks of each kind and DataDAO are asked (by their ids, which are hashes; None: all), of which
+    `stuffed_tasks` also with the user's history in the prompt, `stuffed_tokens` of it at most.
+    """
+
+    judge: str = "similarity"
+    max_tasks: int | None = 120
+    recent_tokens: int = 128
+    stuffed_tokens: int = 1024
+    stuffed_tasks: int = 60
+
+
+@score_asset(
+    ASSET, UPSTREAM, domain_specs(ASSET, embedding_helps, reward_rose), group="personalised_llm", pool=GPU
+)  # fmt: skip
+def personalization_scores(
+    context: dg.AssetExecutionContext, config: PersonalizationConfig, store: Store, training_jobs: TrainingJobs
+):
+    """One row per metric of a kind of insight task under a condition, on held-out users: accuracy, or judge score.
+
+    Nobody, the user's embedding, another's, the items' mean, recent words, both, the whole history; by history length
+    and DataDAO, for all tasks and for those that the validators kept; and paired differences.
+    """
+    models, snapshot = store.models, consented_snapshot(store.lake).filter(split="test")
+    tasks = consented_tasks(store.lake, snapshot, "test").sort("task_id")
+    if config.max_tasks is not None:
+        tasks = tasks.filter(pl.int_range(pl.len()).over("datadao", "kind") < config.max_tasks)
+    if tasks.is_empty():
+        raise dg.Failure("no held-out user who has consented to `evaluate` has a task", allow_retries=False)
+    encoder = f"sequence_encoder/{SERVED_DIMENSION}"
+    found = {
+        "personalised": models.current_on(PERSONALISED, encoder),
+        "supervised": models.current_on(SUPERVISED, encoder),
+        "sequence_encoder": models.current_on(encoder, "item_encoder"),
+    }
+    used = {name: folder.record()["data_version"] for name, folder in found.items()}
+    folders = {"decoder": str(decoder_of(store)), **{name: str(folder.output) for name, folder in found.items()}}
+    settings = config.model_dump(exclude={"max_tasks"})
+    names = snapshot["datadao"].unique().sort().to_list()
+    inputs = [snapshot_version(snapshot), history_hashes(store, names), version_of_tasks(tasks), used]
+    folder = models.folder(
+        ASSET, fingerprint(ASSET, versions.PERSONALISED_ANSWERS, [*inputs, folders["decoder"]], settings)
+    )
+    if not (reused := folder.complete):
+        note_nobody(folder, used["personalised"])
+        histories = sequences(snapshot, store.lance, ("test",))
+        folder.write_inputs({**settings, **folders}, tasks=tasks, sequences=histories, texts=said(store, snapshot))
+        training_jobs.run(context, "personalised_answers", folder.inputs, folder.output)
+    folder.remove_leftovers()
+    answers = pl.concat([pl.read_parquet(folder.output / f"{name}.parquet") for name in ("choices", "answers")])
+    scope = Scope(ASSET, "all", config.seed, split_hash(snapshot))
+    scores = personalization(tasks, answers, scope, used["personalised"], config.judge)
+    picture = plots.grouped_bars(
+        shown(scores).filter(datadao="all"),
+        metric="accuracy",
+        by="slice",
+        title="Insight tasks: what the decoder is told",
+    )
+    checks = [embedding_helps(scores), reward_rose(scores)]
+    return with_job(record(store, ASSET, scores, picture, checks), folder, reused)

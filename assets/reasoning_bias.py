@@ -1,0 +1,109 @@
+"""Whether a user's embedding changes how neutral questions are answered, beside an adapter of the user's own (C47)."""
+
+import dagster as dg
+import numpy as np
+import polars as pl
+
+from assets.efficiency import note_nobody, personalised_folders, with_job
+from assets.personalised_decoder import HISTORIES, PERSONALISED, history_hashes
+from assets.policies import GPU
+from assets.reporting import domain_specs
+from assets.scores import EvaluationConfig, record, score_asset, shown
+from resources.store import Store
+from resources.training_jobs import TrainingJobs
+from training import versions
+from user_embeddings_dagster.evaluation import plots
+from user_embeddings_dagster.evaluation.ranking import sampled
+from user_embeddings_dagster.evaluation.scores import Scope
+from user_embeddings_dagster.evaluation.splits import split_hash
+from user_embeddings_dagster.mining.pairs import sequences
+from user_embeddings_dagster.personalisation.reasoning import bias_scores, reasoning_unbiased
+from user_embeddings_dagster.privacy.consent.grants import TRAIN
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
+from user_embeddings_dagster.storage.lake import Lake, fingerprint
+
+ASSET = "reasoning_bias_scores"
+UPSTREAM = (PERSONALISED, "base_decoder", "sequence_encoder", *HISTORIES, "masked_chunks")
+MIN_CHUNKS = 3
+
+
+class ReasoningBiasConfig(EvaluationConfig):
+    """Embeddings of `users` held-out users answer `questions` of each kind. Of those who have also consented to
+    `train`, the `adapter_users` with the longest histories get an adapter of `rank`, trained for `steps` on `rows`
+    rows of `length` tokens; it is never stored.
+    """
+
+    users: int = 50
+    questions: int = 20
+    adapter_users: int = 12
+    rank: int = 8
+    steps: int = 12
+    rows: int = 4
+    length: int = 48
+    learning_rate: float = 1e-3
+
+
+@score_asset(ASSET, UPSTREAM, domain_specs(ASSET, reasoning_unbiased), group="personalised_llm", pool=GPU)
+def reasoning_bias_scores(
+    context: dg.AssetExecutionContext, config: ReasoningBiasConfig, store: Store, training_jobs: TrainingJobs
+):
+    """One row per metric of the answers to neutral questions with held-out users' embeddings, or with their adapters.
+
+    Arithmetic, logic, ordering, repetition, grammar: accuracy against the bare decoder's, its spread over users, the
+    KL of the answers; and, so that doing nothing is no merit, what each gains on the user's next chunk.
+    """
+    lake = store.lake
+    everybody = consented_snapshot(lake).filter(split="test")
+    snapshot = some_users(everybody, config.users, config.seed)
+    if snapshot.is_empty():
+        raise dg.Failure(
+            f"no held-out user who has consented to `evaluate` has {MIN_CHUNKS} chunks", allow_retries=False
+        )
+    adapted = _longest(snapshot, consented_snapshot(lake, TRAIN), config.adapter_users)
+    folders, used = personalised_folders(store)
+    names = snapshot["datadao"].unique().sort().to_list()
+    settings = config.model_dump(exclude={"users"})
+    inputs = [snapshot_version(snapshot), snapshot_version(adapted), history_hashes(store, names), used]
+    folder = store.models.folder(
+        ASSET, fingerprint(ASSET, versions.REASONING_BIAS, [*inputs, folders["decoder"]], settings)
+    )
+    if not (reused := folder.complete):
+        note_nobody(folder, used["personalised"])
+        texts = adapted.join(_chunks(lake, names), on="chunk_id").select("datadao", "user_id", "position", "text")
+        folder.write_inputs(
+            {**settings, **folders}, sequences=sequences(snapshot, store.lance, ("test",)), texts=texts
+        )  # fmt: skip
+        training_jobs.run(context, "reasoning_bias", folder.inputs, folder.output)
+    folder.remove_leftovers()
+    answers, gains = (pl.read_parquet(folder.output / f"{name}.parquet") for name in ("answers", "gains"))
+    scope = Scope(ASSET, "all", config.seed, split_hash(everybody))
+    scores = bias_scores(answers, gains, scope, used["personalised"])
+    pictures = {
+        f"plot_{metric}": plots.grouped_bars(shown(scores), metric=metric, by="slice", title=title)
+        for metric, title in (("accuracy", "Neutral questions answered right"), ("answers_changed", "Answers changed"))
+    }
+    picture = plots.grouped_bars(shown(scores), metric="answer_kl", by="slice", title="KL of the answers (nats)")
+    return with_job(
+        record(store, ASSET, scores, picture, [reasoning_unbiased(scores)], pictures), folder, reused
+    )  # fmt: skip
+
+
+def some_users(snapshot: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:
+    """Rows of a seeded sample of the users who have `MIN_CHUNKS` chunks or more."""
+    lengths = snapshot.group_by("datadao", "user_id").len().sort("datadao", "user_id")
+    long_enough = lengths.filter(pl.col("len") >= MIN_CHUNKS)
+    chosen = long_enough[sampled(np.arange(long_enough.height), users, seed)]
+    return snapshot.join(chosen, on=["datadao", "user_id"], how="semi")
+
+
+def _longest(snapshot: pl.DataFrame, trainable: pl.DataFrame, users: int) -> pl.DataFrame:
+    """Rows of the users with the longest histories among the trainable ones."""
+    rows = snapshot.join(trainable, on="chunk_id", how="semi")
+    lengths = (
+        rows.group_by("datadao", "user_id").len().sort(["len", "datadao", "user_id"], descending=[True, False, False])
+    )
+    return rows.join(lengths.head(users), on=["datadao", "user_id"], how="semi")
+
+
+def _chunks(lake: Lake, names: list[str]) -> pl.DataFrame:
+    return pl.concat([lake.scan("masked_chunks", name).select("chunk_id", "text") for name in names]).collect()

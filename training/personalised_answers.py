@@ -1,0 +1,217 @@
+"""Evaluation: what the personalised decoder answers to held-out users' insight tasks, told different things of them.
+
+    python -P -m training.personalised_answers --inputs DIR --output DIR
+
+Inputs: training.llm_inputs; in `config.json` the folders `personalised` and `supervised`; `texts.parquet` (chunk_id,
+text): what the users of the tasks said in each chunk. Output: `choices.parquet` and `answers.parquet`, one row per task
+and condition (task_id, condition, score), `job.json`, `manifest.json`. An option's score is what the condition adds to
+its mean log-likelihood; "nobody" has nothing to add and goes by the likelihood itself.
+
+    nobody          the bare decoder                         mean_vector     all items' mean in the place of the states
+    user_embedding  the user's states                        supervised      the same, before the reward stage
+    other_user      another user's states                    text            recent words, as many tokens as user tokens
+    embedding_text  user_embedding and text                  recent          recent words, `recent_tokens`
+    embedding_recent                                         stuffed         the whole history, `stuffed_tokens` at most
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from training import versions
+from training.job import Job, run
+from training.llm_inputs import Choices, LLMInputs, Moment, tokens_of
+from training.personalised_decoder import JUDGES, FreeForm
+from training.personalised_decoder import Config as RewardConfig
+from training.personalised_inference import PersonalisedLLM
+from training.personalised_model import PersonalisedDecoder
+from training.reading import reading
+from training.user_states import StateHistories
+from user_embeddings_dagster.keys import content_id, file_sha256
+from user_embeddings_dagster.personalisation.guards import Guards
+from user_embeddings_dagster.personalisation.judges import Guarded
+
+RUNTIME = {"threads", "device", "decoder", "sequence_encoder", "personalised", "supervised"}
+BATCH = 16
+"""Tasks of one pass."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """`stuffed_tasks`: so many of the tasks, evenly, are also asked with the whole history in the prompt."""
+
+    seed: int
+    judge: str = "similarity"
+    recent_tokens: int = 128
+    stuffed_tokens: int = 1024
+    stuffed_tasks: int = 100
+    longest: int = 40
+    new_tokens: int = 24
+    temperature: float = 0.8
+    cache_mb: int = 2048
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Config":
+        """From config.json; an unknown key raises ValueError."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(values.keys() - known - RUNTIME):
+            raise ValueError(f"config.json: unknown settings {unknown}")
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+class Asking:
+    """The test tasks, and what answers them."""
+
+    def __init__(self, job: Job, config: Config, inputs: LLMInputs) -> None:
+        self.config, self.inputs, self.log = config, inputs, job.log
+        self.llm = PersonalisedLLM.load(Path(job.config["personalised"]), inputs.decoder_folder, inputs.device)
+        self.supervised = PersonalisedLLM.load(Path(job.config["supervised"]), inputs.decoder_folder, inputs.device)
+        self.encoder = self.llm.encoder(inputs.encoder)
+        self.states = self.llm.user_states(inputs.encoder, inputs.sequences)
+        texts = dict(pl.read_parquet(job.inputs / "texts.parquet").select("chunk_id", "text").iter_rows())
+        self._past: dict[Any, list[str]] = {}
+        for chunk, (user, _) in sorted(inputs.moments.items(), key=lambda item: (item[1][0], item[1][1])):
+            self._past.setdefault(user, []).append(texts.get(chunk, ""))
+
+    def others(self, moments: Sequence[Moment]) -> list[Moment]:
+        """For each moment, one of somebody else in the DataDAO, after all of their chunks; the same for a user always.
+
+        Of a DataDAO with one user, somebody of another.
+        """
+        everybody = self.states.users
+        found = []
+        for user, _ in moments:
+            rest = [u for u in everybody if u != user and u[0] == user[0]] or [u for u in everybody if u != user]
+            other = rest[int(content_id("other", *user)[:8], 16) % len(rest)]
+            found.append((other, self.states.length(other)))
+        return found
+
+    def past(self, moment: Moment, tokens: int) -> list[int]:
+        """The last `tokens` tokens of what the user said before."""
+        user, seen = moment
+        said = "".join(f"SUBJECT: {text}\n" for text in self._past.get(user, [])[max(0, seen - 400) : seen] if text)
+        ids = self.inputs.tokenizer(said, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids[-tokens:] if tokens else []
+
+    def by_states(self, choices: Choices, model: PersonalisedDecoder, states: StateHistories, others: bool = False):
+        """Gains [tasks, options] for the users' own states, or for others'."""
+        moments = self.others(choices.asked) if others else choices.asked
+        parts = torch.arange(len(choices)).split(BATCH)
+        return torch.cat(
+            [choices.gains(model, states, [moments[row] for row in rows], rows.tolist()) for rows in parts]
+        )
+
+    @torch.no_grad()
+    def by_text(self, choices: Choices, tokens: int, embedding: bool, rows: Sequence[int]) -> torch.Tensor:
+        """Gains [len(rows), options] with the user's last words in the prompt, with or without the user's tokens."""
+        model, found = self.llm.model, []
+        for row in rows:
+            moment = choices.asked[row]
+            users = tokens_of(model, self.states, [moment], self.inputs.device) if embedding else None
+            found.append(self._told(choices, row, self.past(moment, tokens), users))
+        options = choices.options[list(rows)]
+        return torch.stack(found) - choices.texts.bare[options]
+
+    def _told(self, choices: Choices, row: int, told: list[int], users: torch.Tensor | None) -> torch.Tensor:
+        """Mean log-likelihood [options] after the words `told`: the prompt is read once."""
+        rows, device = choices.options[row], self.inputs.device
+        ids, counted = choices.texts.ids[rows], choices.texts.counted[rows]
+        begin = int(counted[0].nonzero()[0])  # the same for all options: their prompts are the same
+        shared = torch.cat([ids[0, :1], torch.tensor(told, dtype=torch.long), ids[0, 1 : begin + 1]])
+        longest = int((counted * torch.arange(1, counted.shape[1] + 1)).amax())
+        rest, counted = ids[:, begin + 1 : longest + 1].to(device), counted[:, begin:longest].to(device)
+        with reading(self.llm.model, users) as reader:
+            first, cache = reader.prompt(shared[None].to(device))
+        cache.batch_repeat_interleave(len(rows))
+        repeated = None if users is None else users.repeat_interleave(len(rows), 0)
+        with reading(self.llm.model, repeated) as reader:
+            after = reader.following(rest[:, :-1], cache) if rest.shape[1] > 1 else first.new_zeros(len(rows), 0, 1)
+        found = first.log_softmax(-1).expand(len(rows), -1).gather(1, rest[:, :1])
+        if after.shape[1]:
+            found = torch.cat([found, after.log_softmax(-1).gather(2, rest[:, 1:, None]).squeeze(2)], dim=1)
+        return ((found * counted).sum(1) / counted.sum(1)).cpu()
+
+
+def choices_table(asking: Asking) -> pl.DataFrame:
+    """task_id, condition, score: 1 where the chosen option is SUBJECT's."""
+    config, inputs = asking.config, asking.inputs
+    tasks = inputs.choices("test")
+    model, size = asking.llm.model, asking.llm.model.shape.tokens
+    late = {"longest": config.longest, "cache_mb": config.cache_mb}
+    choices = Choices(inputs, model, tasks, **late)
+    every = list(range(len(choices)))
+    few = torch.linspace(0, len(every) - 1, min(config.stuffed_tasks, len(every))).round().long().tolist()
+    pooled = StateHistories.pooled(asking.encoder, inputs.sequences)
+    conditions: dict[str, tuple[list[int], Callable[[], torch.Tensor]]] = {
+        "nobody": (every, lambda: choices.texts.bare[choices.options]),
+        "user_embedding": (every, lambda: asking.by_states(choices, model, asking.states)),
+        "supervised": (every, lambda: asking.by_states(choices, asking.supervised.model, asking.states)),
+        "other_user": (every, lambda: asking.by_states(choices, model, asking.states, others=True)),
+        "mean_vector": (every, lambda: asking.by_states(choices, model, pooled)),
+        "text": (every, lambda: asking.by_text(choices, size, False, every)),
+        "embedding_text": (every, lambda: asking.by_text(choices, size, True, every)),
+        "recent": (every, lambda: asking.by_text(choices, config.recent_tokens, False, every)),
+        "embedding_recent": (every, lambda: asking.by_text(choices, config.recent_tokens, True, every)),
+        "stuffed": (few, lambda: asking.by_text(choices, config.stuffed_tokens, False, few)),
+    }
+    rows = []
+    for condition, (asked, scores) in conditions.items():
+        chosen = scores().argmax(1)
+        right = (chosen == choices.answers[asked]).double()
+        ids = tasks["task_id"].gather(asked)
+        rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": right.numpy()}))
+        asking.log(f"{condition}: {len(asked)} choices answered")
+    return pl.concat(rows)
+
+
+def answers_table(asking: Asking, threads: int) -> pl.DataFrame:
+    """task_id, condition, score: the judge's, of one sampled answer to each free-form task."""
+    config, inputs = asking.config, asking.inputs
+    tasks = inputs.free("test")
+    judge = Guarded(JUDGES[config.judge](threads), Guards(max_tokens=config.new_tokens))
+    sampling = RewardConfig(config.seed, new_tokens=config.new_tokens, temperature=config.temperature)
+    questions = FreeForm(inputs, tasks, sampling, judge)
+    model, before = asking.llm.model, asking.supervised.model
+    conditions: dict[str, tuple[PersonalisedDecoder, list[Moment] | None]] = {
+        "nobody": (model, None),
+        "user_embedding": (model, questions.asked),
+        "supervised": (before, questions.asked),
+        "other_user": (model, asking.others(questions.asked)),
+    }
+    rows = []
+    for condition, (writer, moments) in conditions.items():
+        torch.manual_seed(config.seed)
+        for part in torch.arange(len(questions)).split(BATCH * 2):
+            asked = part.tolist()
+            users = None
+            if moments is not None:
+                users = tokens_of(writer, asking.states, [moments[row] for row in asked], inputs.device)
+            drawn = questions.draw(writer, users, asked)
+            ids = tasks["task_id"].gather(asked)
+            rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": drawn.rewards}))
+        asking.log(f"{condition}: {len(questions)} questions answered")
+    empty = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
+    return pl.concat([empty, *rows])
+
+
+@torch.no_grad()
+def evaluate(job: Job) -> None:
+    """Answer everything, write both tables, report how many."""
+    config = Config.of(job.config)
+    inputs = LLMInputs(job, job.seed())
+    asking = Asking(job, config, inputs)
+    tables = {"choices": choices_table(asking), "answers": answers_table(asking, job.threads)}
+    for name, table in tables.items():
+        table.sort("task_id", "condition").write_parquet(job.result / f"{name}.parquet")
+    version = content_id(*(file_sha256(job.result / f"{name}.parquet") for name in tables))
+    counted = {f"n_{name}": table["task_id"].n_unique() for name, table in tables.items()}
+    job.finish({**counted, "judge": config.judge, "version": version}, data_version=version, device=inputs.device)
+
+
+if __name__ == "__main__":
+    sys.exit(run("personalised_answers", evaluate, versions.PERSONALISED_ANSWERS))

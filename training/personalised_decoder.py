@@ -1,0 +1,294 @@
+"""Reward stage: a judge's scores move Perceiver and injection, from the supervised policy on; the decoder stays frozen.
+
+    python -P -m training.personalised_decoder --inputs DIR --output DIR
+
+Inputs: training.llm_inputs, and in `config.json` the folder `personalised` of the supervised stage. Output: as that.
+Group-relative policy gradient (Shao et al. 2024, DeepSeekMath, section 4.1) with one update per sample: of each
+question K answers a_k are drawn from the policy π for the user; with rewards r_k and advantages
+A_k = (r_k - mean r) / (std r + ε)
+
+    loss = - mean_k A_k · log π(a_k) / length + β · KL(π ‖ π_supervised)
+
+- choices: π = softmax(s · gains) over the options, r is exact, the KL too;
+- free-form: π is the decoder token by token, r the judge's score of the text behind the guards
+  (personalisation.guards: empty, too long, repetition, copies, words to the judge earn 0), the KL by the estimator
+  e^d - d - 1, d = log π_supervised - log π (Schulman 2020).
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+import torch.nn.functional as F
+
+from training import lora, versions
+from training.decoder import weights_hash
+from training.job import Job, run
+from training.llm_inputs import Choices, LLMInputs, tokens_of
+from training.personalised_inference import PersonalisedLLM, save
+from training.personalised_model import PersonalisedDecoder, trained_parameters
+from training.sampling import answer_log_likelihoods, questions_ids, sampled, written
+from training.user_states import StateHistories
+from user_embeddings_dagster.embedding.text_encoder import TextEncoder
+from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.personalisation.guards import Guards
+from user_embeddings_dagster.personalisation.judges import Guarded, Judge, Judged, Similarity, WordOverlap
+from user_embeddings_dagster.personalisation.prompts import prompt
+
+RUNTIME = {"threads", "device", "checkpoint_seconds", "decoder", "sequence_encoder", "personalised"}
+JUDGES: dict[str, Callable[[Any], Judge]] = {
+    "similarity": lambda threads: Similarity(TextEncoder(threads=threads).encode),
+    "word_overlap": lambda threads: WordOverlap(),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Hyperparameters; a step draws `samples` answers to each of `batch_tasks` choices and `batch_questions` others."""
+
+    seed: int
+    judge: str = "similarity"
+    guards: bool = True
+    steps: int = 40
+    samples: int = 4
+    batch_tasks: int = 16
+    batch_questions: int = 8
+    learning_rate: float = 5e-4
+    warmup_share: float = 0.1
+    clip_norm: float = 1.0
+    kl: float = 0.05
+    scale: float = 10.0
+    new_tokens: int = 24
+    longest_question: int = 48
+    longest: int = 40
+    temperature: float = 0.8
+    cache_mb: int = 2048
+    valid_questions: int = 48
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Config":
+        """From config.json; an unknown key or judge raises ValueError."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(values.keys() - known - RUNTIME):
+            raise ValueError(f"config.json: unknown settings {unknown}")
+        if (judge := values.get("judge", "similarity")) not in JUDGES:
+            raise ValueError(f"config.json: judge {judge!r} is none of {sorted(JUDGES)}")
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Answers to free-form questions: prompt tokens [B, L] and mask, tokens of the answers [B, n], rewards [B]."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    answers: torch.Tensor
+    texts: list[str]
+    rewards: np.ndarray
+
+
+class FreeForm:
+    """Free-form tasks with their judge."""
+
+    def __init__(self, inputs: LLMInputs, tasks: pl.DataFrame, config: Config, judge: Judge) -> None:
+        self.inputs, self.config, self.judge = inputs, config, judge
+        self.end = inputs.tokenizer.eos_token_id
+        self.asked = inputs.asked(tasks)
+        self._rows = list(tasks.select("user_id", "question", "reference", "kind").iter_rows())
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def draw(self, model: PersonalisedDecoder, users: torch.Tensor | None, rows: list[int]) -> Drawn:
+        """One answer to each of the tasks `rows`, by the decoder for user tokens [len(rows), …]."""
+        config, tokenizer = self.config, self.inputs.tokenizer
+        prompts = [prompt(self._rows[row][3], self._rows[row][1]) for row in rows]
+        ids, mask = (part.to(self.inputs.device) for part in questions_ids(tokenizer, prompts, config.longest_question))
+        answers = sampled(
+            model, users, ids, mask, new_tokens=config.new_tokens, temperature=config.temperature, end=self.end
+        )
+        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
+        judged = [
+            Judged(owner, question, reference, text.split("\n")[0].strip())
+            for text, (owner, question, reference, _) in zip(texts, (self._rows[row] for row in rows), strict=True)
+        ]
+        return Drawn(ids, mask, answers, texts, self.judge.scores(judged))
+
+
+def advantages(rewards: torch.Tensor) -> torch.Tensor:
+    """Rewards [B, K] less their group's mean, by its deviation."""
+    centred = rewards - rewards.mean(1, keepdim=True)
+    return centred / (rewards.std(1, keepdim=True, unbiased=False) + 1e-4)
+
+
+class RewardTraining:
+    """The policy, the supervised policy that it is held to, and their optimizer."""
+
+    def __init__(self, config: Config, inputs: LLMInputs, start: Path, threads: int) -> None:
+        self.config, self.inputs = config, inputs
+        llm = PersonalisedLLM.load(start, inputs.decoder_folder, inputs.device)
+        reference = PersonalisedLLM.load(start, inputs.decoder_folder, inputs.device)
+        self.described = llm.described
+        self.model, self.reference = llm.model, reference.model.requires_grad_(False)
+        if self.described["preset"] == "full":
+            raise ValueError("the reward stage moves adapters alone: train the supervised stage with another preset")
+        self.states: StateHistories = llm.user_states(inputs.encoder, inputs.sequences)
+        preset = "perceiver" if self.described["preset"] == "enc" else self.described["preset"]
+        self.trained = trained_parameters(self.model, preset, torch.nn.Identity())
+        self.judge = JUDGES[config.judge](threads)
+        self.guarded = Guarded(self.judge, Guards(max_tokens=config.new_tokens)) if config.guards else self.judge
+        cached = {"longest": config.longest, "cache_mb": config.cache_mb}
+        self.choices = Choices(inputs, self.model, inputs.choices("train"), **cached)
+        self.questions = FreeForm(inputs, inputs.free("train"), config, self.guarded)
+        valid = inputs.free("valid")
+        valid = valid.sample(min(config.valid_questions, valid.height), seed=0)
+        self.valid = FreeForm(inputs, valid, config, self.guarded)
+        self.optimizer = torch.optim.AdamW(list(self.trained.values()), lr=config.learning_rate, weight_decay=0.0)
+
+    def state(self) -> dict[str, Any]:
+        """Trained weights and optimizer; the generators are the checkpoint's own."""
+        weights = {name: weight.detach() for name, weight in self.trained.items()}
+        return {"weights": weights, "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a `state`."""
+        with torch.no_grad():
+            for name, weight in self.trained.items():
+                weight.copy_(state["weights"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def step(self, step: int) -> dict[str, float]:
+        """One update (1-based) on answers drawn now; rewards, KL (nats) and learning rate."""
+        config = self.config
+        rate = config.learning_rate * lora.warmup_cosine(
+            step, config.steps, max(1, round(config.warmup_share * config.steps))
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        values: dict[str, float] = {}
+        self.optimizer.zero_grad(set_to_none=True)
+        for name, part in (("choice", self._choices), ("answer", self._answers)):
+            generator = np.random.default_rng((config.seed, step, len(name)))
+            found = part(generator)
+            if found is not None:
+                policy, kl, reward = found
+                (policy + config.kl * kl).backward()
+                values |= {f"{name}_reward": reward, f"{name}_kl": float(kl.detach())}
+        torch.nn.utils.clip_grad_norm_(list(self.trained.values()), config.clip_norm)
+        self.optimizer.step()
+        rewards = [value for name, value in values.items() if name.endswith("_reward")]
+        return {**values, "loss": -sum(rewards) / len(rewards), "learning_rate": rate}
+
+    def _tokens(self, model: PersonalisedDecoder, moments: list[Any]) -> torch.Tensor:
+        return tokens_of(model, self.states, moments, self.inputs.device)
+
+    def _choices(self, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+        """Policy loss, KL and mean reward of choices."""
+        if not len(self.choices):
+            return None
+        rows = generator.integers(0, len(self.choices), self.config.batch_tasks)
+        options = self.choices.options[rows]
+        moments = [self.choices.asked[row] for row in rows]
+
+        def log_policy(model: PersonalisedDecoder) -> torch.Tensor:
+            users = self._tokens(model, moments).repeat_interleave(options.shape[1], 0)
+            gains = self.choices.texts.gains(model, users, options.flatten()).view(options.shape)
+            return (self.config.scale * gains).log_softmax(1)
+
+        policy = log_policy(self.model)  # [B, options]
+        with torch.no_grad():
+            supervised = log_policy(self.reference)
+            drawn = torch.multinomial(policy.exp(), self.config.samples, replacement=True)
+            rewards = (drawn == self.choices.answers[rows].to(drawn.device)[:, None]).float()
+        loss = -(advantages(rewards) * policy.gather(1, drawn)).mean()
+        kl = F.kl_div(supervised, policy, log_target=True, reduction="batchmean")
+        return loss, kl, float(rewards.mean())
+
+    def _answers(self, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, float] | None:
+        """Policy loss, KL and mean reward of free-form answers."""
+        if not len(self.questions):
+            return None
+        rows = generator.integers(0, len(self.questions), self.config.batch_questions).repeat(self.config.samples)
+        moments = [self.questions.asked[row] for row in rows]
+        with torch.no_grad():
+            drawn = self.questions.draw(self.model, self._tokens(self.model, moments), rows.tolist())
+            read = (drawn.ids, drawn.mask, drawn.answers)
+            supervised = answer_log_likelihoods(self.reference, self._tokens(self.reference, moments), *read)
+        policy = answer_log_likelihoods(self.model, self._tokens(self.model, moments), *read)
+        counted = written(drawn.answers, self.questions.end).float()
+        rewards = torch.from_numpy(drawn.rewards).float().to(policy.device)
+        advantage = advantages(rewards.view(-1, self.config.samples)).flatten()
+        lengths = counted.sum(1).clamp(min=1)
+        loss = -(advantage * (policy * counted).sum(1) / lengths).mean()
+        apart = supervised - policy
+        kl = (((apart.exp() - apart - 1) * counted).sum(1) / lengths).mean()
+        return loss, kl, float(rewards.mean())
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean judge score of one answer to each validation question, before any has moved by the same draws."""
+        if not len(self.valid):
+            return {}
+        self.model.eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            rows = list(range(len(self.valid)))
+            drawn = self.valid.draw(self.model, self._tokens(self.model, self.valid.asked), rows)
+        return {"valid_reward": float(drawn.rewards.mean())}
+
+
+def train(job: Job) -> None:
+    """Train, write the model, report; the decoder's frozen weights must be the same before and after."""
+    config = Config.of(job.config)
+    inputs = LLMInputs(job, job.seed())
+    training = RewardTraining(config, inputs, Path(job.config["personalised"]), job.threads)
+    if not len(training.choices) and not len(training.questions):
+        raise ValueError("no training user has a task")
+    before = weights_hash(training.model.decoder)
+    job.log(f"{len(training.choices):,} choices and {len(training.questions):,} questions, judge {training.judge.name}")
+    checkpoint = job.resume()
+    if checkpoint is not None:
+        training.restore(checkpoint.state)
+    for step in range((checkpoint.step if checkpoint else 0) + 1, config.steps + 1):
+        values = training.validate() if step == 1 else {}
+        values |= training.step(step)
+        if step == config.steps:
+            values |= training.validate()
+        job.step(step, config.steps, training.state, **values)
+    if weights_hash(training.model.decoder) != before:
+        raise ValueError("a frozen weight of the decoder has changed")
+    _finish(job, training, before)
+
+
+def _finish(job: Job, training: RewardTraining, frozen: str) -> None:
+    described, inputs = training.described, training.inputs
+    save(
+        job.result, training.model.eval(), training.trained, preset=described["preset"], rank=described["rank"],
+        decoder=inputs.decoder_folder, sequence_encoder=described["sequence_encoder"],
+    )  # fmt: skip
+    objections = training.guarded.objections if isinstance(training.guarded, Guarded) else Counter()
+    metadata: dict[str, Any] = {
+        "judge": training.judge.name,
+        "guards": training.config.guards,
+        "objections": dict(sorted(objections.items())),
+        "train_tasks": len(training.choices) + len(training.questions),
+        "train_choices": len(training.choices),
+        "train_questions": len(training.questions),
+        "valid_questions": len(training.valid),
+        "trained_weights": sum(weight.numel() for weight in training.trained.values()),
+        "frozen_hash": frozen,
+        "seed": training.config.seed,
+        **training.validate(),
+    }
+    version = file_sha256(job.result / "model.safetensors")[:32]
+    job.finish({**metadata, "version": version}, data_version=version, device=inputs.device)
+
+
+if __name__ == "__main__":
+    sys.exit(run("personalised_decoder", train, versions.PERSONALISED_DECODER))

@@ -1,0 +1,189 @@
+"""Reasoning bias: how far a user's embedding, or an adapter trained on the user, changes answers to neutral questions.
+
+    python -P -m training.reasoning_bias --inputs DIR --output DIR
+
+Inputs: `sequences.parquet` (histories of the users; user_id, datadao, position, vector, context, …), `texts.parquet`
+(user_id, datadao, position, text: chunks of those whose adapters are trained), `config.json` (decoder, personalised,
+sequence_encoder: folders; and see Config). Output: `answers.parquet` (model, user, kind, question, right, changed, kl)
+and `gains.parquet` (model, user, gain), users numbered and not named.
+
+A user's last chunk is nobody's input: what embedding and adapter gain on it, in nats a token against the bare decoder,
+is what they are for; the rest of this job is what they cost. Adapters live for the length of the job.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+
+from training import versions
+from training.base_decoder import packed
+from training.decoder import load_decoder, token_log_likelihoods
+from training.job import Job, run
+from training.option_answers import Question, divergence, option_scores, tokenised
+from training.personalised_inference import PersonalisedLLM
+from training.reading import Reader, reading
+from training.sequence_inference import SequenceEncoder
+from training.user_adapters import UserAdapters
+from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.personalisation.neutral import neutral_questions
+
+BARE, EMBEDDING, ADAPTER = "bare_decoder", "user_embedding", "user_adapter"
+ANSWERS, GAINS = "answers.parquet", "gains.parquet"
+FROZEN_DECODER = ("proj", "perceiver", "enc")
+"""Presets that leave the decoder as it was."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """`questions` of each kind; an adapter of `rank` sees `steps` times `rows` rows of `length` tokens of its user."""
+
+    seed: int
+    questions: int = 20
+    adapter_users: int = 16
+    rank: int = 8
+    steps: int = 12
+    rows: int = 2
+    length: int = 48
+    learning_rate: float = 2e-3
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Config":
+        """From config.json, which also holds what is not of this job's method."""
+        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+
+
+class Subjects:
+    """The users that a measurement is about, numbered in order; the texts of those whose adapters are trained."""
+
+    def __init__(self, job: Job, config: Config, tokenizer: Any) -> None:
+        self.sequences = pl.read_parquet(job.inputs / "sequences.parquet")
+        lengths = self.sequences.group_by("datadao", "user_id").len().sort("datadao", "user_id")
+        self.users = list(lengths.select("datadao", "user_id").iter_rows())
+        self.seen = (lengths["len"] - 1).to_list()
+        texts = pl.read_parquet(job.inputs / "texts.parquet").sort("datadao", "user_id", "position")
+        written = texts.group_by("datadao", "user_id", maintain_order=True).agg("text")
+        rows = {
+            self.users.index((datadao, user)): (
+                packed(tokenizer, texts[:-1], config.length), packed(tokenizer, ["", texts[-1]], config.length)[:1]
+            )
+            for datadao, user, texts in written.iter_rows()
+        }  # fmt: skip
+        # Who has not a full row of either takes no part.
+        full = {user: both for user, both in sorted(rows.items()) if len(both[0]) and len(both[1])}
+        self.adapted = list(full)[: config.adapter_users]
+        self.past, self.last = ([full[user][i] for user in self.adapted] for i in (0, 1))
+
+
+class Measurement:
+    """Answers and gains of one model after another, beside the bare decoder's."""
+
+    def __init__(self, questions: pl.DataFrame, bare: torch.Tensor) -> None:
+        """bare [1, questions, options]."""
+        self._questions, self._bare = questions, bare
+        self._gold = torch.tensor(questions["answer"].to_list())
+        self.answers, self.gains = [self._rows(BARE, [0], bare)], list[pl.DataFrame]()
+
+    def add(self, model: str, users: list[int], scores: torch.Tensor) -> None:
+        """A model's option scores [users, questions, options]."""
+        self.answers.append(self._rows(model, users, scores))
+
+    def gain(self, model: str, users: list[int], gains: torch.Tensor) -> None:
+        """A model's gains [users] on each user's last chunk."""
+        frame = pl.DataFrame({"user": users, "gain": gains.tolist()}, {"user": pl.Int64, "gain": pl.Float64})
+        self.gains.append(frame.select(pl.lit(model).alias("model"), "user", "gain"))
+
+    def _rows(self, model: str, users: list[int], scores: torch.Tensor) -> pl.DataFrame:
+        chosen, asked = scores.argmax(-1), self._questions.height
+        columns = {
+            "right": chosen == self._gold,
+            "changed": chosen != self._bare.argmax(-1),
+            "kl": divergence(scores.double(), self._bare.double()),
+        }
+        return pl.DataFrame(
+            {
+                "model": [model] * (len(users) * asked),
+                "user": [user for user in users for _ in range(asked)],
+                "question": list(range(asked)) * len(users),
+                "kind": self._questions["kind"].to_list() * len(users),
+                **{name: column.flatten().tolist() for name, column in columns.items()},
+            }
+        )
+
+
+def measure(job: Job) -> None:
+    """Ask every model, write its answers, report of how many users."""
+    config, device = Config.of(job.config), job.seed()
+    folders = {name: Path(job.config[name]) for name in ("decoder", "personalised", "sequence_encoder")}
+    llm = PersonalisedLLM.load(folders["personalised"], folders["decoder"], device)
+    shared = llm.described["preset"] in FROZEN_DECODER
+    bare = llm.model.decoder if shared else load_decoder(folders["decoder"], device)[0]
+    questions = neutral_questions(config.questions, config.seed)
+    tokens = tokenised(llm.tokenizer, questions["question"].to_list(), questions["options"].to_list())
+    subjects = Subjects(job, config, llm.tokenizer)
+    found = Measurement(questions, option_scores(lambda _: nullcontext(Reader(bare)), 1, tokens, device))
+    _embeddings(llm, SequenceEncoder.load(folders["sequence_encoder"], device), bare, subjects, tokens, device, found)
+    job.log(f"{len(subjects.users)} users' embeddings answered {questions.height} questions")
+    if subjects.adapted:
+        _adapters(bare, config, subjects, tokens, device, found)
+        job.log(f"{len(subjects.adapted)} users' adapters answered them")
+    pl.concat(found.answers).write_parquet(job.result / ANSWERS)
+    pl.concat(found.gains).write_parquet(job.result / GAINS)
+    metadata = {
+        "questions": questions.height,
+        "users": len(subjects.users),
+        "users_with_an_adapter": len(subjects.adapted),
+        "tokens_an_adapter_saw": config.steps * config.rows * config.length,
+        "options_of_several_tokens": sum(len(option) > 1 for each in tokens for option in each.options),
+    }
+    job.finish(metadata, data_version=file_sha256(job.result / ANSWERS)[:32], device=device)
+
+
+@torch.no_grad()
+def _embeddings(
+    llm: PersonalisedLLM,
+    encoder: SequenceEncoder,
+    bare: Any,
+    subjects: Subjects,
+    tokens: list[Question],
+    device: str,
+    found: Measurement,
+) -> None:
+    model = llm.model
+    states = llm.user_states(encoder, subjects.sequences)
+    batch = states.batch(subjects.users, subjects.seen, model.shape.max_states)
+    users = model.user_tokens(*(part.to(device) for part in batch))
+    scores = option_scores(lambda rows: reading(model, users[rows]), len(users), tokens, device)
+    found.add(EMBEDDING, list(range(len(users))), scores)
+    if subjects.adapted:
+        ids = torch.cat(subjects.last).to(device)
+        gains = model.log_likelihoods(users[subjects.adapted], ids) - token_log_likelihoods(bare, ids)
+        found.gain(EMBEDDING, subjects.adapted, gains.mean(1))
+
+
+def _adapters(
+    bare: Any, config: Config, subjects: Subjects, tokens: list[Question], device: str, found: Measurement
+) -> None:
+    adapters = UserAdapters(bare, len(subjects.adapted), config.rank, config.seed)
+    adapters.fit(subjects.past, config.steps, config.rows, config.learning_rate, config.seed)
+
+    @contextmanager
+    def bind(rows: torch.Tensor) -> Iterator[Reader]:
+        with adapters.bound(rows) as decoder:
+            yield Reader(decoder)
+
+    found.add(ADAPTER, subjects.adapted, option_scores(bind, adapters.users, tokens, device))
+    ids = torch.cat(subjects.last).to(device)
+    with torch.no_grad(), adapters.bound(torch.arange(adapters.users)) as decoder:
+        written = token_log_likelihoods(decoder, ids)
+    with torch.no_grad():
+        found.gain(ADAPTER, subjects.adapted, (written - token_log_likelihoods(bare, ids)).mean(1))
+
+
+if __name__ == "__main__":
+    sys.exit(run("reasoning_bias", measure, versions.REASONING_BIAS))

@@ -1,0 +1,1 @@
+"""Trained models as folders that load alone: code, weights, model cards."""
