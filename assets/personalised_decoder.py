@@ -50,9 +50,10 @@ class SupervisedDecoderConfig(dg.Config):
     tokens: int = 16
     injected_layers: int = 1
     steps: int = 200
-    batch_tasks: int = 8
+    batch_tasks: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
+    size_penalty: float = 30.0
     recall_share: float = 0.5
     kept_only: bool = False
     max_tasks: int | None = 20_000

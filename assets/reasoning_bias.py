@@ -5,7 +5,7 @@ import numpy as np
 import polars as pl
 
 from assets.efficiency import note_nobody, personalised_folders, with_job
-from assets.personalised_decoder import HISTORIES, PERSONALISED, history_hashes
+from assets.personalised_decoder import HISTORIES, PERSONALISED, history_hashes, said
 from assets.policies import GPU
 from assets.reporting import domain_specs
 from assets.scores import EvaluationConfig, record, score_asset, shown
@@ -20,7 +20,7 @@ from user_embeddings_dagster.mining.pairs import sequences
 from user_embeddings_dagster.personalisation.reasoning import bias_scores, reasoning_unbiased
 from user_embeddings_dagster.privacy.consent.grants import TRAIN
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
-from user_embeddings_dagster.storage.lake import Lake, fingerprint
+from user_embeddings_dagster.storage.lake import fingerprint
 
 ASSET = "reasoning_bias_scores"
 UPSTREAM = (PERSONALISED, "base_decoder", "sequence_encoder", *HISTORIES, "masked_chunks")
@@ -69,7 +69,7 @@ def reasoning_bias_scores(
     )
     if not (reused := folder.complete):
         note_nobody(folder, used["personalised"])
-        texts = adapted.join(_chunks(lake, names), on="chunk_id").select("datadao", "user_id", "position", "text")
+        texts = adapted.join(said(store, adapted), on="chunk_id").select("datadao", "user_id", "position", "text")
         folder.write_inputs(
             {**settings, **folders}, sequences=sequences(snapshot, store.lance, ("test",)), texts=texts
         )  # fmt: skip
@@ -103,7 +103,3 @@ def _longest(snapshot: pl.DataFrame, trainable: pl.DataFrame, users: int) -> pl.
         rows.group_by("datadao", "user_id").len().sort(["len", "datadao", "user_id"], descending=[True, False, False])
     )
     return rows.join(lengths.head(users), on=["datadao", "user_id"], how="semi")
-
-
-def _chunks(lake: Lake, names: list[str]) -> pl.DataFrame:
-    return pl.concat([lake.scan("masked_chunks", name).select("chunk_id", "text") for name in names]).collect()

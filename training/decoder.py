@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from training.injection import layers_of
 from training.lora import MARK
 from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.storage.manifest import refuse_code
 
 _READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
@@ -18,11 +19,13 @@ _READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
 def load_decoder(folder: Path | str, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[Any, Any]:
     """Decoder and tokenizer of a folder, frozen, in evaluation mode; safetensors only, no remote code, no network.
 
-    `dtype` None: the folder's own. Raises OSError for a folder that holds no such model.
+    `dtype` None: the folder's own. Raises CorruptArtifact for a folder with a pickle or code, listed or not; OSError
+    or ValueError for one without the configuration, tokenizer or weights of a causal LM of transformers' own.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    refuse_code(Path(folder))
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
@@ -47,8 +50,8 @@ def head_of(decoder: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     raise ValueError(f"{type(inner).__name__}: its final norm is at none of the known places")
 
 
-def last_states(decoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the last layer says [B, L, D] to `ids` [B, L], before the final norm, and the logits [B, L, V]."""
+def last_states(decoder: Any, ids: torch.Tensor) -> torch.Tensor:
+    """What the last layer says [B, L, D] to `ids` [B, L], before the final norm."""
     found: list[torch.Tensor] = []
 
     def keep(_layer: Any, _inputs: Any, output: Any) -> None:
@@ -56,10 +59,10 @@ def last_states(decoder: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Te
 
     handle = layers_of(decoder)[-1].register_forward_hook(keep)
     try:
-        logits = decoder(input_ids=ids).logits
+        decoder(input_ids=ids, logits_to_keep=1)
     finally:
         handle.remove()
-    return found[0], logits
+    return found[0]
 
 
 def decoder_hash(folder: Path) -> str:

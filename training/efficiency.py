@@ -98,7 +98,8 @@ def _measured(costs: Costs, ways: Ways, items: int, config: Config, model: Perso
         costs.add(OWN, way, items, {"flops_formula": flops})
     turns = [_turn(ways, config, turn, device) for turn in range(config.repeats)]
     for way in ways.ways:
-        for place, metric in enumerate((FIRST, NEXT)):
+        # Once the first token is there, both ways to the embedding are the same.
+        for place, metric in enumerate((FIRST, NEXT) if way != ADVANCED else (FIRST,)):
             costs.add(OWN, way, items, {metric: median(turn[way][place] for turn in turns)}, len(turns))
             if way != STUFFED:
                 ratios = [turn[STUFFED][place] / turn[way][place] for turn in turns]

@@ -13,7 +13,7 @@ own key-value cache: generation works as without.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,12 @@ def layers_of(decoder: Any) -> nn.ModuleList:
 
 
 def spread(depth: int, count: int) -> list[int]:
-    """`count` layers spread evenly over a decoder of `depth` layers, the last one among them."""
+    """`count` layers spread evenly over a decoder of `depth` layers, the last one among them.
+
+    All of them if it has no more. Raises ValueError unless `count` is at least 1.
+    """
+    if count < 1:
+        raise ValueError(f"{count} injected layers: there must be at least one")
     count = min(count, depth)
     return [round((i + 1) * depth / count) - 1 for i in range(count)]
 
@@ -60,13 +65,20 @@ class GatedCrossAttention(nn.Module):
     def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """hidden [B, L, hidden] in the decoder's precision, tokens [B, n, width] in the adapters'."""
         precision, hidden = hidden.dtype, hidden.to(self.gates.dtype)
+        return (hidden + self.size(hidden) * self.relative(hidden, tokens)).to(precision)
+
+    def size(self, hidden: torch.Tensor) -> torch.Tensor:
+        """rms(h) [B, L, 1]."""
+        return hidden.square().mean(-1, keepdim=True).clamp(min=1e-12).sqrt()  # at 0 its gradient would be infinite
+
+    def relative(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """What is added [B, L, hidden], in units of rms(h)."""
         q = self.query(self.norm(hidden)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         k, v = (
             layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2) for layer in (self.key, self.value)
         )  # [B, heads, n, width / heads]
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
-        size = hidden.square().mean(-1, keepdim=True).sqrt()
-        return (hidden + self.gates.tanh() * size * self.output(mixed)).to(precision)
+        return self.gates.tanh() * self.output(mixed)
 
 
 class CrossAttentionInjection(nn.Module):
@@ -78,6 +90,16 @@ class CrossAttentionInjection(nn.Module):
         self.projector = nn.Linear(width, width, bias=False)
         nn.init.orthogonal_(self.projector.weight)
         self.blocks = nn.ModuleList(GatedCrossAttention(decoder.config.hidden_size, width, heads) for _ in layers)
+
+    @property
+    def last(self) -> GatedCrossAttention:
+        """The injection after the highest layer."""
+        return cast(GatedCrossAttention, self.blocks[-1])
+
+    def open(self) -> None:
+        """`GatedCrossAttention.open` of every layer."""
+        for block in self.blocks:
+            cast(GatedCrossAttention, block).open()
 
     def tokens(self, user: torch.Tensor) -> torch.Tensor:
         """User tokens [B, n, width] of the Perceiver in the space that the layers read."""

@@ -4,7 +4,7 @@
 (mining.pairs.sequences). `tasks.parquet`: INSIGHT_TASKS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ class Choices:
                     prompts.append(prompt(kind, question))
                     texts.append(text)
                 places[-1].append(row)
-        self.options = torch.tensor(places, dtype=torch.long).view(len(places), -1)
+        self.options = torch.tensor(places, dtype=torch.long).view(len(places), len(places[0]) if places else 0)
         self.answers = torch.tensor(tasks["answer"].to_list(), dtype=torch.long)
         self.asked = inputs.asked(tasks)
         self.owners = [[inputs.moments[chunk] for chunk in chunks] for chunks in tasks["option_chunk_ids"]]
@@ -92,6 +92,11 @@ class Choices:
         options = self.options[list(rows)]
         repeated = tokens.repeat_interleave(options.shape[1], 0)
         return self.texts.gains(model, repeated, options.flatten()).view(options.shape).cpu()
+
+
+def batches(n: int, size: int) -> Iterator[list[int]]:
+    """The numbers below `n` in order, `size` at a time; nothing for none."""
+    return (list(range(begin, min(begin + size, n))) for begin in range(0, n, size))
 
 
 def tokens_of(

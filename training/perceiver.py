@@ -61,8 +61,17 @@ class Layer(nn.Module):
 class Perceiver(nn.Module):
     """States [B, T, state_dimension] of B users to user tokens [B, tokens, width], for any T ≥ 1."""
 
-    def __init__(self, state_dimension: int, width: int = 128, tokens: int = 16, layers: int = 2, heads: int = 4):
+    def __init__(
+        self,
+        state_dimension: int,
+        width: int = 128,
+        tokens: int = 16,
+        layers: int = 1,
+        heads: int = 4,
+        dropout: float = 0.0,
+    ):
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.register_buffer("mean", torch.zeros(state_dimension))
         self.register_buffer("deviation", torch.ones(()))
         self.input = nn.Linear(state_dimension, width)
@@ -82,7 +91,7 @@ class Perceiver(nn.Module):
 
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """mask [B, T] bool: which states there are; the rest is padding, at the end of each row."""
-        scaled = (states - self.get_buffer("mean")) / self.get_buffer("deviation")
+        scaled = self.dropout((states - self.get_buffer("mean")) / self.get_buffer("deviation"))
         memory = self.input(scaled) + self.recency(recency_codes(mask))
         latents = self.latents.expand(len(states), -1, -1)
         for layer in self.layers:

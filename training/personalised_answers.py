@@ -25,7 +25,7 @@ import torch
 
 from training import versions
 from training.job import Job, run
-from training.llm_inputs import Choices, LLMInputs, Moment, tokens_of
+from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
 from training.personalised_decoder import JUDGES, FreeForm
 from training.personalised_decoder import Config as RewardConfig
 from training.personalised_inference import PersonalisedLLM
@@ -39,6 +39,7 @@ from user_embeddings_dagster.personalisation.judges import Guarded
 RUNTIME = {"threads", "device", "decoder", "sequence_encoder", "personalised", "supervised"}
 BATCH = 16
 """Tasks of one pass."""
+NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,6 @@ class Asking:
         self.config, self.inputs, self.log = config, inputs, job.log
         self.llm = PersonalisedLLM.load(Path(job.config["personalised"]), inputs.decoder_folder, inputs.device)
         self.supervised = PersonalisedLLM.load(Path(job.config["supervised"]), inputs.decoder_folder, inputs.device)
-        self.encoder = self.llm.encoder(inputs.encoder)
         self.states = self.llm.user_states(inputs.encoder, inputs.sequences)
         texts = dict(pl.read_parquet(job.inputs / "texts.parquet").select("chunk_id", "text").iter_rows())
         self._past: dict[Any, list[str]] = {}
@@ -101,10 +101,8 @@ class Asking:
     def by_states(self, choices: Choices, model: PersonalisedDecoder, states: StateHistories, others: bool = False):
         """Gains [tasks, options] for the users' own states, or for others'."""
         moments = self.others(choices.asked) if others else choices.asked
-        parts = torch.arange(len(choices)).split(BATCH)
-        return torch.cat(
-            [choices.gains(model, states, [moments[row] for row in rows], rows.tolist()) for rows in parts]
-        )
+        parts = batches(len(choices), BATCH)
+        return torch.cat([choices.gains(model, states, [moments[row] for row in rows], rows) for rows in parts])
 
     @torch.no_grad()
     def by_text(self, choices: Choices, tokens: int, embedding: bool, rows: Sequence[int]) -> torch.Tensor:
@@ -141,12 +139,14 @@ def choices_table(asking: Asking) -> pl.DataFrame:
     """task_id, condition, score: 1 where the chosen option is SUBJECT's."""
     config, inputs = asking.config, asking.inputs
     tasks = inputs.choices("test")
+    if tasks.is_empty():
+        return NO_ANSWERS
     model, size = asking.llm.model, asking.llm.model.shape.tokens
     late = {"longest": config.longest, "cache_mb": config.cache_mb}
     choices = Choices(inputs, model, tasks, **late)
     every = list(range(len(choices)))
     few = torch.linspace(0, len(every) - 1, min(config.stuffed_tasks, len(every))).round().long().tolist()
-    pooled = StateHistories.pooled(asking.encoder, inputs.sequences)
+    pooled = StateHistories.pooled(inputs.encoder, inputs.sequences)
     conditions: dict[str, tuple[list[int], Callable[[], torch.Tensor]]] = {
         "nobody": (every, lambda: choices.texts.bare[choices.options]),
         "user_embedding": (every, lambda: asking.by_states(choices, model, asking.states)),
@@ -186,8 +186,7 @@ def answers_table(asking: Asking, threads: int) -> pl.DataFrame:
     rows = []
     for condition, (writer, moments) in conditions.items():
         torch.manual_seed(config.seed)
-        for part in torch.arange(len(questions)).split(BATCH * 2):
-            asked = part.tolist()
+        for asked in batches(len(questions), BATCH * 2):
             users = None
             if moments is not None:
                 users = tokens_of(writer, asking.states, [moments[row] for row in asked], inputs.device)
@@ -195,8 +194,7 @@ def answers_table(asking: Asking, threads: int) -> pl.DataFrame:
             ids = tasks["task_id"].gather(asked)
             rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": drawn.rewards}))
         asking.log(f"{condition}: {len(questions)} questions answered")
-    empty = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
-    return pl.concat([empty, *rows])
+    return pl.concat([NO_ANSWERS, *rows])
 
 
 @torch.no_grad()

@@ -134,7 +134,7 @@ class RewardTraining:
         self.config, self.inputs = config, inputs
         llm = PersonalisedLLM.load(start, inputs.decoder_folder, inputs.device)
         reference = PersonalisedLLM.load(start, inputs.decoder_folder, inputs.device)
-        self.described = llm.described
+        self.described, self.encoder_weights = llm.described, llm.encoder_weights
         self.model, self.reference = llm.model, reference.model.requires_grad_(False)
         if self.described["preset"] == "full":
             raise ValueError("the reward stage moves adapters alone: train the supervised stage with another preset")
@@ -143,7 +143,8 @@ class RewardTraining:
         self.trained = trained_parameters(self.model, preset, torch.nn.Identity())
         self.judge = JUDGES[config.judge](threads)
         self.guarded = Guarded(self.judge, Guards(max_tokens=config.new_tokens)) if config.guards else self.judge
-        cached = {"longest": config.longest, "cache_mb": config.cache_mb}
+        adapted = self.described["preset"] == "lora"  # what the decoder says of a text then changes from step to step
+        cached = {"longest": config.longest, "cache_mb": 0 if adapted else config.cache_mb}
         self.choices = Choices(inputs, self.model, inputs.choices("train"), **cached)
         self.questions = FreeForm(inputs, inputs.free("train"), config, self.guarded)
         valid = inputs.free("valid")
@@ -268,9 +269,10 @@ def train(job: Job) -> None:
 
 def _finish(job: Job, training: RewardTraining, frozen: str) -> None:
     described, inputs = training.described, training.inputs
+    along = {f"encoder.{name}": weight for name, weight in training.encoder_weights.items()}
     save(
-        job.result, training.model.eval(), training.trained, preset=described["preset"], rank=described["rank"],
-        decoder=inputs.decoder_folder, sequence_encoder=described["sequence_encoder"],
+        job.result, training.model.eval(), {**along, **training.trained}, preset=described["preset"],
+        rank=described["rank"], decoder=inputs.decoder_folder, sequence_encoder=described["sequence_encoder"],
     )  # fmt: skip
     objections = training.guarded.objections if isinstance(training.guarded, Guarded) else Counter()
     metadata: dict[str, Any] = {

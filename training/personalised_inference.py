@@ -7,6 +7,7 @@ trains any; `encoder.*`: the sequence encoder's, if the preset trains it).
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ DESCRIPTION, WEIGHTS = "personalised.json", "model.safetensors"
 def save(
     folder: Path,
     model: PersonalisedDecoder,
-    trained: dict[str, torch.nn.Parameter],
+    trained: Mapping[str, torch.Tensor],
     *,
     preset: str,
     rank: int,
@@ -57,7 +58,10 @@ def save(
 
 
 class PersonalisedLLM:
-    """Model and tokenizer; `described` is what `personalised.json` says."""
+    """Model and tokenizer; `described` is what `personalised.json` says.
+
+    `encoder_weights` are the sequence encoder's by name, if they were trained along with the model.
+    """
 
     def __init__(
         self,
@@ -67,7 +71,7 @@ class PersonalisedLLM:
         encoder_weights: dict[str, torch.Tensor],
     ) -> None:
         self.model, self.tokenizer, self.described = model, tokenizer, described
-        self._encoder_weights = encoder_weights
+        self.encoder_weights = encoder_weights
 
     @classmethod
     def load(
@@ -106,12 +110,13 @@ class PersonalisedLLM:
         """
         if encoder.version != self.described["sequence_encoder"]:
             raise ValueError("the personalised decoder was trained on the states of another sequence encoder")
-        return StateHistories.of(self.encoder(encoder), sequences)
+        return StateHistories.of(self.encoder(encoder), sequences, prior=encoder.prior()[1])
 
     def encoder(self, encoder: SequenceEncoder) -> SequenceEncoder:
         """The sequence encoder as trained along with the model: `encoder` itself, or a copy with other weights."""
-        if not self._encoder_weights:
+        if not self.encoder_weights:
             return encoder
         trained = copy.deepcopy(encoder)
-        trained.model.load_state_dict(self._encoder_weights)
+        if trained.model.load_state_dict(self.encoder_weights, strict=False).unexpected_keys:
+            raise ValueError("weights of another sequence encoder")
         return trained

@@ -9,6 +9,7 @@ What is trained is a preset (User-LLM section 3.3 and table 5; "perceiver" and "
     full        Perceiver, injection, sequence encoder and every weight of the decoder
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,13 +26,15 @@ from training.perceiver import Perceiver
 
 PRESETS = ("proj", "perceiver", "enc", "lora", "full")
 INJECTIONS = ("cross_attention", "soft_prompt")
+_ATTENTION = re.compile(r"attn|attention")
 
 
 @dataclass(frozen=True)
 class Shape:
     """Sizes of what is between states and decoder.
 
-    The Perceiver reads the first `state_dimension` axes of a user's last `max_states` states.
+    The Perceiver reads the first `state_dimension` axes of a user's last `max_states` states; in training it reads
+    `dropout` of them as the mean.
     """
 
     state_dimension: int
@@ -42,6 +45,14 @@ class Shape:
     injected_layers: int = 1
     injection: str = "cross_attention"
     max_states: int = 16
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for an unknown injection, or heads that do not divide the width."""
+        if self.injection not in INJECTIONS:
+            raise ValueError(f"injection must be one of {INJECTIONS}")
+        if self.heads < 1 or self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
 
 
 class PersonalisedDecoder(nn.Module):
@@ -49,11 +60,9 @@ class PersonalisedDecoder(nn.Module):
 
     def __init__(self, decoder: Any, shape: Shape) -> None:
         super().__init__()
-        if shape.injection not in INJECTIONS:
-            raise ValueError(f"injection must be one of {INJECTIONS}")
         self.shape, self._decoder = shape, [decoder]
         self.perceiver = Perceiver(
-            shape.state_dimension, shape.width, shape.tokens, shape.perceiver_layers, shape.heads
+            shape.state_dimension, shape.width, shape.tokens, shape.perceiver_layers, shape.heads, shape.dropout
         )
         self.register_buffer("prior", torch.zeros(shape.state_dimension))
         places = spread(decoder.config.num_hidden_layers, shape.injected_layers)
@@ -69,9 +78,11 @@ class PersonalisedDecoder(nn.Module):
         return self._decoder[0]
 
     def adapt_decoder(self, rank: int) -> None:
-        """Put low-rank adapters on every linear layer of the decoder's attention (preset "lora")."""
-        names = ["q_proj", "k_proj", "v_proj", "o_proj"]
-        self._decoder[0] = lora.attach(self.decoder, rank, 2 * rank, names, None)
+        """Put low-rank adapters on every linear layer of the decoder's attention (preset "lora").
+
+        Raises ValueError for an architecture whose attention goes by another name.
+        """
+        self._decoder[0] = lora.attach(self.decoder, rank, 2 * rank, attention_layers(self.decoder), None)
 
     def prepare(self, states: torch.Tensor, prior: torch.Tensor) -> None:
         """Before training: scale of training users' states [n, d], the population's prior [d], gates opened."""
@@ -79,8 +90,7 @@ class PersonalisedDecoder(nn.Module):
         self.perceiver.fit_scale(states[:, :read])
         self.get_buffer("prior").copy_(prior[:read])
         if isinstance(self.injection, CrossAttentionInjection):
-            for block in self.injection.blocks:
-                block.open()
+            self.injection.open()
 
     def user_tokens(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Tokens [B, tokens, width] of B users; states [B, T, d], mask [B, T].
@@ -106,7 +116,7 @@ class PersonalisedDecoder(nn.Module):
         """
         if not isinstance(self.injection, CrossAttentionInjection):
             raise ValueError("a soft prompt is read by every layer")
-        written = self.injection.blocks[0](hidden, self.injection.tokens(users))
+        written = self.injection.last(hidden, self.injection.tokens(users))
         logits = head_of(self.decoder)(written[counted]).float()
         values = -F.cross_entropy(logits, ids[:, 1:][counted], reduction="none")
         return torch.zeros(counted.shape, device=values.device).masked_scatter(counted, values)
@@ -115,7 +125,7 @@ class PersonalisedDecoder(nn.Module):
     def written_for(self, users: torch.Tensor) -> Iterator[Any]:
         """The decoder, within: row b of each batch is written for the user tokens `users` [B, n, width]."""
         if isinstance(self.injection, SoftPrompt):
-            raise ValueError("a soft prompt is part of the input: use log_likelihoods or generate")
+            raise ValueError("a soft prompt is part of the input: use log_likelihoods, or training.sampling")
         with self.injection.bound(self.decoder, users):
             yield self.decoder
 
@@ -142,10 +152,30 @@ class PersonalisedDecoder(nn.Module):
         return mean_log_likelihoods(self.log_likelihoods(repeated, ids), counted).view(-1, options)
 
 
+def attention_layers(decoder: Any) -> list[str]:
+    """Names, within a layer, of the linear layers of a decoder's attention. Raises ValueError where none is found."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = {
+        name
+        for layer in layers_of(decoder)
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and _ATTENTION.search(name.rpartition(".")[0])
+    }
+    if not linear:
+        raise ValueError(f"{type(decoder).__name__}: no part of its layers is called attention")
+    return sorted(linear)
+
+
 def trained_parameters(model: PersonalisedDecoder, preset: str, encoder: nn.Module) -> dict[str, nn.Parameter]:
-    """What the preset trains, by name; everything else is frozen by this call. Raises ValueError on another preset."""
+    """What the preset trains, by name; everything else is frozen by this call.
+
+    Raises ValueError on another preset, and on "lora" before `adapt_decoder`.
+    """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {PRESETS}")
+    if preset == "lora" and not any(lora.MARK in name for name, _ in model.decoder.named_parameters()):
+        raise ValueError('preset "lora": the decoder has no low-rank adapters; adapt_decoder puts them there')
     parts = {"model": model, "encoder": encoder, "decoder": model.decoder}
     every = {f"{part}.{name}": weight for part, module in parts.items() for name, weight in module.named_parameters()}
     chosen = {name: weight for name, weight in every.items() if _is_trained(name, preset)}

@@ -3,12 +3,12 @@
     python -P -m training.reasoning_bias --inputs DIR --output DIR
 
 Inputs: `sequences.parquet` (histories of the users; user_id, datadao, position, vector, context, …), `texts.parquet`
-(user_id, datadao, position, text: chunks of those whose adapters are trained), `config.json` (decoder, personalised,
+(user_id, datadao, position, text: what those said whose adapters are trained), `config.json` (decoder, personalised,
 sequence_encoder: folders; and see Config). Output: `answers.parquet` (model, user, kind, question, right, changed, kl)
 and `gains.parquet` (model, user, gain), users numbered and not named.
 
-A user's last chunk is nobody's input: what embedding and adapter gain on it, in nats a token against the bare decoder,
-is what they are for; the rest of this job is what they cost. Adapters live for the length of the job.
+What a user said last is nobody's input: what embedding and adapter gain on it, in nats a token against the bare
+decoder, is what they are for; the rest of this job is what they cost. Adapters live for the length of the job.
 """
 
 import sys
@@ -23,15 +23,18 @@ import torch
 
 from training import versions
 from training.base_decoder import packed
-from training.decoder import load_decoder, token_log_likelihoods
+from training.decoder import load_decoder, mean_log_likelihoods, token_log_likelihoods
 from training.job import Job, run
 from training.option_answers import Question, divergence, option_scores, tokenised
+from training.option_texts import padded
 from training.personalised_inference import PersonalisedLLM
 from training.reading import Reader, reading
 from training.sequence_inference import SequenceEncoder
 from training.user_adapters import UserAdapters
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.personalisation.neutral import neutral_questions
+from user_embeddings_dagster.personalisation.prompts import SPEAKER, prompt
+from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION, QUESTIONS
 
 BARE, EMBEDDING, ADAPTER = "bare_decoder", "user_embedding", "user_adapter"
 ANSWERS, GAINS = "answers.parquet", "gains.parquet"
@@ -59,25 +62,31 @@ class Config:
 
 
 class Subjects:
-    """The users that a measurement is about, numbered in order; the texts of those whose adapters are trained."""
+    """The users that a measurement is about, numbered in order; the words of those whose adapters are trained."""
 
     def __init__(self, job: Job, config: Config, tokenizer: Any) -> None:
         self.sequences = pl.read_parquet(job.inputs / "sequences.parquet")
         lengths = self.sequences.group_by("datadao", "user_id").len().sort("datadao", "user_id")
         self.users = list(lengths.select("datadao", "user_id").iter_rows())
         self.seen = (lengths["len"] - 1).to_list()
-        texts = pl.read_parquet(job.inputs / "texts.parquet").sort("datadao", "user_id", "position")
-        written = texts.group_by("datadao", "user_id", maintain_order=True).agg("text")
-        rows = {
-            self.users.index((datadao, user)): (
-                packed(tokenizer, texts[:-1], config.length), packed(tokenizer, ["", texts[-1]], config.length)[:1]
-            )
-            for datadao, user, texts in written.iter_rows()
-        }  # fmt: skip
-        # Who has not a full row of either takes no part.
-        full = {user: both for user, both in sorted(rows.items()) if len(both[0]) and len(both[1])}
-        self.adapted = list(full)[: config.adapter_users]
-        self.past, self.last = ([full[user][i] for user in self.adapted] for i in (0, 1))
+        texts = pl.read_parquet(job.inputs / "texts.parquet").filter(pl.col("text") != "")
+        said = texts.sort("datadao", "user_id", "position").group_by("datadao", "user_id", maintain_order=True)
+        past: dict[int, torch.Tensor] = {}
+        last: dict[int, str] = {}
+        for datadao, user, positions, words in said.agg("position", "text").iter_rows():
+            number = self.users.index((datadao, user))
+            rows = packed(tokenizer, [f"{SPEAKER}{text}" for text in words[:-1]], config.length)
+            # Who has not said enough for one row gets no adapter.
+            if len(rows) and positions[-1] == self.seen[number]:
+                past[number], last[number] = rows, words[-1]
+        self.adapted = sorted(past)[: config.adapter_users]
+        self.past = [past[user] for user in self.adapted]
+        asked = prompt(CONTRIBUTION, QUESTIONS[CONTRIBUTION])
+        self.last = padded(tokenizer, [asked] * len(self.adapted), [last[u] for u in self.adapted], config.length)
+
+    def likelihood(self, log_likelihoods: torch.Tensor) -> torch.Tensor:
+        """Mean log-likelihood [adapted] of what each said last, of those [adapted, L] of `last`'s tokens."""
+        return mean_log_likelihoods(log_likelihoods, self.last[1].to(log_likelihoods.device))
 
 
 class Measurement:
@@ -161,9 +170,10 @@ def _embeddings(
     scores = option_scores(lambda rows: reading(model, users[rows]), len(users), tokens, device)
     found.add(EMBEDDING, list(range(len(users))), scores)
     if subjects.adapted:
-        ids = torch.cat(subjects.last).to(device)
-        gains = model.log_likelihoods(users[subjects.adapted], ids) - token_log_likelihoods(bare, ids)
-        found.gain(EMBEDDING, subjects.adapted, gains.mean(1))
+        ids = subjects.last[0].to(device)
+        base = subjects.likelihood(token_log_likelihoods(bare, ids))
+        written = subjects.likelihood(model.log_likelihoods(users[subjects.adapted], ids))
+        found.gain(EMBEDDING, subjects.adapted, written - base)
 
 
 def _adapters(
@@ -178,11 +188,11 @@ def _adapters(
             yield Reader(decoder)
 
     found.add(ADAPTER, subjects.adapted, option_scores(bind, adapters.users, tokens, device))
-    ids = torch.cat(subjects.last).to(device)
-    with torch.no_grad(), adapters.bound(torch.arange(adapters.users)) as decoder:
-        written = token_log_likelihoods(decoder, ids)
+    ids = subjects.last[0].to(device)
     with torch.no_grad():
-        found.gain(ADAPTER, subjects.adapted, (written - token_log_likelihoods(bare, ids)).mean(1))
+        base = subjects.likelihood(token_log_likelihoods(bare, ids))
+        with adapters.bound(torch.arange(adapters.users)) as decoder:
+            found.gain(ADAPTER, subjects.adapted, subjects.likelihood(token_log_likelihoods(decoder, ids)) - base)
 
 
 if __name__ == "__main__":

@@ -57,15 +57,19 @@ def answer_log_likelihoods(
     """log p [B, n] of each token of the answers [B, n] after prompts `ids` [B, L] with `mask`, for user tokens."""
     whole = torch.cat([ids, answers], dim=1)
     seen = torch.cat([mask, torch.ones_like(answers)], dim=1)
-    places = (seen.cumsum(1) - 1).clamp(min=0)  # as generation counts them, from the first token that is not padding
     if isinstance(model.injection, SoftPrompt):
         embedded = model.decoder.get_input_embeddings()(whole)
         prompt = model.injection.tokens(users).to(embedded.dtype)
         inputs = torch.cat([prompt, embedded], dim=1)
         seen = torch.cat([seen.new_ones(prompt.shape[:2]), seen], dim=1)
-        logits = model.decoder(inputs_embeds=inputs, attention_mask=seen).logits
+        logits = model.decoder(inputs_embeds=inputs, attention_mask=seen, position_ids=_places(seen)).logits
     else:
         with model.written_for(users) as decoder:
-            logits = decoder(input_ids=whole, attention_mask=seen, position_ids=places).logits
+            logits = decoder(input_ids=whole, attention_mask=seen, position_ids=_places(seen)).logits
     n = answers.shape[1]
     return logits[:, -n - 1 : -1].float().log_softmax(-1).gather(2, answers[:, :, None]).squeeze(2)
+
+
+def _places(seen: torch.Tensor) -> torch.Tensor:
+    """Positions as generation counts them: padding takes none."""
+    return (seen.cumsum(1) - 1).clamp(min=0)

@@ -73,12 +73,15 @@ class UserEncoder:
         `texts`: masked chunks as the model card says; `ended`: end of each, seconds since 1970. Of nobody's chunks: the
         state [1, dimension] before any, the population's. Raises ValueError unless there is one ascending time a text.
         """
-        if len(texts) == 0:
-            return self.sequence.prior()[0][None]
-        return self.states_of(self.item_vectors(texts), self.contexts(texts), np.asarray(ended))
+        return self._encoded(texts, ended)[0]
 
-    def states_of(self, vectors: np.ndarray, contexts: np.ndarray, ended: np.ndarray) -> np.ndarray:
-        """The same of item vectors [n, D], contexts [n, C] and end times [n] that are there already."""
+    def projected(self, texts: Sequence[str], ended: Sequence[int]) -> np.ndarray:
+        """The same states projected to the item space [n, D]: what the next chunk is expected to be. Read by a
+        personalised LLM."""
+        return self._encoded(texts, ended)[1]
+
+    def states_of(self, vectors: np.ndarray, contexts: np.ndarray, ended: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """States and projected states of item vectors [n, D], contexts [n, C] and end times [n]."""
         n, ended = len(vectors), np.asarray(ended, dtype=np.int64)
         if not (len(contexts) == len(ended) == n) or (np.diff(ended) < 0).any():
             raise ValueError("one end time for each chunk, in ascending order, is needed")
@@ -86,7 +89,13 @@ class UserEncoder:
             vectors, np.array([0, n]), np.array([""]), ended, ended, np.arange(n),
             contexts if len(self.sequence.space.context_mean) else None,
         )  # fmt: skip
-        return self.sequence.encode_histories(history)[0]
+        return self.sequence.encode_histories(history)
+
+    def _encoded(self, texts: Sequence[str], ended: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        if len(texts) == 0:
+            state, query = self.sequence.prior()
+            return state[None], query[None]
+        return self.states_of(self.item_vectors(texts), self.contexts(texts), np.asarray(ended))
 
     @torch.inference_mode()
     def _encode(self, model: Any, texts: Sequence[str]) -> np.ndarray:

@@ -45,13 +45,13 @@ class PersonalisedLLM:
 
     @torch.inference_mode()
     def user_tokens(self, states: Sequence[np.ndarray]) -> torch.Tensor:
-        """User tokens [B, tokens, width] of B users, from the states [n, dimension] of each in time order.
+        """User tokens [B, tokens, width] of B users, from the projected states [n, D] of each in time order.
 
-        As `UserEncoder.states` gives them: n ≥ 1, of somebody without chunks the one before any. The last
+        As `UserEncoder.projected` gives them: n ≥ 1, of somebody without chunks the one before any. The last
         `shape.max_states` of each are read.
         """
         if any(len(rows) == 0 for rows in states):
-            raise ValueError("a user without a state: UserEncoder.states gives one to everybody")
+            raise ValueError("a user without a state: UserEncoder.projected gives one to everybody")
         device = next(self.model.parameters()).device
         rows = [torch.as_tensor(row[-self.model.shape.max_states :], dtype=torch.float32) for row in states]
         padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -72,7 +72,7 @@ class PersonalisedLLM:
 
     @torch.inference_mode()
     def generate(self, prompt: str, states: np.ndarray | None = None, **options: Any) -> str:
-        """What the decoder writes after a prompt, for the user with these states [n, dimension] (None: for nobody).
+        """What the decoder writes after a prompt, for the user with these projected states [n, D] (None: for nobody).
 
         `options` of transformers' generate, such as max_new_tokens and do_sample.
         """

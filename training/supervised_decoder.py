@@ -4,15 +4,18 @@
 
 Inputs: training.llm_inputs. Output: `personalised.json`, `model.safetensors` (training.personalised_inference),
 `metrics.jsonl`, `job.json`, `manifest.json`. Of each task's four texts x_i, whose owners' tokens at that time are u_j,
-with g_ij = mean over tokens of log p(x_i | u_j) - log p(x_i), nats:
+with g_ij = mean over tokens of log p(x_i | u_j) - log p(x_i), nats, and d what the injection adds to the stream:
 
-    loss = ½ [CE_i(s·g_i·) + CE_j(s·g_·j)] - γ · mean_i log p(x_i | u_i)
+    loss = ½ [CE_i(s·g_i·) + CE_j(s·g_·j)] + λ · mean |d|² / |h|²
 
-which user wrote a text and which text a user wrote, both ways round (Radford et al. 2021, CLIP, section 2.3), and the
-likelihood of the text itself (User-LLM section 3.3). A user is also asked about chunks just read (`recall_share`):
-to say again what was said needs the same map from states to words as to say what comes next.
+which user wrote a text and which text a user wrote, both ways round (Radford et al. 2021, CLIP, section 2.3). Where
+only the head lies above the injection, g is taken to first order in d (training.option_texts), for which every text is
+read once, before the training: no step passes the head, and λ keeps d small enough for it to hold. A user is also asked
+about chunks just read (`recall_share`): to say again what was said needs the same map from states to words as to say
+what comes next. The weights of the lowest validation loss are the result.
 """
 
+import math
 import sys
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -24,10 +27,10 @@ import torch.nn.functional as F
 from training import lora, versions
 from training.decoder import weights_hash
 from training.job import Job, run
-from training.llm_inputs import Choices, LLMInputs, Moment, tokens_of
+from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
 from training.personalised_inference import save
 from training.personalised_model import PersonalisedDecoder, Shape, trained_parameters
-from training.user_states import StateHistories
+from training.user_states import StateHistories, TrainedHistories
 from user_embeddings_dagster.keys import file_sha256
 
 RUNTIME = {"threads", "device", "checkpoint_seconds", "decoder", "sequence_encoder", "personalised"}
@@ -47,21 +50,22 @@ class Config:
     injected_layers: int = 1
     max_states: int = 16
     axes: int = 256
+    dropout: float = 0.5
     rank: int = 8
     steps: int = 200
-    batch_tasks: int = 8
+    batch_tasks: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     warmup_share: float = 0.1
-    scale: float = 10.0
-    generative: float = 0.3
+    scale: float = 20.0
+    size_penalty: float = 30.0
     recall_share: float = 0.5
     recall_chunks: int = 4
     longest: int = 40
     cache_mb: int = 2048
-    valid_tasks: int = 256
-    validations: int = 4
+    valid_tasks: int = 512
+    validations: int = 10
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Config":
@@ -83,7 +87,9 @@ class SupervisedTraining:
 
     def __init__(self, config: Config, inputs: LLMInputs) -> None:
         self.config, self.inputs = config, inputs
-        self.states = StateHistories.of(inputs.encoder, inputs.sequences)
+        trains_encoder = config.preset in ("enc", "full")
+        histories = TrainedHistories if trains_encoder else StateHistories.of
+        self.states = histories(inputs.encoder, inputs.sequences)
         self.model = PersonalisedDecoder(inputs.decoder, config.shape(self.states.dimension)).to(inputs.device)
         self.model.prepare(
             self.states.every(inputs.users("train")).to(inputs.device), self.states.prior.to(inputs.device)
@@ -95,6 +101,7 @@ class SupervisedTraining:
         self.train = Choices(inputs, self.model, inputs.choices("train"), **cached)
         valid = inputs.choices("valid")
         self.valid = Choices(inputs, self.model, valid.sample(min(config.valid_tasks, valid.height), seed=0), **cached)
+        self.best: tuple[float, dict[str, torch.Tensor]] | None = None
         decayed = [weight for weight in self.trained.values() if weight.ndim >= 2]
         plain = [weight for weight in self.trained.values() if weight.ndim < 2]
         self.optimizer = torch.optim.AdamW(
@@ -110,14 +117,31 @@ class SupervisedTraining:
     def state(self) -> dict[str, Any]:
         """Trained weights and optimizer; batches and learning rate follow from the step alone."""
         weights = {name: weight.detach() for name, weight in self.trained.items()}
-        return {"weights": weights, "optimizer": self.optimizer.state_dict()}
+        loss, best = self.best or (math.inf, weights)
+        return {"weights": weights, "optimizer": self.optimizer.state_dict(), "best": best, "best_loss": loss}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
+        self._set(state["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.best = (state["best_loss"], state["best"]) if state["best_loss"] < math.inf else None
+
+    def _set(self, weights: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
             for name, weight in self.trained.items():
-                weight.copy_(state["weights"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+                weight.copy_(weights[name])
+
+    def validated(self) -> dict[str, float]:
+        """`validate`, and the weights are remembered if none before were better."""
+        values = self.validate()
+        if values and values["valid_loss"] < (self.best[0] if self.best else math.inf):
+            self.best = (values["valid_loss"], {name: w.detach().clone() for name, w in self.trained.items()})
+        return values
+
+    def take_best(self) -> None:
+        """Go back to the best weights; without validation users the last ones stay."""
+        if self.best:
+            self._set(self.best[1])
 
     def step(self, step: int) -> dict[str, float]:
         """One optimizer step (1-based) on tasks drawn for it; its losses and learning rate."""
@@ -129,8 +153,8 @@ class SupervisedTraining:
             group["lr"] = rate
         rows = generator.integers(0, len(self.train), config.batch_tasks)
         self.model.train()
-        contrast, likelihood = self._losses(rows, generator)
-        loss = contrast - config.generative * likelihood
+        contrast, size = self._losses(rows, generator)
+        loss = contrast + config.size_penalty * size
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), config.clip_norm)
@@ -138,20 +162,21 @@ class SupervisedTraining:
         return {"loss": float(loss.detach()), "contrast": float(contrast.detach()), "learning_rate": rate}
 
     def _losses(self, rows: np.ndarray, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Contrast, and mean log-likelihood of the owners' texts, of the tasks `rows`; nats."""
+        """Contrast (nats) of the tasks `rows`, and mean square of what is added, relative to the stream."""
         options = self.train.options[rows]  # [B, k]
         n, k = options.shape
         moments = [self._later(moment, generator) for row in rows for moment in self.train.owners[row]]
         tokens = self.tokens(moments).unflatten(0, (n, 1, k))
         users = tokens.expand(n, k, *tokens.shape[2:]).flatten(0, 2)  # [B · k texts · k users, tokens, width]
         texts = options[:, :, None].expand(n, k, k).flatten()
-        gains = self.train.texts.gains(self.model, users, texts).view(n, k, k)  # [task, text, user]
+        if self.train.texts.slopes is None:
+            gains, size = self.train.texts.gains(self.model, users, texts), users.new_zeros(1)
+        else:
+            gains, size = self.train.texts.linear_gains(self.model, users, texts)
+        gains = self.config.scale * gains.view(n, k, k)  # [task, text, user]
         own = torch.arange(k, device=gains.device).repeat(n)
-        contrast = F.cross_entropy(self.config.scale * gains.flatten(0, 1), own) + F.cross_entropy(
-            self.config.scale * gains.mT.flatten(0, 1), own
-        )
-        bare = self.train.texts.bare[options].to(gains.device)
-        return contrast / 2, (torch.diagonal(gains, dim1=1, dim2=2) + bare).mean()
+        contrast = F.cross_entropy(gains.flatten(0, 1), own) + F.cross_entropy(gains.mT.flatten(0, 1), own)
+        return contrast / 2, size.mean()
 
     def tokens(self, moments: list[Moment]) -> torch.Tensor:
         """User tokens [B, n, width]."""
@@ -169,8 +194,7 @@ class SupervisedTraining:
         """Cross-entropy (nats) and accuracy of the choice on validation users; nothing without any."""
         self.model.eval()
         found = []
-        for rows in torch.arange(len(self.valid)).split(16):
-            picked = rows.tolist()
+        for picked in batches(len(self.valid), 16):
             moments = [self.valid.asked[row] for row in picked]
             found.append(self.valid.gains(self.model, self.states, moments, picked))
         if not found:
@@ -190,11 +214,9 @@ def train(job: Job) -> None:
     before = weights_hash(training.model.decoder)
     if not len(training.train):
         raise ValueError("no training user has a task with options")
-    kept = "kept" if training.train.texts.hidden is not None else "computed at each step"
-    job.log(
-        f"{len(training.train):,} training tasks, {sum(w.numel() for w in training.trained.values()):,} trained "
-        f"weights, the frozen decoder's states {kept}"
-    )
+    weights = sum(weight.numel() for weight in training.trained.values())
+    order = "exact" if training.train.texts.slopes is None else "first-order"
+    job.log(f"{len(training.train):,} training tasks, {weights:,} trained weights, {order} gains")
     checkpoint = job.resume()
     if checkpoint is not None:
         training.restore(checkpoint.state)
@@ -203,8 +225,9 @@ def train(job: Job) -> None:
         values = training.validate() if step == 1 else {}
         values |= training.step(step)
         if step % every == 0 or step == config.steps:
-            values |= training.validate()
+            values |= training.validated()
         job.step(step, config.steps, training.state, **values)
+    training.take_best()
     if config.preset != "full" and weights_hash(training.model.decoder) != before:
         raise ValueError("a frozen weight of the decoder has changed")
     finish(job, training, before)

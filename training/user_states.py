@@ -10,7 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 import torch
+import torch.nn.functional as F
 
+from training.sequence_batches import packed
+from training.sequence_features import histories_from, states_of
 from training.sequence_inference import SequenceEncoder
 
 User = tuple[str, str]
@@ -26,11 +29,14 @@ class StateHistories:
         self._states = torch.from_numpy(np.concatenate([states, prior[None]]).astype(np.float32))
 
     @classmethod
-    def of(cls, encoder: SequenceEncoder, sequences: pl.DataFrame) -> "StateHistories":
-        """Of the histories `sequences` (mining.pairs.sequences): datadao, user_id, position, vector, context."""
+    def of(cls, encoder: SequenceEncoder, sequences: pl.DataFrame, prior: np.ndarray | None = None) -> "StateHistories":
+        """Of the histories `sequences` (mining.pairs.sequences): datadao, user_id, position, vector, context.
+
+        `prior` [dimension]: another state before any chunk than the encoder's own.
+        """
         frame = sequences.sort("datadao", "user_id", "position")
         _, projected = encoder.encode_positions(frame)
-        return cls(*_runs(frame), projected, encoder.prior()[1])
+        return cls(*_runs(frame), projected, encoder.prior()[1] if prior is None else prior)
 
     @classmethod
     def pooled(cls, encoder: SequenceEncoder, sequences: pl.DataFrame) -> "StateHistories":
@@ -98,3 +104,38 @@ def _runs(frame: pl.DataFrame) -> tuple[list[User], np.ndarray]:
     runs = frame.select(pl.struct("datadao", "user_id").rle().alias("run")).unnest("run")
     users = [(row["datadao"], row["user_id"]) for row in runs["value"].to_list()]
     return users, np.concatenate([[0], np.cumsum(runs["len"].to_numpy())]).astype(np.int64)
+
+
+class TrainedHistories(StateHistories):
+    """The same states computed at each call, so that the sequence encoder is trained along (presets enc, full)."""
+
+    def __init__(self, encoder: SequenceEncoder, sequences: pl.DataFrame) -> None:
+        frame = sequences.sort("datadao", "user_id", "position")
+        users, offsets = _runs(frame)
+        _, projected = encoder.encode_positions(frame)
+        super().__init__(users, offsets, projected, encoder.prior()[1])
+        self._encoder, self._places = encoder, {user: place for place, user in enumerate(users)}
+        self._inputs = states_of(histories_from(frame)[0], encoder.space)
+
+    def batch(self, users: Sequence[User], seen: Sequence[int], longest: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As of StateHistories, with the gradient of the sequence encoder; its prior stays as it was."""
+        states, mask = super().batch(users, seen, longest)
+        furthest: dict[int, int] = {}  # of each history that is read, how many of its chunks
+        for user, n in zip(users, seen, strict=True):
+            if n:
+                place = self._places[user]
+                furthest[place] = max(n, furthest.get(place, 0))
+        if not furthest:
+            return states, mask
+        pieces = np.array([(self._inputs.begins[place], n + 1) for place, n in furthest.items()], dtype=np.int64)
+        inputs, _ = packed(self._inputs, pieces, self._encoder.device)
+        output, _ = self._encoder.model(inputs, None)
+        projected = F.normalize(self._encoder.model.project(output), dim=-1)
+        begins = dict(zip(furthest, (np.cumsum(pieces[:, 1]) - pieces[:, 1]).tolist(), strict=True))
+        rows = list(states.to(projected.device).unbind(0))
+        for row, (user, n) in enumerate(zip(users, seen, strict=True)):
+            if n:
+                last = begins[self._places[user]] + n + 1
+                read = projected[last - min(n, longest) : last]
+                rows[row] = F.pad(read, (0, 0, 0, states.shape[1] - len(read)))
+        return torch.stack(rows), mask

@@ -29,7 +29,8 @@ class History:
         self.different = ordered.height
         # Where the items go round again, times do not go back.
         times = ordered["ended_at"].gather(again).sort()
-        self._frame = ordered.select("vector", "context")[again].with_columns(
+        read = [name for name in ("vector", "context") if name in ordered.columns]
+        self._frame = ordered.select(read)[again].with_columns(
             datadao=pl.lit(datadao), user_id=pl.lit(user), position=pl.int_range(len(again)), ended_at=times
         )
         self.tokens = [llm.tokenizer(text + "\n", add_special_tokens=False)["input_ids"] for text in ordered["text"]]
@@ -47,9 +48,13 @@ class History:
         """What gives the projected state [1, dimension] after item number `items` from the memory of those before."""
         before = self._encoder.encode_users(self._frame[: items - 1]).memory
         row = self._frame[items - 1 : items]
-        vectors, contexts = (np.stack(row[name].to_list()).astype(np.float32) for name in ("vector", "context"))
+        found = {
+            name: np.stack(row[name].to_list()).astype(np.float32)
+            for name in ("vector", "context")
+            if name in row.columns
+        }
         ended = row["ended_at"].dt.epoch("s").to_numpy()
-        return lambda: self._encoder.advance(before, vectors, contexts, ended)[2]
+        return lambda: self._encoder.advance(before, found["vector"], found.get("context"), ended)[2]
 
 
 class Ways:

@@ -1,6 +1,7 @@
 """C15: an erased contributor is in no store any more, and the scan that says so would see them (F4, F5)."""
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from user_embeddings_dagster.keys import load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
 from user_embeddings_dagster.language_models.protocol import Message, Request
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
-from user_embeddings_dagster.privacy.erasure import identity, stores
+from user_embeddings_dagster.privacy.erasure import evidence, identity, stores
 from user_embeddings_dagster.privacy.erasure.erase import erase, pending, receipts
 from user_embeddings_dagster.privacy.erasure.report import as_table, nothing_left
 from user_embeddings_dagster.schema import ERASURES, TABLES
@@ -164,6 +165,31 @@ def test_the_scan_catches_a_store_that_was_forgotten(layout, monkeypatch, forgot
     receipt = erase(layout, person(layout))
     assert not receipt.clean and store in receipt.hits_after
     assert not nothing_left(as_table([receipt])).passed
+
+
+@pytest.mark.parametrize("told_apart", [True, False])
+def test_the_same_words_in_a_branch_of_somebody_else_are_no_trace(layout, monkeypatch, told_apart):
+    """Nobody reads that branch: `messages` alone does not tell whose words they are. Without the check, they count."""
+    users, said = person(layout), Lake(layout.root).read("messages", "telegram")
+    text = said.filter(pl.col("author_id").is_in(list(users))).sort(pl.col("text").str.len_chars())["text"][-1]
+    nodes = {
+        "r": {"id": "r", "parent": None, "message": None},
+        **{
+            name: {
+                "id": name,
+                "parent": "r",
+                "message": {"author": {"role": "user"}, "content": {"content_type": "text", "parts": [words]}},
+            }
+            for name, words in (("a", "read"), ("b", text))
+        },
+    }
+    other = layout.landing / "chatgpt" / "exports" / "conversations.json"
+    other.write_text(json.dumps([{"id": "c", "mapping": nodes, "current_node": "a"}], ensure_ascii=False))
+    if not told_apart:
+        monkeypatch.setattr(evidence, "of_others", lambda *_: False)
+    receipt = erase(layout, users)
+    assert receipt.clean == told_apart
+    assert receipt.canaries > 50 and text in other.read_text()
 
 
 def test_what_turns_up_again_is_not_read_in(layout):

@@ -121,7 +121,7 @@ def decoder(folder: Path) -> Path:
     """A random Qwen3 with a tokenizer."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    chunks = pl.DataFrame({"user_id": ["a", "b"], "text": [" ".join(WORDS)] * 2})
+    chunks = pl.DataFrame({"user_id": ["a", "b"], "own": [" ".join(WORDS)] * 2})
     tokenizer = train_tokenizer(chunks, vocabulary=300, min_users=2)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(2)

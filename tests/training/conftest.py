@@ -38,3 +38,11 @@ def train_sequence_encoder():
         return output
 
     return start
+
+
+@pytest.fixture(scope="session")
+def population(tmp_path_factory):
+    """Users whose words follow from their items, with a decoder and a sequence encoder."""
+    from made_up_population import population
+
+    return population(tmp_path_factory.mktemp("population"))

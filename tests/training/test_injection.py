@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from training.injection import CrossAttentionInjection, SoftPrompt, layers_of, spread
+from training.injection import CrossAttentionInjection, GatedCrossAttention, SoftPrompt, layers_of, spread
 
 WIDTH, TOKENS = 24, 5
 
@@ -105,10 +105,27 @@ def test_only_the_adapters_get_gradients_and_the_gates_first() -> None:
     assert all(float(block.gates.grad.abs().min()) > 0 for block in injection.blocks)
 
 
-def test_layers_are_spread_and_never_the_last() -> None:
-    assert spread(4, 2) == [0, 2]
-    assert spread(64, 4) == [12, 25, 37, 50]
-    assert spread(2, 8) == [0]
+def test_layers_are_spread_and_the_last_is_among_them() -> None:
+    assert spread(4, 1) == [3]
+    assert spread(4, 2) == [1, 3]
+    assert spread(64, 4) == [15, 31, 47, 63]
+    assert spread(2, 8) == [0, 1]
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_an_injection_into_no_layer_is_refused(count: int) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        spread(4, count)
+
+
+def test_a_stream_of_zeros_has_a_gradient() -> None:
+    """The root of its size would have an infinite one."""
+    block = GatedCrossAttention(8, WIDTH, 2)
+    torch.nn.init.ones_(block.gates)
+    hidden = torch.zeros(1, 2, 8, requires_grad=True)
+    block(hidden, torch.randn(1, TOKENS, WIDTH)).sum().backward()
+    assert hidden.grad is not None and hidden.grad.isfinite().all()
+    assert block.gates.grad is not None and block.gates.grad.isfinite().all()
 
 
 def test_a_decoder_of_unknown_structure_is_refused() -> None:

@@ -3,11 +3,12 @@
 import polars as pl
 import pytest
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from training.decoder import load_decoder, weights_hash
-from training.personalised_model import PRESETS, PersonalisedDecoder, Shape, trained_parameters
+from training.personalised_model import PRESETS, PersonalisedDecoder, Shape, attention_layers, trained_parameters
 from training.tokenizer import train_tokenizer
+from user_embeddings_dagster.storage.manifest import CorruptArtifact
 
 
 def qwen():
@@ -42,6 +43,49 @@ def test_a_preset_trains_its_parts_and_nothing_else(preset: str) -> None:
 def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(ValueError, match="preset"):
         trained_parameters(personalised(), "everything", torch.nn.Linear(1, 1))
+
+
+def test_adapters_must_be_there_before_they_are_trained() -> None:
+    with pytest.raises(ValueError, match="adapt_decoder"):
+        trained_parameters(personalised(), "lora", torch.nn.Linear(1, 1))
+
+
+def test_heads_that_do_not_divide_the_width_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 heads"):
+        Shape(state_dimension=12, width=16, heads=3)
+    with pytest.raises(ValueError, match="injection"):
+        Shape(state_dimension=12, injection="magic")
+
+
+OTHER_DECODERS = {
+    "gpt2": (lambda: GPT2LMHeadModel(GPT2Config(vocab_size=61, n_embd=32, n_layer=2, n_head=4)), {"c_attn", "c_proj"}),
+    "opt": (
+        lambda: OPTForCausalLM(
+            OPTConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2, ffn_dim=48, num_attention_heads=4)
+        ),
+        {"q_proj", "k_proj", "v_proj", "out_proj"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_DECODERS)
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
+def test_adapters_go_to_the_attention_by_whatever_name_and_nowhere_else(name: str) -> None:
+    make, expected = OTHER_DECODERS[name]
+    model = PersonalisedDecoder(make().eval(), Shape(state_dimension=12, width=24, heads=2))
+    model.adapt_decoder(2)
+    chosen = [name for name in trained_parameters(model, "lora", torch.nn.Linear(1, 1)) if "lora_" in name]
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in chosen} == expected
+    assert all("attn" in name for name in chosen)
+
+
+def test_a_decoder_without_attention_by_name_has_no_adapters() -> None:
+    decoder = qwen()
+    for layer in decoder.model.layers:
+        layer.mixer = layer.self_attn
+        del layer.self_attn
+    with pytest.raises(ValueError, match="attention"):
+        attention_layers(decoder)
 
 
 def test_before_training_options_score_as_the_bare_decoder_scores_them() -> None:
@@ -80,3 +124,21 @@ def test_a_decoder_loads_frozen_from_its_folder(tmp_path) -> None:
     assert weights_hash(loaded) == weights_hash(decoder)
     next(loaded.parameters()).data[0, 0] += 1
     assert weights_hash(loaded) != weights_hash(decoder)
+
+
+def test_a_folder_with_a_pickle_or_code_is_refused(tmp_path) -> None:
+    """C68: a decoder from elsewhere is weights and JSON alone."""
+    qwen().save_pretrained(tmp_path)
+    (tmp_path / "modeling_own.py").write_text("raise SystemExit('executed')")
+    with pytest.raises(CorruptArtifact, match="modeling_own"):
+        load_decoder(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "everything"])
+def test_a_folder_that_holds_no_decoder_is_an_error(tmp_path, missing: str) -> None:
+    folder = tmp_path / "decoder"
+    if missing != "everything":
+        qwen().save_pretrained(folder)
+        (folder / missing).unlink()
+    with pytest.raises((OSError, ValueError)):
+        load_decoder(folder)

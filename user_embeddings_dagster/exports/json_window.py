@@ -15,6 +15,7 @@ DEEPEST_VALUE = 500  # brackets open at once; exports nest about ten
 _LONGEST_SCALAR = 4096  # bytes of a number, true, false or null
 
 _SPACE = b" \t\n\r"
+_NO_SPACE = re.compile(rb"[^ \t\n\r]")
 # A whole string, a bracket, or the quote of a string whose end is not in the window yet. Quantifiers are possessive:
 # a hostile string must not make the scan quadratic.
 _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|["{}\[\]]', re.DOTALL)
@@ -83,13 +84,11 @@ class Window:
     def peek(self) -> int:
         """The next byte that is not white space, at which the position then stands; -1 at the end."""
         while True:
-            data, at, size = self.data, self.at, len(self.data)
-            while at < size and data[at] in _SPACE:
-                at += 1
-            self.at = at
-            if at < size:
-                return data[at]
-            if not self.more():
+            if self.at < len(self.data) and self.data[self.at] not in _SPACE:
+                return self.data[self.at]
+            found = _NO_SPACE.search(self.data, self.at)
+            self.at = found.start() if found else len(self.data)
+            if not found and not self.more():
                 return -1
 
     def take(self, expected: int) -> bool:

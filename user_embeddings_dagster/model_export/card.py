@@ -47,7 +47,7 @@ from modeling_user_encoder import UserEncoder
 
 llm = PersonalisedLLM.load("personalised_llm")
 encoder = UserEncoder.load("user_encoder"{weights})
-states = encoder.states(["SUBJECT: the gas one, always"], [1_700_000_000])
+states = encoder.projected(["SUBJECT: the gas one, always"], [1_700_000_000])
 users = llm.user_tokens([states])  # one user
 ids = llm.tokenizer("Which stove?", return_tensors="pt").input_ids
 logits = llm.logits(ids, users)  # [1, tokens, vocabulary]

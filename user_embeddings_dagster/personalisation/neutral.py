@@ -119,7 +119,7 @@ def _of_kind(
     draw: Callable[[np.random.Generator], Drawn], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, list[str], int]]:
     seen = set[tuple[str, str]]()
-    for _ in range(100 * count):
+    for _ in range(50 * count):
         if len(seen) == count:
             return
         question, answer, wrong = draw(rng)

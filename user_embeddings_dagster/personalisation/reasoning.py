@@ -28,7 +28,7 @@ def bias_scores(answers: pl.DataFrame, gains: pl.DataFrame, scope: Scope, versio
     bare = answers.filter(model=BARE)
     for slice_, kind in [("all", None), *((f"kind={kind}", kind) for kind in bare["kind"].unique().sort())]:
         asked = bare if kind is None else bare.filter(kind=kind)
-        right, candidates = float(asked["right"].cast(pl.Float64).mean() or 0.0), f"options:4x{asked.height}"
+        right, candidates = float(asked["right"].to_numpy().mean()), f"options:4x{asked.height}"
         same = {"slice_": slice_, "candidates": candidates, "version": version}
         sheet.add(BARE, "accuracy", Estimate(right, None, None, asked.height, 0), **same)
         found = {

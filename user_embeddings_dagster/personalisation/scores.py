@@ -60,8 +60,8 @@ def _write(
     for better, base in COMPARED:
         if better in of and base in of:
             both = of[better].join(of[base].select("task_id", base="score"), on="task_id").sort("task_id")
-            pairs = [{metric: both[name].to_numpy().astype(np.float64)} for name in ("score", "base")]
-            sheet.differences(f"{better} - {base}", *pairs, both["user"].to_numpy(), **same)
+            ours, theirs = ({metric: both[name].to_numpy().astype(np.float64)} for name in ("score", "base"))
+            sheet.differences(f"{better} - {base}", ours, theirs, both["user"].to_numpy(), **same)
 
 
 def embedding_helps(scores: pl.DataFrame) -> CheckOutcome:

@@ -28,7 +28,8 @@ from user_embeddings_dagster.storage.lake import write_json
 from user_embeddings_dagster.storage.models import Models
 
 NOT_COVERED = (
-    "what others wrote about the person; their names in it are replaced where they share a raw file with them",
+    "what others wrote about the person, and the same words in raw files of others; the person's names in it are "
+    "replaced where they share a raw file with them",
     "the numbers of chats, which on Telegram are those of the people in them, and ids of messages replied to",
     "records that could not be read (rejected_records) in raw files that others contributed",
     "weights of the checkpoints named: they are marked, and replaced when they are trained again",
@@ -173,7 +174,7 @@ class _Erasure:
         save(self._journal, self._path, _journal_key(self._keys))
 
     def _scan_before(self) -> None:
-        evidence.gather(self._journal, self._layout, self._key)
+        evidence.gather(self._journal, self._layout, self._key, self._keys)
         self._journal.hits_before = evidence.hits(self._layout, self._journal, self._keys)[0]
 
     def _erase_landing(self) -> None:

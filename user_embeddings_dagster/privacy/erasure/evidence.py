@@ -12,6 +12,7 @@ from user_embeddings_dagster.privacy.access.whitelist import Whitelist
 from user_embeddings_dagster.privacy.audit.canaries import SHORTEST, scan
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure.journal import Journal
+from user_embeddings_dagster.privacy.erasure.raw_files import of_others
 from user_embeddings_dagster.privacy.redaction import Redaction
 from user_embeddings_dagster.privacy.tombstones import erasure_id
 from user_embeddings_dagster.settings import Layout
@@ -29,7 +30,7 @@ _TABLES = {
 }  # fmt: skip
 
 
-def gather(journal: Journal, layout: Layout, key: bytes) -> None:
+def gather(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) -> None:
     """Add the person's canaries to the journal: texts, names, ids, starts of vectors, middles of memories, access."""
     lake, users = Lake(layout.root), pl.Series(journal.users, dtype=pl.String)
     own, others = set[str](), list[pl.LazyFrame]()
@@ -39,10 +40,11 @@ def gather(journal: Journal, layout: Layout, key: bytes) -> None:
     texts = sorted(own)
     for other in others:  # also a message that says what a summary says
         texts = _not_in(texts, other.collect()["text"])
+    texts = _nowhere_else(texts, journal, layout, keys)
     texts += _names(lake, users, journal)
     texts += [*journal.users, *journal.all_chunks[:TEXTS]]
-    keys, salts = _access(layout, journal, key)
-    journal.texts = sorted({*journal.texts, *texts, *keys})
+    public_keys, salts = _access(layout, journal, key)
+    journal.texts = sorted({*journal.texts, *texts, *public_keys})
     journal.vectors = sorted({*journal.vectors, *_vectors(layout, journal), *_memories(layout, journal), *salts})
 
 
@@ -68,6 +70,16 @@ def _own_texts(
 
 def _series(values: Iterable[str]) -> pl.Series:
     return pl.Series(list(values), dtype=pl.String)
+
+
+def _nowhere_else(texts: list[str], journal: Journal, layout: Layout, keys: ContributorKeys) -> list[str]:
+    """Those that are in no raw file without a record of the person: what a reader passes over there, such as another
+    branch of a conversation, may say the same by chance."""
+    theirs = {sha256 for files in (journal.withdrawn, journal.shared) for some in files.values() for sha256 in some}
+    hits = scan(layout.landing, texts, keys).hits if texts else ()
+    others = {name for name in {hit.file for hit in hits} if of_others(layout.landing, name, theirs, keys)}
+    elsewhere = {hit.canary for hit in hits if hit.file in others}
+    return [text for text in texts if text not in elsewhere]
 
 
 def _names(lake: Lake, users: pl.Series, journal: Journal) -> list[str]:
