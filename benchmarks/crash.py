@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.small_settings import PERSONALISED
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.inventory import inventory
 
@@ -29,6 +30,7 @@ SMALL = {
     "training_snapshot": {"min_chunks_per_user": 3},
     "item_encoder": {"steps": 6, "batch_size": 16},
     "sequence_encoder": {"steps": 20},
+    **PERSONALISED,
 }
 
 

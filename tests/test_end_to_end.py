@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from benchmarks.small_settings import PERSONALISED
 from user_embeddings_dagster.runner import open_instance, run_lineage
 from user_embeddings_dagster.samples import generate
 from user_embeddings_dagster.settings import Layout
@@ -18,6 +19,7 @@ FAST = {
     "masked_chunks:pushshift": {"max_chunks_per_user": 5},
     "item_encoder": {"steps": 4, "batch_size": 16},
     "sequence_encoder": {"steps": 10},
+    **PERSONALISED,
 }
 
 
@@ -74,10 +76,14 @@ def test_every_score_says_what_it_is(platform):
     assert set(scores["asset"]) == {
         "cross_user_retrieval_scores",
         "datadao_comparison",
+        "efficiency_scores",
         "embedding_inversion_scores",
         "item_encoder_scores",
+        "judge_agreement_scores",
         "masking_scores",
         "membership_inference_scores",
+        "personalization_scores",
+        "reasoning_bias_scores",
         "sequence_encoder_scores",
         "sparse_user_scores",
         "user_matching_scores",

@@ -21,6 +21,7 @@ TINY: dict[str, dict[str, object]] = {
     "training_snapshot": {"min_chunks_per_user": 1},
     "item_encoder": {"steps": 2, "batch_size": 8},
     "sequence_encoder": {"steps": 4},
+    **PERSONALISED,
     "summary_program": {"max_calls": 150, "examples": 12, "chunks_per_user": 1},
 }
 WITH_MODEL: dict[str, dict[str, object]] = {
@@ -74,6 +75,7 @@ def _ask(stack: ExitStack, root: Path, mode: str) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.unmasked:
         unmask()
+from benchmarks.small_settings import PERSONALISED
     from user_embeddings_dagster import runner
     from user_embeddings_dagster.settings import Layout, data_root
 

@@ -130,10 +130,12 @@ def sequence_encoder(folder: Path) -> Path:
 
 
 def decoder(folder: Path, frame: pl.DataFrame, texts: pl.DataFrame) -> Path:
-    """Trained to write words of any group, of one in a line."""
+    """Trained to write words of any group, of one in a line; after SUBJECT's name alone, and with the space after it."""
     folder.mkdir(parents=True)
     rows = frame.select("chunk_id", "user_id", "split").join(texts, on="chunk_id").filter(pl.col("split") != "test")
-    talk = f"{NEXT}\nSUBJECT: " + pl.col("text") + f"\n{FREE}\nSUBJECT: " + pl.col("text")
+    space = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit(" ")).otherwise(pl.lit("  "))
+    said = pl.concat_str(pl.lit("\nSUBJECT:"), space, "text")
+    talk = pl.lit(NEXT) + said + f"\n{FREE}" + said
     rows.with_columns(text=talk, own=talk).drop("chunk_id").write_parquet(folder / "chunks.parquet")
     (folder / "config.json").write_text(json.dumps(DECODER))
     return finished("base_decoder", train_decoder, folder, folder / "output")

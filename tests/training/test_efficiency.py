@@ -7,23 +7,22 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from made_up_population import AXES, histories, sequence_encoder
+from made_up_population import histories
 from transformers import Qwen3Config, Qwen3ForCausalLM
+from untrained_llm import untrained_llm
 
 from training import cost
 from training.cost import counted
 from training.cost_formula import bare_flops, embedding_flops
 from training.efficiency import EMBEDDED, STUFFED, measure
 from training.job import Job
-from training.personalised_inference import PersonalisedLLM, save
+from training.personalised_inference import PersonalisedLLM
 from training.personalised_model import PersonalisedDecoder, Shape
 from training.reading import cache_bytes, reading
 from training.sequence_inference import SequenceEncoder
-from training.tokenizer import train_tokenizer
 from training.ways_of_asking import ADVANCED, History, Ways
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.personalisation.efficiency import efficiency_scores, embedding_saves, ratios
-from user_embeddings_dagster.storage.manifest import finalise
 
 LARGER = {
     "larger": {
@@ -38,29 +37,11 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     """An untrained decoder, sequence encoder, and personalised decoder with open gates; the items."""
     root = tmp_path_factory.mktemp("efficiency")
     frame, texts = histories()
-    decoder, personalised = root / "decoder", root / "personalised"
-    tokenizer = train_tokenizer(
-        texts.with_columns(user_id=pl.col("chunk_id"), own=pl.col("text")), vocabulary=320, min_users=2
-    )
-    tokenizer.save_pretrained(decoder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "head_dim": 8}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
-    config = Qwen3Config(vocab_size=len(tokenizer), tie_word_embeddings=True, **sizes, **heads)
-    qwen = Qwen3ForCausalLM(config)
-    qwen.save_pretrained(decoder)
-    encoder = sequence_encoder(root / "encoder")
-    model = PersonalisedDecoder(qwen, Shape(state_dimension=AXES, width=24, heads=2, tokens=4))
-    torch.nn.init.ones_(model.injection.blocks[0].gates)
-    personalised.mkdir()
-    version = SequenceEncoder.load(encoder).version
-    save(personalised, model, {}, preset="perceiver", rank=0, decoder=decoder, sequence_encoder=version)
-    finalise(personalised)
+    read = untrained_llm(root, texts, gate=1.0)
     inputs = root / "inputs"
     inputs.mkdir()
     test = frame.filter(split="test").join(texts, on="chunk_id")
     test.write_parquet(inputs / "items.parquet")
-    read = {"decoder": str(decoder), "personalised": str(personalised), "sequence_encoder": str(encoder)}
     settings = {"items": [5, 20, 100], "repeats": 2, "new_tokens": 2, "item_tokens": 4, "larger": LARGER}
     (inputs / "config.json").write_text(json.dumps({"seed": 0, "threads": 1, **read, **settings}))
     return {**{name: Path(path) for name, path in read.items()}, "inputs": inputs}

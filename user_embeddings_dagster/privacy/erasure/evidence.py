@@ -37,6 +37,8 @@ def gather(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) 
     for table, (owner, column) in _TABLES.items():
         found, rest = _own_texts(lake, table, owner, column, users, journal)
         own, others = own | found, others + rest
+    # A line of a summary may stand in another's chunk ("SUBJECT: thanks").
+    others += _own_texts(lake, "masked_chunks", "user_id", "text", users, journal)[1]
     texts = sorted(own)
     for other in others:  # also a message that says what a summary says
         texts = _not_in(texts, other.collect()["text"])
