@@ -13,6 +13,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from benchmarks.small_settings import PERSONALISED
+
 # Variable: folder below ROOT. What a library writes somewhere else by default lands here.
 PLACES = {"HOME": "home", "TMPDIR": "tmp", "DAGSTER_HOME": "dagster", "DSPY_CACHEDIR": "home/dspy"} | {
     f"XDG_{kind}_HOME": f"home/xdg/{kind.lower()}" for kind in ("CACHE", "CONFIG", "DATA", "STATE")
@@ -75,7 +77,6 @@ def _ask(stack: ExitStack, root: Path, mode: str) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.unmasked:
         unmask()
-from benchmarks.small_settings import PERSONALISED
     from user_embeddings_dagster import runner
     from user_embeddings_dagster.settings import Layout, data_root
 
