@@ -49,7 +49,7 @@ class SupervisedDecoderConfig(dg.Config):
     injection: str = "cross_attention"
     tokens: int = 16
     injected_layers: int = 1
-    steps: int = 200
+    steps: int = 300
     batch_tasks: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05

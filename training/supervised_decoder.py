@@ -32,6 +32,7 @@ from training.personalised_inference import save
 from training.personalised_model import PersonalisedDecoder, Shape, trained_parameters
 from training.user_states import StateHistories, TrainedHistories
 from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION
 
 RUNTIME = {"threads", "device", "checkpoint_seconds", "decoder", "sequence_encoder", "personalised"}
 
@@ -52,7 +53,7 @@ class Config:
     axes: int = 256
     dropout: float = 0.5
     rank: int = 8
-    steps: int = 200
+    steps: int = 300
     batch_tasks: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -60,6 +61,7 @@ class Config:
     warmup_share: float = 0.1
     scale: float = 20.0
     size_penalty: float = 30.0
+    contribution_share: float = 0.7
     recall_share: float = 0.5
     recall_chunks: int = 4
     longest: int = 40
@@ -99,6 +101,7 @@ class SupervisedTraining:
         self.trained = trained_parameters(self.model, config.preset, inputs.encoder.model)
         cached = {"longest": config.longest, "cache_mb": config.cache_mb if self.keeps_decoder else 0}
         self.train = Choices(inputs, self.model, inputs.choices("train"), **cached)
+        self.contributions = np.flatnonzero((self.train.tasks["kind"] == CONTRIBUTION).to_numpy())
         valid = inputs.choices("valid")
         self.valid = Choices(inputs, self.model, valid.sample(min(config.valid_tasks, valid.height), seed=0), **cached)
         self.best: tuple[float, dict[str, torch.Tensor]] | None = None
@@ -151,7 +154,7 @@ class SupervisedTraining:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        rows = generator.integers(0, len(self.train), config.batch_tasks)
+        rows = self._drawn(generator)
         self.model.train()
         contrast, size = self._losses(rows, generator)
         loss = contrast + config.size_penalty * size
@@ -160,6 +163,14 @@ class SupervisedTraining:
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), config.clip_norm)
         self.optimizer.step()
         return {"loss": float(loss.detach()), "contrast": float(contrast.detach()), "learning_rate": rate}
+
+    def _drawn(self, generator: np.random.Generator) -> np.ndarray:
+        """Tasks of one step: `contribution_share` of them about what SUBJECT writes, the others of any kind."""
+        rows = generator.integers(0, len(self.train), self.config.batch_tasks)
+        if len(self.contributions):
+            chosen = generator.random(len(rows)) < self.config.contribution_share
+            rows[chosen] = generator.choice(self.contributions, int(chosen.sum()))
+        return rows
 
     def _losses(self, rows: np.ndarray, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Contrast (nats) of the tasks `rows`, and mean square of what is added, relative to the stream."""

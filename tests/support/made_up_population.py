@@ -130,7 +130,7 @@ def sequence_encoder(folder: Path) -> Path:
 
 
 def decoder(folder: Path, frame: pl.DataFrame, texts: pl.DataFrame) -> Path:
-    """Trained to write words of any group, of one in a line; after SUBJECT's name alone, and with the space after it."""
+    """Trained to write words of one group in a line, after SUBJECT's name, with and without the space after it."""
     folder.mkdir(parents=True)
     rows = frame.select("chunk_id", "user_id", "split").join(texts, on="chunk_id").filter(pl.col("split") != "test")
     space = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit(" ")).otherwise(pl.lit("  "))

@@ -108,16 +108,16 @@ def test_a_judge_that_can_be_gamed_is_gamed_without_guards_alone(
 ) -> None:
     """C44, C47: repetition earns nothing behind the guards, so that it is not learned."""
     monkeypatch.setitem(personalised_decoder.JUDGES, "keyword", lambda threads: Keyword())
-    config = {"judge": "keyword", "kl": 0.0, "steps": 24, "learning_rate": 2e-2, "batch_tasks": 1}
+    config = {"judge": "keyword", "kl": 0.0, "steps": 40, "learning_rate": 3e-2, "batch_tasks": 1}
     stage = training(population, supervised, tmp_path, guards=guards, **config)
-    for step in range(1, 25):
+    for step in range(1, 41):
         stage.step(step)
     with torch.no_grad():
         rows = list(range(len(stage.valid)))
         drawn = stage.valid.draw(stage.model, stage._tokens(stage.model, stage.valid.asked), rows)
     said = [text.split("\n")[0].strip() for text in drawn.texts]
     gamed = np.mean([Guards().objection(text) is not None for text in said])
-    assert gamed < 0.3 if guards else gamed > 0.6
+    assert (gamed < 0.3) if guards else (gamed > 0.6), f"{gamed} of the answers"
 
 
 def test_terminated_and_resumed_it_ends_with_the_same_bytes(

@@ -90,7 +90,7 @@ def test_terminated_and_resumed_it_ends_with_the_same_bytes(
     population: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored: bool
 ) -> None:
     """C68: SIGTERM half-way; a broken twin that forgets the optimizer ends elsewhere."""
-    inputs = population.inputs(tmp_path / "inputs", **SUPERVISED | {"steps": 8, "dropout": 0.1})
+    inputs = population.inputs(tmp_path / "inputs", **SUPERVISED | {"steps": 8, "dropout": 0.1, "validations": 1})
     whole = finished(NAME, train, inputs, tmp_path / "whole")
     terminated(NAME, train, inputs, tmp_path / "halves", 4, monkeypatch)
     if not restored:
