@@ -59,11 +59,11 @@ class Config:
     samples: int = 4
     batch_tasks: int = 16
     batch_questions: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     warmup_share: float = 0.1
     clip_norm: float = 1.0
-    kl: float = 0.05
-    scale: float = 10.0
+    kl: float = 0.1
+    scale: float = 20.0
     new_tokens: int = 24
     longest_question: int = 48
     longest: int = 40

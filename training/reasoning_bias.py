@@ -96,7 +96,8 @@ class Measurement:
         """bare [1, questions, options]."""
         self._questions, self._bare = questions, bare
         self._gold = torch.tensor(questions["answer"].to_list())
-        self.answers, self.gains = [self._rows(BARE, [0], bare)], list[pl.DataFrame]()
+        self.answers = [self._rows(BARE, [0], bare)]
+        self.gains = [pl.DataFrame(schema={"model": pl.String, "user": pl.Int64, "gain": pl.Float64})]
 
     def add(self, model: str, users: list[int], scores: torch.Tensor) -> None:
         """A model's option scores [users, questions, options]."""

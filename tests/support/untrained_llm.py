@@ -31,7 +31,9 @@ def untrained_llm(root: Path, texts: pl.DataFrame, gate: float) -> dict[str, str
     qwen.save_pretrained(decoder)
     sequence_encoder(encoder)
     model = PersonalisedDecoder(qwen, Shape(state_dimension=AXES, width=24, heads=2, tokens=4))
-    torch.nn.init.constant_(model.injection.blocks[0].gates, gate)
+    block = model.injection.blocks[0]
+    torch.nn.init.constant_(block.gates, gate)
+    torch.nn.init.normal_(block.output.weight)
     personalised.mkdir()
     version = SequenceEncoder.load(encoder).version
     save(personalised, model, {}, preset="perceiver", rank=0, decoder=decoder, sequence_encoder=version)

@@ -88,7 +88,7 @@ def test_stuffing_grows_with_the_history_and_the_embedding_does_not(costs):
     for metric in ("tokens", "flops", "kv_bytes", "peak_bytes"):
         stuffed = [value(costs, STUFFED, items, metric) for items in (5, 20, 100)]
         assert stuffed == sorted(stuffed)
-        assert stuffed[-1] > 10 * stuffed[0]
+        assert stuffed[-1] > 2 * stuffed[0]
         assert value(costs, EMBEDDED, 20, metric) == value(costs, EMBEDDED, 100, metric)
         saved = value(costs, EMBEDDED, 100, f"{metric}_ratio")
         assert saved == pytest.approx(stuffed[-1] / value(costs, EMBEDDED, 100, metric))

@@ -66,9 +66,8 @@ def adapted(adapters: UserAdapters, rows: torch.Tensor):
 def test_an_option_scores_as_it_does_alone(folders):
     """With one token or several, for an embedding and for an adapter."""
     llm = PersonalisedLLM.load(Path(folders["personalised"]), Path(folders["decoder"]))
-    users, questions = torch.randn(3, 4, 24), asked(llm.tokenizer)
-    lengths = {len(option) for question in questions for option in question.options}
-    assert 1 in lengths and max(lengths) > 2
+    short = Question([0, 5, 6], [[7], [8], [9], [10, 11]])
+    users, questions = torch.randn(3, 4, 24), [short, *asked(llm.tokenizer)]
     adapters = UserAdapters(llm.model.decoder, 3, 2, 0)
     for weight in adapters.up:
         torch.nn.init.normal_(weight, std=0.1)
@@ -86,16 +85,16 @@ def test_an_option_scores_as_it_does_alone(folders):
 
 
 def test_adapters_trained_together_end_as_each_alone(folders):
-    decoder, _ = load_decoder(folders["decoder"])
+    decoder = load_decoder(folders["decoder"])[0].double()  # Adam makes much of a rounding error where nothing is
     before, generator = weights_hash(decoder), torch.Generator().manual_seed(0)
     texts = [torch.randint(1, 200, (n, 9), generator=generator) for n in (3, 7)]
-    together = UserAdapters(decoder, 2, 2, seed=0)
+    together = UserAdapters(decoder, 2, 2, seed=0).double()
     together.fit(texts, steps=3, rows=2, learning_rate=1e-2, seed=5)
     for user in (0, 1):
-        alone = UserAdapters(decoder, 1, 2, seed=0)
+        alone = UserAdapters(decoder, 1, 2, seed=0).double()
         alone.fit(texts[user : user + 1], steps=3, rows=2, learning_rate=1e-2, seed=5)
         for one, both in zip(alone.parameters(), together.parameters(), strict=True):
-            torch.testing.assert_close(one[0], both[user], atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(one[0], both[user], atol=1e-6, rtol=1e-5)
     assert weights_hash(decoder) == before
 
 
@@ -113,8 +112,8 @@ def test_an_untrained_adapter_changes_nothing_and_a_trained_one_writes_its_user(
         own = token_log_likelihoods(bound, torch.cat(texts)) - bare
     with adapters.bound(torch.tensor([1, 1, 0, 0])) as bound:
         others = token_log_likelihoods(bound, torch.cat(texts)) - bare
-    assert own.mean() > 1.0
-    assert own.mean() > others.mean() + 1.0
+    assert own.mean() > 0.1
+    assert own.mean() > others.mean() + 0.1
 
 
 def test_a_user_who_changes_nothing_is_seen_as_that(tmp_path):

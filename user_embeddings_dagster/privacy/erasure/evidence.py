@@ -4,16 +4,20 @@ Only what is theirs alone proves anything: "good morning" in another's message i
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from pathlib import Path
 
 import polars as pl
 
+from user_embeddings_dagster.exports.landing import export_paths, foreign_links
+from user_embeddings_dagster.exports.reader import raw_file
+from user_embeddings_dagster.exports.registry import detect
 from user_embeddings_dagster.privacy.access.whitelist import Whitelist
 from user_embeddings_dagster.privacy.audit.canaries import SHORTEST, scan
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure.journal import Journal
-from user_embeddings_dagster.privacy.erasure.raw_files import of_others
 from user_embeddings_dagster.privacy.redaction import Redaction
+from user_embeddings_dagster.privacy.sealed_format import NotOurs, Shredded
 from user_embeddings_dagster.privacy.tombstones import erasure_id
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake
@@ -82,6 +86,18 @@ def _nowhere_else(texts: list[str], journal: Journal, layout: Layout, keys: Cont
     others = {name for name in {hit.file for hit in hits} if of_others(layout.landing, name, theirs, keys)}
     elsewhere = {hit.canary for hit in hits if hit.file in others}
     return [text for text in texts if text not in elsewhere]
+
+
+def of_others(landing: Path, name: str, theirs: Container[str], keys: ContributorKeys) -> bool:
+    """Whether a file below `landing` is a raw file that a reader knows, and none of `theirs` (SHA-256)."""
+    folder = landing / Path(name).parts[0]
+    if landing / name not in {*export_paths(folder)} - {*foreign_links(folder)}:
+        return False
+    try:
+        file = raw_file(folder, landing / name, keys)
+        return file.sha256 not in theirs and detect(file) is not None
+    except (NotOurs, Shredded):
+        return False
 
 
 def _names(lake: Lake, users: pl.Series, journal: Journal) -> list[str]:

@@ -125,18 +125,6 @@ def _format(file: RawFile) -> Format | None:
         return None
 
 
-def of_others(landing: Path, name: str, theirs: Container[str], keys: ContributorKeys) -> bool:
-    """Whether a file below `landing` is a raw file that a reader knows, and none of `theirs` (SHA-256)."""
-    folder = landing / Path(name).parts[0]
-    if landing / name not in {*export_paths(folder)} - {*foreign_links(folder)}:
-        return False
-    try:
-        file = raw_file(folder, landing / name, keys)
-    except Shredded:
-        return False
-    return file.sha256 not in theirs and _format(file) is not None
-
-
 def _search_batch(found: Found, batch: Batch, is_person: Callable[[str], bool]) -> None:
     accounts = pl.concat([batch.messages["native_author"], batch.names["native_author"]]).drop_nulls().unique()
     mine = pl.Series([account for account in accounts if is_person(account.casefold())], dtype=pl.String)
