@@ -22,9 +22,9 @@ from user_embeddings_dagster.quality.escaping import printable
 # Text metadata that an asset may report: each from a fixed set of words, or a name that the operator chose.
 WORDS = frozenset(
     {
-        "device", "extractor", "id_index", "method", "model", "models_marked", "privacy", "program",
-        "program_version", "ranker", "reason", "stopped_by", "summarizer", "usd_cap", "validator", "vector_index",
-        "version",
+        "attention", "device", "extractor", "id_index", "injection", "judge", "method", "model", "models_marked",
+        "preset", "privacy", "program", "program_version", "ranker", "reason", "stopped_by", "summarizer", "usd_cap",
+        "validator", "vector_index", "version",
     }
 )  # fmt: skip
 _HASH = re.compile(r"[0-9a-f]{8,64}")

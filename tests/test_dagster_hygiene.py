@@ -227,7 +227,7 @@ def test_no_configuration_takes_free_text():
     """Run configuration is stored as given: fields are numbers, flags, or words of a fixed set."""
     # Of fixed sets; names of DataDAOs; a folder and a model that the operator names.
     words = {"split", "pairs", "mixer", "ranker", "negatives", "public_datadaos", "labelled", "person_model"}
-    words |= {"validator", "judge"}
+    words |= {"validator", "judge", "preset", "injection"}
     for asset in defs.assets or []:
         if not isinstance(asset, dg.AssetsDefinition) or not asset.is_executable:
             continue
