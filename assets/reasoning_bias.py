@@ -17,7 +17,7 @@ from user_embeddings_dagster.evaluation.ranking import sampled
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.evaluation.splits import split_hash
 from user_embeddings_dagster.mining.pairs import sequences
-from user_embeddings_dagster.personalisation.reasoning import bias_scores, reasoning_unbiased
+from user_embeddings_dagster.personalisation.reasoning import ADAPTER, BARE, EMBEDDING, bias_scores, reasoning_unbiased
 from user_embeddings_dagster.privacy.consent.grants import TRAIN
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
 from user_embeddings_dagster.storage.lake import fingerprint
@@ -59,7 +59,7 @@ def reasoning_bias_scores(
         raise dg.Failure(
             f"no held-out user who has consented to `evaluate` has {MIN_CHUNKS} chunks", allow_retries=False
         )
-    adapted = _longest(snapshot, consented_snapshot(lake, TRAIN), config.adapter_users)
+    adapted = with_longest_histories(snapshot, consented_snapshot(lake, TRAIN), config.adapter_users)
     folders, used = personalised_folders(store)
     names = snapshot["datadao"].unique().sort().to_list()
     settings = config.model_dump(exclude={"users"})
@@ -69,23 +69,22 @@ def reasoning_bias_scores(
     )
     if not (reused := folder.complete):
         note_nobody(folder, used["personalised"])
-        texts = adapted.join(said(store, adapted), on="chunk_id").select("datadao", "user_id", "position", "text")
-        folder.write_inputs(
-            {**settings, **folders}, sequences=sequences(snapshot, store.lance, ("test",)), texts=texts
-        )  # fmt: skip
+        histories = sequences(snapshot, store.lance, ("test",))
+        folder.write_inputs({**settings, **folders}, sequences=histories, texts=_words(store, adapted))
         training_jobs.run(context, "reasoning_bias", folder.inputs, folder.output)
     folder.remove_leftovers()
     answers, gains = (pl.read_parquet(folder.output / f"{name}.parquet") for name in ("answers", "gains"))
     scope = Scope(ASSET, "all", config.seed, split_hash(everybody))
     scores = bias_scores(answers, gains, scope, used["personalised"])
+    drawn = shown(scores).filter(pl.col("model").is_in([BARE, EMBEDDING, ADAPTER]))
+    drawn = drawn.with_columns(pl.col("slice").str.strip_prefix("kind="))
     pictures = {
-        f"plot_{metric}": plots.grouped_bars(shown(scores), metric=metric, by="slice", title=title)
+        f"plot_{metric}": plots.grouped_bars(drawn, metric=metric, by="slice", title=title)
         for metric, title in (("accuracy", "Neutral questions answered right"), ("answers_changed", "Answers changed"))
     }
-    picture = plots.grouped_bars(shown(scores), metric="answer_kl", by="slice", title="KL of the answers (nats)")
-    return with_job(
-        record(store, ASSET, scores, picture, [reasoning_unbiased(scores)], pictures), folder, reused
-    )  # fmt: skip
+    picture = plots.grouped_bars(drawn, metric="answer_kl", by="slice", title="KL of the answers (nats)")
+    result = record(store, ASSET, scores, picture, [reasoning_unbiased(scores)], pictures)
+    return with_job(result, folder, reused)
 
 
 def some_users(snapshot: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:
@@ -96,10 +95,17 @@ def some_users(snapshot: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:
     return snapshot.join(chosen, on=["datadao", "user_id"], how="semi")
 
 
-def _longest(snapshot: pl.DataFrame, trainable: pl.DataFrame, users: int) -> pl.DataFrame:
+def with_longest_histories(snapshot: pl.DataFrame, trainable: pl.DataFrame, users: int) -> pl.DataFrame:
     """Rows of the users with the longest histories among the trainable ones."""
     rows = snapshot.join(trainable, on="chunk_id", how="semi")
     lengths = (
         rows.group_by("datadao", "user_id").len().sort(["len", "datadao", "user_id"], descending=[True, False, False])
     )
     return rows.join(lengths.head(users), on=["datadao", "user_id"], how="semi")
+
+
+def _words(store: Store, snapshot: pl.DataFrame) -> pl.DataFrame:
+    """datadao, user_id, position, text: what SUBJECT said in each chunk."""
+    nothing = pl.DataFrame(schema={"chunk_id": pl.String, "text": pl.String})
+    words = nothing if snapshot.is_empty() else said(store, snapshot)
+    return snapshot.join(words, on="chunk_id").select("datadao", "user_id", "position", "text")

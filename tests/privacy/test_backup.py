@@ -87,7 +87,7 @@ def canaries(layout: Layout, users: frozenset[str]) -> list[str | bytes]:
     key, journal = load_or_create_key(layout.key), Journal(sorted(users))
     with key_store(layout) as keys:
         stores.plan(journal, layout, key, keys)
-    evidence.gather(journal, layout, key)
+        evidence.gather(journal, layout, key, keys)
     return journal.canaries
 
 

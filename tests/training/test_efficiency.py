@@ -22,7 +22,12 @@ from training.reading import cache_bytes, reading
 from training.sequence_inference import SequenceEncoder
 from training.ways_of_asking import ADVANCED, History, Ways
 from user_embeddings_dagster.evaluation.scores import Scope
-from user_embeddings_dagster.personalisation.efficiency import efficiency_scores, embedding_saves, ratios
+from user_embeddings_dagster.personalisation.efficiency import (
+    efficiency_scores,
+    embedding_saves,
+    longest_histories,
+    ratios,
+)
 
 LARGER = {
     "larger": {
@@ -156,3 +161,12 @@ def test_scores_are_of_no_users_and_the_check_reads_them(costs):
     raised = scores.with_columns(value=pl.when(enough).then(1_000.0).otherwise("value"))
     assert embedding_saves(raised).passed
     assert {"flops", "tokens", "seconds to first token"} <= set(ratios(costs)["model"])
+
+
+def test_items_are_of_the_longest_histories_and_of_no_more_people_than_it_takes():
+    lengths = {"a": 2, "b": 6, "c": 4, "d": 6}
+    rows = [("dao", user, f"{user}{n}") for user, chunks in lengths.items() for n in range(chunks)]
+    snapshot = pl.DataFrame(rows, ["datadao", "user_id", "chunk_id"], orient="row")
+    assert set(longest_histories(snapshot, 6)["user_id"]) == {"b"}
+    assert set(longest_histories(snapshot, 7)["user_id"]) == {"b", "d"}
+    assert longest_histories(snapshot, 100).height == snapshot.height

@@ -23,7 +23,7 @@ from user_embeddings_dagster.personalisation.judges import Judged, WordOverlap
 
 NAME = "personalised_decoder"
 REWARD = {
-    "judge": "word_overlap", "steps": 16, "samples": 4, "batch_tasks": 4, "batch_questions": 8, "new_tokens": 6,
+    "judge": "word_overlap", "steps": 40, "samples": 4, "batch_tasks": 4, "batch_questions": 8, "new_tokens": 6,
     "learning_rate": 1e-2,
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ def training(population: Population, start: Path, folder: Path, **config: Any) -
 def test_the_reward_of_held_out_users_rises(rewarded: Path) -> None:
     """C44: of validation users' questions, by the judge's score."""
     before, after = metrics(rewarded, "valid_reward")
-    assert after > before + 0.15
+    assert after > before + 0.1
     assert record(rewarded)["valid_reward"] == pytest.approx(after, abs=0.05)
     assert record(rewarded)["judge"] == "word_overlap"
 
@@ -93,31 +93,31 @@ def test_the_policy_starts_as_the_supervised_one_and_its_distance_is_measured(
 
 
 @dataclass(frozen=True)
-class Keyword(WordOverlap):
-    """A judge that can be gamed: so many times "parrot", whoever is asked."""
+class Brevity(WordOverlap):
+    """A judge that can be gamed: the less is said the better, and nothing is best."""
 
-    name: str = "keyword"
+    name: str = "brevity"
 
     def scores(self, answers: Sequence[Judged]) -> np.ndarray:
-        return np.array([min(1.0, words(each.answer).count("parrot") / 6) for each in answers])
+        return np.array([1 - min(6, len(words(each.answer))) / 6 for each in answers])
 
 
 @pytest.mark.parametrize("guards", [False, True])
 def test_a_judge_that_can_be_gamed_is_gamed_without_guards_alone(
     population: Population, supervised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guards: bool
 ) -> None:
-    """C44, C47: repetition earns nothing behind the guards, so that it is not learned."""
-    monkeypatch.setitem(personalised_decoder.JUDGES, "keyword", lambda threads: Keyword())
-    config = {"judge": "keyword", "kl": 0.0, "steps": 40, "learning_rate": 3e-2, "batch_tasks": 1}
+    """C44, C47: an answer of nothing earns nothing behind the guards, so that it is not learned."""
+    monkeypatch.setitem(personalised_decoder.JUDGES, "brevity", lambda threads: Brevity())
+    config = {"judge": "brevity", "kl": 0.0, "steps": 60, "samples": 8, "learning_rate": 2e-2, "batch_tasks": 1}
     stage = training(population, supervised, tmp_path, guards=guards, **config)
-    for step in range(1, 41):
+    for step in range(1, 61):
         stage.step(step)
     with torch.no_grad():
         rows = list(range(len(stage.valid)))
         drawn = stage.valid.draw(stage.model, stage._tokens(stage.model, stage.valid.asked), rows)
     said = [text.split("\n")[0].strip() for text in drawn.texts]
     gamed = np.mean([Guards().objection(text) is not None for text in said])
-    assert (gamed < 0.3) if guards else (gamed > 0.6), f"{gamed} of the answers"
+    assert (gamed < 0.1) if guards else (gamed > 0.4), f"{gamed} of the answers"
 
 
 def test_terminated_and_resumed_it_ends_with_the_same_bytes(

@@ -11,6 +11,7 @@ import torch
 from made_up_population import histories
 from untrained_llm import untrained_llm
 
+from assets.reasoning_bias import MIN_CHUNKS, some_users, with_longest_histories
 from training.decoder import load_decoder, token_log_likelihoods, weights_hash
 from training.job import Job
 from training.option_answers import Question, divergence, option_scores, tokenised
@@ -204,3 +205,25 @@ def test_the_bare_decoder_answers_alike_whoever_is_bound(folders):
     decoder, tokenizer = load_decoder(folders["decoder"])
     scores = option_scores(lambda _: nullcontext(Reader(decoder)), 2, asked(tokenizer), "cpu")
     torch.testing.assert_close(scores[0], scores[1])
+
+
+def snapshot(lengths: dict[str, int]) -> pl.DataFrame:
+    rows = [("dao", user, f"{user}{n}") for user, chunks in lengths.items() for n in range(chunks)]
+    return pl.DataFrame(rows, ["datadao", "user_id", "chunk_id"], orient="row")
+
+
+def test_adapters_are_for_those_who_also_consented_to_train():
+    """C47: of whoever did, the longest histories."""
+    everybody = snapshot({"a": 9, "b": 5, "c": 7, "d": 3})
+    trainable = everybody.filter(pl.col("user_id") != "a")
+    assert set(with_longest_histories(everybody, trainable, 2)["user_id"]) == {"b", "c"}
+    assert with_longest_histories(everybody, everybody.clear(), 2).is_empty()
+
+
+def test_a_sample_of_users_is_seeded_and_leaves_out_who_has_too_little():
+    everybody = snapshot({f"u{n}": MIN_CHUNKS - 1 + n % 3 for n in range(30)})
+    chosen = some_users(everybody, 8, seed=0)
+    assert chosen["user_id"].n_unique() == 8
+    assert chosen.group_by("user_id").len()["len"].min() == MIN_CHUNKS
+    assert chosen.equals(some_users(everybody, 8, seed=0))
+    assert not chosen.equals(some_users(everybody, 8, seed=1))
