@@ -32,10 +32,10 @@ class PersonalizationConfig(EvaluationConfig):
     """
 
     judge: str = "similarity"
-    max_tasks: int | None = 60
-    recent_tokens: int = 128
+    max_tasks: int | None = 30
+    recent_tokens: int = 64
     stuffed_tokens: int = 1024
-    stuffed_tasks: int = 30
+    stuffed_tasks: int = 12
 
 
 @score_asset(
