@@ -11,7 +11,7 @@ perplexity is its exponential, bits per byte compare it with decoders of other t
 
 import math
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,13 @@ import torch.nn.functional as F
 
 from training import lora, versions
 from training.job import Job, run
+from training.job_config import JobConfig
 from training.tokenizer import END, train_tokenizer
 from user_embeddings_dagster.keys import file_sha256
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(JobConfig):
     """Sizes and hyperparameters; a step reads batch_size rows of `length` tokens."""
 
     seed: int
@@ -46,14 +47,6 @@ class Config:
     validations: int = 4
     valid_rows: int = 64
     min_users_per_word: int = 5
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Config":
-        """From config.json; an unknown key raises ValueError."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(values.keys() - known - {"threads", "device", "checkpoint_seconds"}):
-            raise ValueError(f"config.json: unknown settings {unknown}")
-        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 def packed(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ Beyond the decoder's max_position_embeddings its rotary positions go on: what it
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +26,7 @@ from training import versions
 from training.cost import counted
 from training.cost_formula import bare_flops, embedding_flops
 from training.job import Job, run
+from training.job_config import JobConfig
 from training.personalised_inference import PersonalisedLLM
 from training.personalised_model import PersonalisedDecoder, Shape
 from training.reading import reading
@@ -42,7 +43,7 @@ WITHIN = 3  # measurements of the embedding in each turn: it is too short for on
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(JobConfig):
     """Of each item the first `item_tokens` are stuffed; `repeats` turns; `new_tokens` are written in each.
 
     `larger`: decoders of other sizes, by name, with settings of transformers' Qwen3Config; what they would cost is
@@ -55,11 +56,6 @@ class Config:
     repeats: int = 3
     new_tokens: int = 8
     larger: dict[str, dict[str, int | bool]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Config":
-        """From config.json, which also holds what is not of this job's method."""
-        return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
 
 
 class Costs:

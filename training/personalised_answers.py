@@ -16,7 +16,7 @@ its mean log-likelihood; "nobody" has nothing to add and goes by the likelihood 
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import torch
 
 from training import versions
 from training.job import Job, run
+from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
 from training.personalised_decoder import JUDGES, FreeForm
 from training.personalised_decoder import Config as RewardConfig
@@ -36,14 +37,13 @@ from user_embeddings_dagster.keys import content_id, file_sha256
 from user_embeddings_dagster.personalisation.guards import Guards
 from user_embeddings_dagster.personalisation.judges import Guarded
 
-RUNTIME = {"threads", "device", "decoder", "sequence_encoder", "personalised", "supervised"}
 BATCH = 16
 """Tasks of one pass."""
 NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(JobConfig):
     """`stuffed_tasks`: so many of the tasks, evenly, are also asked with the whole history in the prompt."""
 
     seed: int
@@ -55,14 +55,6 @@ class Config:
     new_tokens: int = 24
     temperature: float = 0.8
     cache_mb: int = 2048
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Config":
-        """From config.json; an unknown key raises ValueError."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(values.keys() - known - RUNTIME):
-            raise ValueError(f"config.json: unknown settings {unknown}")
-        return cls(**{name: value for name, value in values.items() if name in known})
 
 
 class Asking:

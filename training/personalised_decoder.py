@@ -18,7 +18,7 @@ A_k = (r_k - mean r) / (std r + ε)
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from training import lora, versions
 from training.decoder import weights_hash
 from training.job import Job, run
+from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, tokens_of
 from training.personalised_inference import PersonalisedLLM, save
 from training.personalised_model import PersonalisedDecoder, trained_parameters
@@ -41,7 +42,6 @@ from user_embeddings_dagster.personalisation.guards import Guards
 from user_embeddings_dagster.personalisation.judges import Guarded, Judge, Judged, Similarity, WordOverlap
 from user_embeddings_dagster.personalisation.prompts import prompt
 
-RUNTIME = {"threads", "device", "checkpoint_seconds", "decoder", "sequence_encoder", "personalised"}
 JUDGES: dict[str, Callable[[Any], Judge]] = {
     "similarity": lambda threads: Similarity(TextEncoder(threads=threads).encode),
     "word_overlap": lambda threads: WordOverlap(),
@@ -49,7 +49,7 @@ JUDGES: dict[str, Callable[[Any], Judge]] = {
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(JobConfig):
     """Hyperparameters; a step draws `samples` answers to each of `batch_tasks` choices and `batch_questions` others."""
 
     seed: int
@@ -71,15 +71,9 @@ class Config:
     cache_mb: int = 2048
     valid_questions: int = 48
 
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Config":
-        """From config.json; an unknown key or judge raises ValueError."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(values.keys() - known - RUNTIME):
-            raise ValueError(f"config.json: unknown settings {unknown}")
-        if (judge := values.get("judge", "similarity")) not in JUDGES:
-            raise ValueError(f"config.json: judge {judge!r} is none of {sorted(JUDGES)}")
-        return cls(**{name: value for name, value in values.items() if name in known})
+    def __post_init__(self) -> None:
+        if self.judge not in JUDGES:
+            raise ValueError(f"config.json: judge {self.judge!r} is none of {sorted(JUDGES)}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ decoder, is what they are for; the rest of this job is what they cost. Adapters 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from training import versions
 from training.base_decoder import packed
 from training.decoder import load_decoder, mean_log_likelihoods, token_log_likelihoods
 from training.job import Job, run
+from training.job_config import JobConfig
 from training.option_answers import Question, divergence, option_scores, tokenised
 from training.option_texts import padded
 from training.personalised_inference import PersonalisedLLM
@@ -43,7 +44,7 @@ FROZEN_DECODER = ("proj", "perceiver", "enc")
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(JobConfig):
     """`questions` of each kind; an adapter of `rank` sees `steps` times `rows` rows of `length` tokens of its user."""
 
     seed: int
@@ -54,11 +55,6 @@ class Config:
     rows: int = 2
     length: int = 48
     learning_rate: float = 2e-3
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Config":
-        """From config.json, which also holds what is not of this job's method."""
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 class Subjects:

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from training import lora, versions
 from training.decoder import weights_hash
 from training.job import Job, run
+from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
 from training.personalised_inference import save
 from training.personalised_model import PersonalisedDecoder, Shape, trained_parameters
@@ -34,11 +35,9 @@ from training.user_states import StateHistories, TrainedHistories
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION
 
-RUNTIME = {"threads", "device", "checkpoint_seconds", "decoder", "sequence_encoder", "personalised"}
-
 
 @dataclass(frozen=True)
-class Config:
+class Config(JobConfig):
     """Hyperparameters; `longest` tokens of a text are read, `axes` of the item space."""
 
     seed: int
@@ -68,14 +67,6 @@ class Config:
     cache_mb: int = 2048
     valid_tasks: int = 512
     validations: int = 10
-
-    @classmethod
-    def of(cls, values: dict[str, Any]) -> "Config":
-        """From config.json; an unknown key raises ValueError."""
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(values.keys() - known - RUNTIME):
-            raise ValueError(f"config.json: unknown settings {unknown}")
-        return cls(**{name: value for name, value in values.items() if name in known})
 
     def shape(self, dimension: int) -> Shape:
         """Sizes of the model over states of `dimension` axes."""

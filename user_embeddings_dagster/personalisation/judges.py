@@ -4,6 +4,7 @@ A judge sees a question, a reference and an answer: never which model or conditi
 setting; the default asks no language model.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -69,11 +70,12 @@ class Judge(Protocol):
         ...
 
 
-class _ByScore:
+class _ByScore(ABC):
     """Prefers what scores higher."""
 
+    @abstractmethod
     def scores(self, answers: Sequence[Judged]) -> np.ndarray:
-        raise NotImplementedError
+        """As of Judge."""
 
     def preferences(self, pairs: Sequence[Pair]) -> np.ndarray:
         """As of Judge; scores equal to six digits are equal."""
