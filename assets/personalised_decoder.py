@@ -158,22 +158,7 @@ def supervised_decoder(
 
     Trained on what training users say next, among others' words of the same time and topic.
     """
-    snapshot = consented_snapshot(store.lake).filter(pl.col("split") != "test")
-    tasks = training_tasks(store, snapshot, config.kept_only, config.max_tasks)
-    sequence = store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder")
-    decoder, trained_on = decoder_of(store), sequence.record()["data_version"]
-    settings = config.model_dump(exclude={"kept_only", "max_tasks"})
-    names = snapshot["datadao"].unique().sort().to_list()
-    inputs = [snapshot_version(snapshot), history_hashes(store, names), tasks_version(tasks), trained_on, str(decoder)]
-    folder = store.models.folder(SUPERVISED, fingerprint(SUPERVISED, versions.SUPERVISED_DECODER, inputs, settings))
-    folder.note_basis(trained_on)
-
-    def write_inputs(folder: ModelFolder) -> None:
-        note_trained_on(store, folder, snapshot)
-        folders = {"decoder": str(decoder), "sequence_encoder": str(sequence.output)}
-        folder.write_inputs({**settings, **folders}, tasks=tasks, sequences=sequences(snapshot, store.lance))
-
-    return train(context, store, training_jobs, SUPERVISED, SUPERVISED, folder, write_inputs)
+    return _train_on_tasks(context, config, store, training_jobs, SUPERVISED, versions.SUPERVISED_DECODER)
 
 
 @dg.asset(
@@ -194,29 +179,38 @@ def personalised_decoder(
 
     Group-relative policy gradient on choices and free-form answers, held to the supervised policy by its KL.
     """
+    supervised = store.models.current_on(SUPERVISED, f"sequence_encoder/{SERVED_DIMENSION}")
+    version = versions.PERSONALISED_DECODER
+    return _train_on_tasks(context, config, store, training_jobs, PERSONALISED, version, personalised=supervised)
+
+
+def _train_on_tasks(
+    context: dg.AssetExecutionContext,
+    config: SupervisedDecoderConfig | PersonalisedDecoderConfig,
+    store: Store,
+    jobs: TrainingJobs,
+    name: str,
+    version: str,
+    **start: ModelFolder,
+) -> dg.MaterializeResult:
+    """A training on insight tasks and histories; `start`: the models that it goes on from, by their settings' name."""
     snapshot = consented_snapshot(store.lake).filter(pl.col("split") != "test")
     tasks = training_tasks(store, snapshot, config.kept_only, config.max_tasks)
     sequence = store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder")
-    supervised, decoder = store.models.current_on(SUPERVISED, f"sequence_encoder/{SERVED_DIMENSION}"), decoder_of(store)
-    trained_on = supervised.record()["data_version"]
+    decoder, models = decoder_of(store), {"sequence_encoder": sequence, **start}
     settings = config.model_dump(exclude={"kept_only", "max_tasks"})
-    names = snapshot["datadao"].unique().sort().to_list()
-    inputs = [snapshot_version(snapshot), history_hashes(store, names), tasks_version(tasks), trained_on, str(decoder)]
-    folder = store.models.folder(
-        PERSONALISED, fingerprint(PERSONALISED, versions.PERSONALISED_DECODER, inputs, settings)
-    )
+    trained_on = [model.record()["data_version"] for model in models.values()]
+    histories = history_hashes(store, snapshot["datadao"].unique().sort().to_list())
+    inputs = [snapshot_version(snapshot), histories, tasks_version(tasks), trained_on, str(decoder)]
+    folder = store.models.folder(name, fingerprint(name, version, inputs, settings))
     folder.note_basis(sequence.record()["data_version"])
 
     def write_inputs(folder: ModelFolder) -> None:
         note_trained_on(store, folder, snapshot)
-        folders = {
-            "decoder": str(decoder),
-            "sequence_encoder": str(sequence.output),
-            "personalised": str(supervised.output),
-        }
+        folders = {"decoder": str(decoder)} | {model: str(of.output) for model, of in models.items()}
         folder.write_inputs({**settings, **folders}, tasks=tasks, sequences=sequences(snapshot, store.lance))
 
-    return train(context, store, training_jobs, PERSONALISED, PERSONALISED, folder, write_inputs)
+    return train(context, store, jobs, name, name, folder, write_inputs)
 
 
 def tasks_version(tasks: pl.DataFrame) -> str:

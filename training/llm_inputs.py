@@ -17,7 +17,7 @@ from training.option_texts import OptionTexts
 from training.personalised_model import PersonalisedDecoder
 from training.sequence_inference import SequenceEncoder
 from training.user_states import StateHistories, User
-from user_embeddings_dagster.personalisation.prompts import prompt
+from user_embeddings_dagster.personalisation.prompts import answer, prompt
 
 Moment = tuple[User, int]
 """A user after so many chunks."""
@@ -72,7 +72,7 @@ class Choices:
                 row = rows.setdefault((kind, f"{chunk}\n{question}\n{text}"), len(texts))
                 if row == len(texts):
                     prompts.append(prompt(kind, question))
-                    texts.append(text)
+                    texts.append(answer(kind, text))
                 places[-1].append(row)
         self.options = torch.tensor(places, dtype=torch.long).view(len(places), len(places[0]) if places else 0)
         self.answers = torch.tensor(tasks["answer"].to_list(), dtype=torch.long)

@@ -5,7 +5,8 @@
 Inputs: training.llm_inputs; in `config.json` the folders `personalised` and `supervised`; `texts.parquet` (chunk_id,
 text): what the users of the tasks said in each chunk. Output: `choices.parquet` and `answers.parquet`, one row per task
 and condition (task_id, condition, score), `job.json`, `manifest.json`. An option's score is what the condition adds to
-its mean log-likelihood; "nobody" has nothing to add and goes by the likelihood itself.
+its mean log-likelihood; "nobody" has nothing to add and goes by the likelihood itself. A free-form task's score is the
+judge's mean over sampled answers.
 
     nobody          the bare decoder                         mean_vector     all items' mean in the place of the states
     user_embedding  the user's states                        supervised      the same, before the reward stage
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 
@@ -36,6 +38,7 @@ from training.user_states import StateHistories
 from user_embeddings_dagster.keys import content_id, file_sha256
 from user_embeddings_dagster.personalisation.guards import Guards
 from user_embeddings_dagster.personalisation.judges import Guarded
+from user_embeddings_dagster.personalisation.prompts import SPEAKER
 
 BATCH = 16
 """Tasks of one pass."""
@@ -44,7 +47,8 @@ NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, 
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """`stuffed_tasks`: so many of the tasks, evenly, are also asked with the whole history in the prompt."""
+    """`stuffed_tasks`: so many of the tasks, evenly, are also asked with the whole history in the prompt; `samples`
+    answers are drawn to each free-form task."""
 
     seed: int
     judge: str = "similarity"
@@ -54,6 +58,7 @@ class Config(JobConfig):
     longest: int = 40
     new_tokens: int = 24
     temperature: float = 0.8
+    samples: int = 2
     cache_mb: int = 2048
 
 
@@ -86,7 +91,7 @@ class Asking:
     def past(self, moment: Moment, tokens: int) -> list[int]:
         """The last `tokens` tokens of what the user said before."""
         user, seen = moment
-        said = "".join(f"SUBJECT: {text}\n" for text in self._past.get(user, [])[max(0, seen - 400) : seen] if text)
+        said = "".join(f"{SPEAKER} {text}\n" for text in self._past.get(user, [])[max(0, seen - 400) : seen] if text)
         ids = self.inputs.tokenizer(said, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids[-tokens:] if tokens else []
 
@@ -162,7 +167,7 @@ def choices_table(asking: Asking) -> pl.DataFrame:
 
 
 def answers_table(asking: Asking, threads: int) -> pl.DataFrame:
-    """task_id, condition, score: the judge's, of one sampled answer to each free-form task."""
+    """task_id, condition, score: the judge's mean over the answers drawn to each free-form task."""
     config, inputs = asking.config, asking.inputs
     tasks = inputs.free("test")
     judge = Guarded(JUDGES[config.judge](threads), Guards(max_tokens=config.new_tokens))
@@ -182,9 +187,9 @@ def answers_table(asking: Asking, threads: int) -> pl.DataFrame:
             users = None
             if moments is not None:
                 users = tokens_of(writer, asking.states, [moments[row] for row in asked], inputs.device)
-            drawn = questions.draw(writer, users, asked)
+            scores = [questions.draw(writer, users, asked).rewards for _ in range(config.samples)]
             ids = tasks["task_id"].gather(asked)
-            rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": drawn.rewards}))
+            rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": np.mean(scores, axis=0)}))
         asking.log(f"{condition}: {len(questions)} questions answered")
     return pl.concat([NO_ANSWERS, *rows])
 

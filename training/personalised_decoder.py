@@ -10,7 +10,8 @@ A_k = (r_k - mean r) / (std r + ε)
     loss = - mean_k A_k · log π(a_k) / length + β · KL(π ‖ π_supervised)
 
 - choices: π = softmax(s · gains) over the options, r is exact, the KL too;
-- free-form: π is the decoder token by token, r the judge's score of the text behind the guards
+- free-form: π is the decoder token by token at the temperature of the sampling, up to the end of the line, r the
+  judge's score of the text behind the guards
   (personalisation.guards: empty, too long, repetition, copies, words to the judge earn 0), the KL by the estimator
   e^d - d - 1, d = log π_supervised - log π (Schulman 2020).
 """
@@ -34,7 +35,7 @@ from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, tokens_of
 from training.personalised_inference import PersonalisedLLM, save
 from training.personalised_model import PersonalisedDecoder, trained_parameters
-from training.sampling import answer_log_likelihoods, questions_ids, sampled, written
+from training.sampling import answer_log_likelihoods, line_ends, questions_ids, sampled, written
 from training.user_states import StateHistories
 from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.keys import file_sha256
@@ -92,7 +93,7 @@ class FreeForm:
 
     def __init__(self, inputs: LLMInputs, tasks: pl.DataFrame, config: Config, judge: Judge) -> None:
         self.inputs, self.config, self.judge = inputs, config, judge
-        self.end = inputs.tokenizer.eos_token_id
+        self.ends = line_ends(inputs.tokenizer)
         self.asked = inputs.asked(tasks)
         self._rows = list(tasks.select("user_id", "question", "reference", "kind").iter_rows())
 
@@ -105,7 +106,7 @@ class FreeForm:
         prompts = [prompt(self._rows[row][3], self._rows[row][1]) for row in rows]
         ids, mask = (part.to(self.inputs.device) for part in questions_ids(tokenizer, prompts, config.longest_question))
         answers = sampled(
-            model, users, ids, mask, new_tokens=config.new_tokens, temperature=config.temperature, end=self.end
+            model, users, ids, mask, new_tokens=config.new_tokens, temperature=config.temperature, ends=self.ends
         )
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         judged = [
@@ -213,10 +214,10 @@ class RewardTraining:
         moments = [self.questions.asked[row] for row in rows]
         with torch.no_grad():
             drawn = self.questions.draw(self.model, self._tokens(self.model, moments), rows.tolist())
-            read = (drawn.ids, drawn.mask, drawn.answers)
+            read = (drawn.ids, drawn.mask, drawn.answers, self.config.temperature)
             supervised = answer_log_likelihoods(self.reference, self._tokens(self.reference, moments), *read)
         policy = answer_log_likelihoods(self.model, self._tokens(self.model, moments), *read)
-        counted = written(drawn.answers, self.questions.end).float()
+        counted = written(drawn.answers, self.questions.ends).float()
         rewards = torch.from_numpy(drawn.rewards).float().to(policy.device)
         advantage = advantages(rewards.view(-1, self.config.samples)).flatten()
         lengths = counted.sum(1).clamp(min=1)

@@ -34,7 +34,7 @@ from training.sequence_inference import SequenceEncoder
 from training.user_adapters import UserAdapters
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.personalisation.neutral import neutral_questions
-from user_embeddings_dagster.personalisation.prompts import SPEAKER, prompt
+from user_embeddings_dagster.personalisation.prompts import SPEAKER, answer, prompt
 from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION, QUESTIONS
 
 BARE, EMBEDDING, ADAPTER = "bare_decoder", "user_embedding", "user_adapter"
@@ -71,14 +71,15 @@ class Subjects:
         last: dict[int, str] = {}
         for datadao, user, positions, words in said.agg("position", "text").iter_rows():
             number = self.users.index((datadao, user))
-            rows = packed(tokenizer, [f"{SPEAKER}{text}" for text in words[:-1]], config.length)
+            rows = packed(tokenizer, [f"{SPEAKER} {text}" for text in words[:-1]], config.length)
             # Who has not said enough for one row gets no adapter.
             if len(rows) and positions[-1] == self.seen[number]:
                 past[number], last[number] = rows, words[-1]
         self.adapted = sorted(past)[: config.adapter_users]
         self.past = [past[user] for user in self.adapted]
         asked = prompt(CONTRIBUTION, QUESTIONS[CONTRIBUTION])
-        self.last = padded(tokenizer, [asked] * len(self.adapted), [last[u] for u in self.adapted], config.length)
+        said_last = [answer(CONTRIBUTION, last[user]) for user in self.adapted]
+        self.last = padded(tokenizer, [asked] * len(said_last), said_last, config.length)
 
     def likelihood(self, log_likelihoods: torch.Tensor) -> torch.Tensor:
         """Mean log-likelihood [adapted] of what each said last, of those [adapted, L] of `last`'s tokens."""

@@ -20,18 +20,25 @@ def questions_ids(tokenizer: Any, prompts: Sequence[str], longest: int) -> tuple
     return ids, mask
 
 
+def line_ends(tokenizer: Any) -> torch.Tensor:
+    """Tokens that end an answer: the decoder's end, which comes first, and all that break the line."""
+    texts = tokenizer.batch_decode([[token] for token in range(len(tokenizer))])
+    end = tokenizer.eos_token_id
+    return torch.tensor([end, *(token for token, text in enumerate(texts) if "\n" in text and token != end)])
+
+
 @torch.no_grad()
 def sampled(
     model: PersonalisedDecoder, users: torch.Tensor | None, ids: torch.Tensor, mask: torch.Tensor, *,
-    new_tokens: int, temperature: float, end: int,
+    new_tokens: int, temperature: float, ends: torch.Tensor,
 ) -> torch.Tensor:  # fmt: skip
-    """What the decoder writes [B, n] after prompts [B, L], for user tokens [B, …] (None: for nobody); ended by `end`.
+    """What the decoder writes [B, n] after prompts [B, L], for user tokens [B, …] (None: for nobody).
 
-    By torch's global generator.
+    An answer ends with one of `ends`, and is filled up with the first. By torch's global generator.
     """
     options: dict[str, Any] = {
         "max_new_tokens": new_tokens, "do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0,
-        "pad_token_id": end, "eos_token_id": end,
+        "pad_token_id": int(ends[0]), "eos_token_id": ends.tolist(),
     }  # fmt: skip
     if users is None:
         return model.decoder.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
@@ -45,16 +52,20 @@ def sampled(
         return decoder.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
 
 
-def written(answers: torch.Tensor, end: int) -> torch.Tensor:
-    """Which tokens [B, n] of sampled answers were chosen: up to the first `end`, which was too."""
-    ended = (answers == end).cumsum(1)
-    return (ended == 0) | ((ended == 1) & (answers == end))
+def written(answers: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+    """Which tokens [B, n] of sampled answers were chosen: up to the first of `ends`, which was too."""
+    last = torch.isin(answers, ends.to(answers.device))
+    return last.cumsum(1) - last.long() == 0
 
 
 def answer_log_likelihoods(
-    model: PersonalisedDecoder, users: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, answers: torch.Tensor
-) -> torch.Tensor:
-    """log p [B, n] of each token of the answers [B, n] after prompts `ids` [B, L] with `mask`, for user tokens."""
+    model: PersonalisedDecoder, users: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, answers: torch.Tensor,
+    temperature: float,
+) -> torch.Tensor:  # fmt: skip
+    """log p [B, n] of each token of the answers [B, n] after prompts `ids` [B, L] with `mask`, for user tokens.
+
+    p is what `sampled` draws from at this temperature.
+    """
     whole = torch.cat([ids, answers], dim=1)
     seen = torch.cat([mask, torch.ones_like(answers)], dim=1)
     if isinstance(model.injection, SoftPrompt):
@@ -67,7 +78,7 @@ def answer_log_likelihoods(
         with model.written_for(users) as decoder:
             logits = decoder(input_ids=whole, attention_mask=seen, position_ids=_places(seen)).logits
     n = answers.shape[1]
-    return logits[:, -n - 1 : -1].float().log_softmax(-1).gather(2, answers[:, :, None]).squeeze(2)
+    return (logits[:, -n - 1 : -1].float() / temperature).log_softmax(-1).gather(2, answers[:, :, None]).squeeze(2)
 
 
 def _places(seen: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from training.decoder import load_decoder
 from training.option_texts import OptionTexts
 from training.personalised_model import PersonalisedDecoder, Shape
 
-PROMPTS = ["balan dorvis?\nSUBJECT: ", "who\nSUBJECT: ", "mopek tunam rigol solan\n"]
+PROMPTS = ["balan dorvis?\nSUBJECT:", "who\nSUBJECT:", "mopek tunam rigol solan\n"]
 TEXTS = ["balan pek nam gol and more of it", "kedor", "a <|endoftext|> b"]
 WIDTH, TOKENS = 16, 3
 

@@ -7,9 +7,10 @@ from exported_root import decoder
 from training import sampling
 from training.decoder import load_decoder
 from training.personalised_model import PersonalisedDecoder, Shape
-from training.sampling import answer_log_likelihoods, questions_ids, sampled, written
+from training.sampling import answer_log_likelihoods, line_ends, questions_ids, sampled, written
 
-PROMPTS = ["balan dorvis kelan mopek tunam rigol?\nSUBJECT: ", "who\n", "solan nam\nSUBJECT: "]
+PROMPTS = ["balan dorvis kelan mopek tunam rigol?\nSUBJECT:", "who\n", "solan nam\nSUBJECT:"]
+TEMPERATURE = 0.8
 INJECTIONS = ("cross_attention", "soft_prompt")
 
 
@@ -36,14 +37,14 @@ def drawn(model, tokenizer, monkeypatch):
     users, logits, generate = torch.randn(3, 3, 16), [], model.decoder.generate
 
     def kept(**options):
-        output = generate(**options, return_dict_in_generate=True, output_logits=True)
-        logits.append(torch.stack(output.logits, dim=1))
+        output = generate(**options, return_dict_in_generate=True, output_scores=True)
+        logits.append(torch.stack(output.scores, dim=1))
         return output.sequences
 
     ids, mask = questions_ids(tokenizer, PROMPTS, 48)
     with monkeypatch.context() as patched:
         patched.setattr(model.decoder, "generate", kept)
-        answers = sampled(model, users, ids, mask, new_tokens=7, temperature=0.8, end=tokenizer.eos_token_id)
+        answers = sampled(model, users, ids, mask, new_tokens=7, temperature=TEMPERATURE, ends=line_ends(tokenizer))
     own = logits[0].float().log_softmax(-1).gather(2, answers[:, :, None]).squeeze(2)
     return users, ids, mask, answers, own
 
@@ -56,16 +57,17 @@ def test_likelihoods_are_generations_own_with_padding_on_the_left(loaded, inject
     model = personalised(bare, injection)
     users, ids, mask, answers, own = drawn(model, tokenizer, monkeypatch)
     assert mask.sum(1).unique().numel() > 1, "prompts of different lengths"
-    counted = written(answers, tokenizer.eos_token_id)
-    found = answer_log_likelihoods(model, users, ids, mask, answers)
+    counted = written(answers, line_ends(tokenizer))
+    found = answer_log_likelihoods(model, users, ids, mask, answers, TEMPERATURE)
     torch.testing.assert_close(found[counted], own[counted], atol=2e-3, rtol=1e-3)
     for row in range(3):
         seen = mask[row].bool()
         alone = answer_log_likelihoods(
-            model, users[row : row + 1], ids[row : row + 1, seen], mask[row : row + 1, seen], answers[row : row + 1]
-        )
+            model, users[row : row + 1], ids[row : row + 1, seen], mask[row : row + 1, seen], answers[row : row + 1],
+            TEMPERATURE,
+        )  # fmt: skip
         torch.testing.assert_close(found[row][counted[row]], alone[0][counted[row]], atol=2e-3, rtol=1e-3)
-    others = answer_log_likelihoods(model, users.roll(1, 0), ids, mask, answers)
+    others = answer_log_likelihoods(model, users.roll(1, 0), ids, mask, answers, TEMPERATURE)
     assert (others - found)[counted].abs().max() > 0.05, "written for somebody else they are others"
 
 
@@ -76,8 +78,8 @@ def test_padding_that_takes_positions_is_noticed(loaded, monkeypatch) -> None:
     model = personalised(bare, "soft_prompt")
     users, ids, mask, answers, own = drawn(model, tokenizer, monkeypatch)
     monkeypatch.setattr(sampling, "_places", lambda seen: torch.arange(seen.shape[1]).expand(seen.shape))
-    found = answer_log_likelihoods(model, users, ids, mask, answers)
-    counted = written(answers, tokenizer.eos_token_id)
+    found = answer_log_likelihoods(model, users, ids, mask, answers, TEMPERATURE)
+    counted = written(answers, line_ends(tokenizer))
     assert (found - own)[counted].abs().max() > 0.02
 
 
@@ -85,7 +87,7 @@ def test_padding_that_takes_positions_is_noticed(loaded, monkeypatch) -> None:
 def test_nobodys_answers_are_the_bare_decoders(loaded) -> None:
     bare, tokenizer = loaded
     ids, mask = questions_ids(tokenizer, PROMPTS, 48)
-    options = {"new_tokens": 5, "temperature": 0.8, "end": tokenizer.eos_token_id}
+    options = {"new_tokens": 5, "temperature": TEMPERATURE, "ends": line_ends(tokenizer)}
     torch.manual_seed(4)
     nobody = sampled(personalised(bare, "cross_attention"), None, ids, mask, **options)
     torch.manual_seed(4)
@@ -94,8 +96,29 @@ def test_nobodys_answers_are_the_bare_decoders(loaded) -> None:
 
 
 def test_an_answer_is_written_up_to_its_end() -> None:
-    answers = torch.tensor([[5, 0, 0, 0], [5, 6, 7, 8], [0, 3, 0, 4]])
-    assert written(answers, end=0).int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]]
+    answers = torch.tensor([[5, 0, 0, 0], [5, 6, 7, 8], [0, 3, 0, 4], [5, 9, 0, 0]])
+    ends = torch.tensor([0, 9])
+    assert written(answers, ends).int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 0, 0]]
+
+
+@torch.no_grad()
+def test_an_answer_is_one_line(loaded) -> None:
+    """The judge reads one line: what came after it would be charged for nothing."""
+    bare, tokenizer = loaded
+    ends = line_ends(tokenizer)
+    assert ends[0] == tokenizer.eos_token_id
+    assert all("\n" in text for text in tokenizer.batch_decode([[token] for token in ends[1:].tolist()]))
+    ids, mask = questions_ids(tokenizer, PROMPTS * 8, 48)
+    torch.manual_seed(1)
+    # So hot that any token may come, a line's end among them.
+    options = {"new_tokens": 40, "temperature": 50.0, "ends": ends}
+    answers = sampled(personalised(bare, "cross_attention"), None, ids, mask, **options)
+    counted = written(answers, ends)
+    assert (counted.sum(1) < answers.shape[1]).any(), "none has ended: the test shows nothing"
+    for answer, mine in zip(answers, counted, strict=True):
+        text = tokenizer.decode(answer[mine], skip_special_tokens=True)
+        assert "\n" not in text.rstrip("\n")
+        assert (answer[~mine] == ends[0]).all()
 
 
 def test_questions_are_padded_on_the_left_and_keep_their_end(loaded) -> None:
