@@ -12,7 +12,7 @@ demo: install
 	$(BIN)/user-embeddings demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: $(VENV)/.installed
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from training.decoder import head_of, last_states, mean_log_likelihoods, token_log_likelihoods
+from training.decoder import head_of, last_states, mean_log_likelihoods
 from training.injection import CrossAttentionInjection
 from training.personalised_model import PersonalisedDecoder
 
@@ -18,9 +18,9 @@ class OptionTexts:
     """`ids` [n, L + 1] begin with the decoder's first token, then prompt and text; `counted` [n, L] bool says which
     predictions are of the text; `bare` [n] is the bare decoder's mean log-likelihood of it, nats a token.
 
-    Where nothing else than the head comes after the injection, and `cache_mb` suffices, `hidden` [n, L, D] is what the
-    last layer says, and `slopes` [n, L, D] the gradient of the text's log-likelihood by it, in half precision; else
-    both are None.
+    Where nothing else than the head comes after the injection, the decoder has no adapters, and `cache_mb` suffices,
+    `hidden` [n, L, D] is what the last layer says, and `slopes` [n, L, D] the gradient of the text's log-likelihood by
+    it, in half precision; else both are None.
     """
 
     def __init__(
@@ -29,21 +29,22 @@ class OptionTexts:
     ) -> None:  # fmt: skip
         self.ids, self.counted = padded(tokenizer, prompts, texts, longest)
         shape = (*self.counted.shape, model.decoder.config.hidden_size)
-        kept = model.is_late and 4 * shape[0] * shape[1] * shape[2] <= cache_mb << 20
+        kept = model.is_late and not model.is_adapted and 4 * shape[0] * shape[1] * shape[2] <= cache_mb << 20
         self.hidden = torch.zeros(shape, dtype=torch.bfloat16) if kept else None
         self.slopes = torch.zeros(shape, dtype=torch.bfloat16) if kept else None
         self.bare = torch.zeros(len(self.ids))
         lengths = _lengths(self.counted)
         order = lengths.argsort(stable=True)
         for rows in (order[begin : begin + ROWS] for begin in range(0, len(order), ROWS)):
-            self._read(model.decoder, rows, int(lengths[rows].max()), device)
+            self._read(model, rows, int(lengths[rows].max()), device)
 
     @torch.no_grad()
-    def _read(self, decoder: Any, rows: torch.Tensor, longest: int, device: str) -> None:
+    def _read(self, model: PersonalisedDecoder, rows: torch.Tensor, longest: int, device: str) -> None:
         ids, counted = self.ids[rows, : longest + 1].to(device), self.counted[rows, :longest].to(device)
         if self.hidden is None or self.slopes is None:
-            self.bare[rows] = mean_log_likelihoods(token_log_likelihoods(decoder, ids), counted).cpu()
+            self.bare[rows] = mean_log_likelihoods(model.log_likelihoods(None, ids), counted).cpu()
             return
+        decoder = model.decoder
         states = last_states(decoder, ids[:, :-1]).to(torch.bfloat16)
         self.hidden[rows, :longest] = states.cpu()
         with torch.enable_grad():

@@ -4,16 +4,17 @@
 
 Inputs: training.llm_inputs, and in `config.json` the folder `personalised` of the supervised stage. Output: as that.
 Group-relative policy gradient (Shao et al. 2024, DeepSeekMath, section 4.1) with one update per sample: of each
-question K answers a_k are drawn from the policy π for the user; with rewards r_k and advantages
+free-form question K answers a_k are drawn from the policy π for the user, the decoder token by token up to the end of
+the line, at the temperature that it answers with. r_k is the judge's score of the text behind the guards
+(personalisation.guards: empty, too long, repetition, copies, words to the judge earn 0); with the advantages
 A_k = (r_k - mean r) / (std r + ε)
 
     loss = - mean_k A_k · log π(a_k) / length + β · KL(π ‖ π_supervised)
 
-- choices: π = softmax(s · gains) over the options, r is exact, the KL too;
-- free-form: π is the decoder token by token at the temperature of the sampling, up to the end of the line, r the
-  judge's score of the text behind the guards
-  (personalisation.guards: empty, too long, repetition, copies, words to the judge earn 0), the KL by the estimator
-  e^d - d - 1, d = log π_supervised - log π (Schulman 2020).
+the KL by the estimator e^d - d - 1, d = log π_supervised - log π (Schulman 2020). Of choices all answers can be
+enumerated: π = softmax(s · gains) over the options, and expected reward and KL are exact, without a draw:
+
+    loss = - π(right) + β · KL(π ‖ π_supervised)
 """
 
 import sys
@@ -51,7 +52,7 @@ JUDGES: dict[str, Callable[[Any], Judge]] = {
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Hyperparameters; a step draws `samples` answers to each of `batch_tasks` choices and `batch_questions` others."""
+    """Hyperparameters; a step reads `batch_tasks` choices, and draws `samples` answers to `batch_questions` others."""
 
     seed: int
     judge: str = "similarity"
@@ -138,8 +139,7 @@ class RewardTraining:
         self.trained = trained_parameters(self.model, preset, torch.nn.Identity())
         self.judge = JUDGES[config.judge](threads)
         self.guarded = Guarded(self.judge, Guards(max_tokens=config.new_tokens)) if config.guards else self.judge
-        adapted = self.described["preset"] == "lora"  # what the decoder says of a text then changes from step to step
-        cached = {"longest": config.longest, "cache_mb": 0 if adapted else config.cache_mb}
+        cached = {"longest": config.longest, "cache_mb": config.cache_mb}
         self.choices = Choices(inputs, self.model, inputs.choices("train"), **cached)
         self.questions = FreeForm(inputs, inputs.free("train"), config, self.guarded)
         valid = inputs.free("valid")
@@ -200,11 +200,10 @@ class RewardTraining:
         policy = log_policy(self.model)  # [B, options]
         with torch.no_grad():
             supervised = log_policy(self.reference)
-            drawn = torch.multinomial(policy.exp(), self.config.samples, replacement=True)
-            rewards = (drawn == self.choices.answers[rows].to(drawn.device)[:, None]).float()
-        loss = -(advantages(rewards) * policy.gather(1, drawn)).mean()
+        right = self.choices.answers[rows].to(policy.device)[:, None]
+        expected = policy.exp().gather(1, right).mean()
         kl = F.kl_div(supervised, policy, log_target=True, reduction="batchmean")
-        return loss, kl, float(rewards.mean())
+        return -expected, kl, float(expected.detach())
 
     def _answers(self, generator: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor, float] | None:
         """Policy loss, KL and mean reward of free-form answers."""

@@ -11,7 +11,7 @@ What is trained is a preset (User-LLM section 3.3 and table 5; "perceiver" and "
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,6 +84,17 @@ class PersonalisedDecoder(nn.Module):
         """
         self._decoder[0] = lora.attach(self.decoder, rank, 2 * rank, attention_layers(self.decoder), None)
 
+    @property
+    def is_adapted(self) -> bool:
+        """The decoder has low-rank adapters."""
+        return hasattr(self.decoder, "disable_adapter")
+
+    @contextmanager
+    def bare(self) -> Iterator[Any]:
+        """The bare decoder, within: without its adapters. Of preset "full", the decoder as it was trained."""
+        with self.decoder.disable_adapter() if self.is_adapted else nullcontext():
+            yield self.decoder
+
     def prepare(self, states: torch.Tensor, prior: torch.Tensor) -> None:
         """Before training: scale of training users' states [n, d], the population's prior [d], gates opened."""
         read = self.shape.state_dimension
@@ -132,7 +143,8 @@ class PersonalisedDecoder(nn.Module):
     def log_likelihoods(self, users: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
         """log p [B, L - 1] of each token of `ids` [B, L] after the first, for users (None: by the bare decoder)."""
         if users is None:
-            return token_log_likelihoods(self.decoder, ids)
+            with self.bare() as decoder:
+                return token_log_likelihoods(decoder, ids)
         if isinstance(self.injection, SoftPrompt):
             return self._after_soft_prompt(self.injection.tokens(users), ids)
         with self.written_for(users):

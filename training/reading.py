@@ -37,7 +37,8 @@ class Reader:
 def reading(model: PersonalisedDecoder, users: torch.Tensor | None) -> Iterator[Reader]:
     """A reader for the user tokens `users` [B, n, width], one batch row each; None: the bare decoder."""
     if users is None:
-        yield Reader(model.decoder)
+        with model.bare() as decoder:
+            yield Reader(decoder)
     elif isinstance(model.injection, SoftPrompt):
         yield Reader(model.decoder, model.injection.tokens(users))
     else:

@@ -41,7 +41,8 @@ def sampled(
         "pad_token_id": int(ends[0]), "eos_token_id": ends.tolist(),
     }  # fmt: skip
     if users is None:
-        return model.decoder.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
+        with model.bare() as decoder:
+            return decoder.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
     if isinstance(model.injection, SoftPrompt):
         embedded = model.decoder.get_input_embeddings()(ids)
         prompt = model.injection.tokens(users).to(embedded.dtype)

@@ -90,7 +90,8 @@ class SupervisedTraining:
         if config.preset == "lora":
             self.model.adapt_decoder(config.rank)
         self.trained = trained_parameters(self.model, config.preset, inputs.encoder.model)
-        cached = {"longest": config.longest, "cache_mb": config.cache_mb if self.keeps_decoder else 0}
+        # Of a decoder that is trained itself, what it says of a text changes from step to step.
+        cached = {"longest": config.longest, "cache_mb": 0 if config.preset == "full" else config.cache_mb}
         self.train = Choices(inputs, self.model, inputs.choices("train"), **cached)
         self.contributions = np.flatnonzero((self.train.tasks["kind"] == CONTRIBUTION).to_numpy())
         valid = inputs.choices("valid")
@@ -102,11 +103,6 @@ class SupervisedTraining:
             [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
             lr=config.learning_rate, weight_decay=config.weight_decay,
         )  # fmt: skip
-
-    @property
-    def keeps_decoder(self) -> bool:
-        """The preset trains nothing of the decoder: what it says of a text can be kept."""
-        return self.config.preset in ("proj", "perceiver", "enc")
 
     def state(self) -> dict[str, Any]:
         """Trained weights and optimizer; batches and learning rate follow from the step alone."""

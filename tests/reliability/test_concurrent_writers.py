@@ -28,7 +28,9 @@ def test_the_last_of_two_commits_wins_whole(store, tmp_path):
 
 
 def test_a_writer_to_the_final_path_is_caught(tmp_path):
-    assert not whole("control: written to the final path", tmp_path, 3, 3).good
+    # A race: beside other load no reader may come between the halves of a file.
+    twins = (whole("control: written to the final path", tmp_path, 3, 3) for _ in range(10))
+    assert any(not twin.good for twin in twins)
 
 
 def test_the_checker_sees_lost_stale_and_early_values():
