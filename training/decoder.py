@@ -50,8 +50,8 @@ def head_of(decoder: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     raise ValueError(f"{type(inner).__name__}: its final norm is at none of the known places")
 
 
-def last_states(decoder: Any, ids: torch.Tensor) -> torch.Tensor:
-    """What the last layer says [B, L, D] to `ids` [B, L], before the final norm."""
+def last_states(decoder: Any, ids: torch.Tensor, **options: torch.Tensor) -> torch.Tensor:
+    """What the last layer says [B, L, D] to `ids` [B, L], before the final norm; `options` of the decoder's forward."""
     found: list[torch.Tensor] = []
 
     def keep(_layer: Any, _inputs: Any, output: Any) -> None:
@@ -59,7 +59,7 @@ def last_states(decoder: Any, ids: torch.Tensor) -> torch.Tensor:
 
     handle = layers_of(decoder)[-1].register_forward_hook(keep)
     try:
-        decoder(input_ids=ids, logits_to_keep=1)
+        decoder(input_ids=ids, logits_to_keep=1, **options)
     finally:
         handle.remove()
     return found[0]

@@ -42,6 +42,8 @@ from user_embeddings_dagster.personalisation.prompts import SPEAKER
 
 BATCH = 16
 """Tasks of one pass."""
+TOKENS = 4096
+"""Tokens of the prompts of one pass with words in them."""
 NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
 
 
@@ -104,32 +106,45 @@ class Asking:
     @torch.no_grad()
     def by_text(self, choices: Choices, tokens: int, embedding: bool, rows: Sequence[int]) -> torch.Tensor:
         """Gains [len(rows), options] with the user's last words in the prompt, with or without the user's tokens."""
-        model, found = self.llm.model, []
-        for row in rows:
-            moment = choices.asked[row]
-            users = tokens_of(model, self.states, [moment], self.inputs.device) if embedding else None
-            found.append(self._told(choices, row, self.past(moment, tokens), users))
         options = choices.options[list(rows)]
-        return torch.stack(found) - choices.texts.bare[options]
+        told = [self.past(choices.asked[row], tokens) for row in rows]
+        begins = choices.texts.counted[options[:, 0]].int().argmax(1).tolist()  # options have one prompt
+        found = torch.zeros(options.shape)
+        alike: dict[tuple[int, int], list[int]] = {}
+        for place, begin in enumerate(begins):
+            alike.setdefault((len(told[place]), begin), []).append(place)
+        for (n_told, begin), places in alike.items():
+            for part in batches(len(places), max(1, TOKENS // (n_told + begin + 1))):
+                those = [places[i] for i in part]
+                words = torch.tensor([told[place] for place in those], dtype=torch.long).view(len(those), n_told)
+                moments = [choices.asked[rows[place]] for place in those]
+                users = tokens_of(self.llm.model, self.states, moments, self.inputs.device) if embedding else None
+                found[those] = self._told(choices, options[those], words, begin, users)
+        return found - choices.texts.bare[options]
 
-    def _told(self, choices: Choices, row: int, told: list[int], users: torch.Tensor | None) -> torch.Tensor:
-        """Mean log-likelihood [options] after the words `told`: the prompt is read once."""
-        rows, device = choices.options[row], self.inputs.device
-        ids, counted = choices.texts.ids[rows], choices.texts.counted[rows]
-        begin = int(counted[0].nonzero()[0])  # the same for all options: their prompts are the same
-        shared = torch.cat([ids[0, :1], torch.tensor(told, dtype=torch.long), ids[0, 1 : begin + 1]])
-        longest = int((counted * torch.arange(1, counted.shape[1] + 1)).amax())
-        rest, counted = ids[:, begin + 1 : longest + 1].to(device), counted[:, begin:longest].to(device)
+    def _told(
+        self, choices: Choices, options: torch.Tensor, words: torch.Tensor, begin: int, users: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Mean log-likelihood [B, k] of `options` [B, k] after `words` [B, n] and prompts of `begin` tokens.
+
+        What precedes the options is read once for all k.
+        """
+        k, device = options.shape[1], self.inputs.device
+        ids, counted = choices.texts.ids[options], choices.texts.counted[options]
+        shared = torch.cat([ids[:, 0, :1], words, ids[:, 0, 1 : begin + 1]], dim=1)
+        longest = int((counted * torch.arange(1, counted.shape[2] + 1)).amax())
+        rest = ids[:, :, begin + 1 : longest + 1].flatten(0, 1).to(device)
+        counted = counted[:, :, begin:longest].flatten(0, 1).to(device)
         with reading(self.llm.model, users) as reader:
-            first, cache = reader.prompt(shared[None].to(device))
-        cache.batch_repeat_interleave(len(rows))
-        repeated = None if users is None else users.repeat_interleave(len(rows), 0)
-        with reading(self.llm.model, repeated) as reader:
-            after = reader.following(rest[:, :-1], cache) if rest.shape[1] > 1 else first.new_zeros(len(rows), 0, 1)
-        found = first.log_softmax(-1).expand(len(rows), -1).gather(1, rest[:, :1])
-        if after.shape[1]:
-            found = torch.cat([found, after.log_softmax(-1).gather(2, rest[:, 1:, None]).squeeze(2)], dim=1)
-        return ((found * counted).sum(1) / counted.sum(1)).cpu()
+            first, cache = reader.prompt(shared.to(device))
+        cache.batch_repeat_interleave(k)
+        found = first.log_softmax(-1).repeat_interleave(k, 0).gather(1, rest[:, :1])
+        if rest.shape[1] > 1:
+            repeated = None if users is None else users.repeat_interleave(k, 0)
+            with reading(self.llm.model, repeated) as reader:
+                after = reader.following(rest[:, :-1], cache).log_softmax(-1)
+            found = torch.cat([found, after.gather(2, rest[:, 1:, None]).squeeze(2)], dim=1)
+        return ((found * counted).sum(1) / counted.sum(1)).view(options.shape).cpu()
 
 
 def choices_table(asking: Asking) -> pl.DataFrame:

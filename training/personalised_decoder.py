@@ -36,7 +36,7 @@ from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, tokens_of
 from training.personalised_inference import PersonalisedLLM, save
 from training.personalised_model import PersonalisedDecoder, trained_parameters
-from training.sampling import answer_log_likelihoods, line_ends, questions_ids, sampled, written
+from training.sampling import answer_log_likelihoods, answer_states, line_ends, questions_ids, sampled, written
 from training.user_states import StateHistories
 from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.keys import file_sha256
@@ -140,7 +140,9 @@ class RewardTraining:
         self.judge = JUDGES[config.judge](threads)
         self.guarded = Guarded(self.judge, Guards(max_tokens=config.new_tokens)) if config.guards else self.judge
         cached = {"longest": config.longest, "cache_mb": config.cache_mb}
-        self.choices = Choices(inputs, self.model, inputs.choices("train"), **cached)
+        tasks = inputs.choices("train")
+        tasks = tasks.sample(min(tasks.height, config.steps * config.batch_tasks), seed=config.seed)
+        self.choices = Choices(inputs, self.model, tasks, **cached)
         self.questions = FreeForm(inputs, inputs.free("train"), config, self.guarded)
         valid = inputs.free("valid")
         valid = valid.sample(min(config.valid_questions, valid.height), seed=0)
@@ -213,7 +215,8 @@ class RewardTraining:
         moments = [self.questions.asked[row] for row in rows]
         with torch.no_grad():
             drawn = self.questions.draw(self.model, self._tokens(self.model, moments), rows.tolist())
-            read = (drawn.ids, drawn.mask, drawn.answers, self.config.temperature)
+            states = answer_states(self.model, drawn.ids, drawn.mask, drawn.answers)
+            read = (drawn.ids, drawn.mask, drawn.answers, self.config.temperature, states)
             supervised = answer_log_likelihoods(self.reference, self._tokens(self.reference, moments), *read)
         policy = answer_log_likelihoods(self.model, self._tokens(self.model, moments), *read)
         counted = written(drawn.answers, self.questions.ends).float()

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from training.injection import SoftPrompt
+from training.decoder import head_of, last_states
+from training.injection import CrossAttentionInjection, SoftPrompt
 from training.personalised_model import PersonalisedDecoder
 
 
@@ -59,27 +60,48 @@ def written(answers: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
     return last.cumsum(1) - last.long() == 0
 
 
+@torch.no_grad()
+def answer_states(
+    model: PersonalisedDecoder, ids: torch.Tensor, mask: torch.Tensor, answers: torch.Tensor
+) -> torch.Tensor | None:
+    """What the decoder's last layer says [B, n, D] where each token of the answers is predicted, whoever the user is.
+
+    None where a user's tokens are read below that layer, or adapters change it.
+    """
+    if not model.is_late or model.is_adapted:
+        return None
+    whole, seen = _whole(ids, mask, answers)
+    states = last_states(model.decoder, whole, attention_mask=seen, position_ids=_places(seen))
+    return states[:, -answers.shape[1] - 1 : -1]
+
+
 def answer_log_likelihoods(
     model: PersonalisedDecoder, users: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, answers: torch.Tensor,
-    temperature: float,
+    temperature: float, states: torch.Tensor | None = None,
 ) -> torch.Tensor:  # fmt: skip
     """log p [B, n] of each token of the answers [B, n] after prompts `ids` [B, L] with `mask`, for user tokens.
 
-    p is what `sampled` draws from at this temperature.
+    p is what `sampled` draws from at this temperature. `states`: as of `answer_states`, if they are known.
     """
-    whole = torch.cat([ids, answers], dim=1)
-    seen = torch.cat([mask, torch.ones_like(answers)], dim=1)
-    if isinstance(model.injection, SoftPrompt):
+    n, (whole, seen) = answers.shape[1], _whole(ids, mask, answers)
+    if states is not None and isinstance(model.injection, CrossAttentionInjection):
+        logits = head_of(model.decoder)(model.injection.last(states, model.injection.tokens(users)))
+    elif isinstance(model.injection, SoftPrompt):
         embedded = model.decoder.get_input_embeddings()(whole)
         prompt = model.injection.tokens(users).to(embedded.dtype)
         inputs = torch.cat([prompt, embedded], dim=1)
         seen = torch.cat([seen.new_ones(prompt.shape[:2]), seen], dim=1)
         logits = model.decoder(inputs_embeds=inputs, attention_mask=seen, position_ids=_places(seen)).logits
+        logits = logits[:, -n - 1 : -1]
     else:
         with model.written_for(users) as decoder:
-            logits = decoder(input_ids=whole, attention_mask=seen, position_ids=_places(seen)).logits
-    n = answers.shape[1]
-    return (logits[:, -n - 1 : -1].float() / temperature).log_softmax(-1).gather(2, answers[:, :, None]).squeeze(2)
+            logits = decoder(input_ids=whole, attention_mask=seen, position_ids=_places(seen)).logits[:, -n - 1 : -1]
+    return (logits.float() / temperature).log_softmax(-1).gather(2, answers[:, :, None]).squeeze(2)
+
+
+def _whole(ids: torch.Tensor, mask: torch.Tensor, answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prompts and answers [B, L + n] as one, and their mask."""
+    return torch.cat([ids, answers], dim=1), torch.cat([mask, torch.ones_like(answers)], dim=1)
 
 
 def _places(seen: torch.Tensor) -> torch.Tensor:

@@ -200,10 +200,12 @@ def _run(layout: Layout, dimensions, ops) -> int:
     print(results_table(ScoreTable(layout.scores).read()))
     for run in runs:
         print(f"{'ok  ' if run.success else 'FAIL'} {run.seconds:7.1f} s  {run.job} {run.partition or ''}")
-    changed = sum(before.get(name) != stored for name, stored in inventory(layout).items())
+    changed = [name for name, stored in inventory(layout).items() if before.get(name) != stored]
     failed = sum(not run.success for run in runs)
     print(
-        f"{len(runs)} runs in {time.monotonic() - started:.0f} s, {failed} failed; {changed} tables and models changed"
+        f"{len(runs)} runs in {time.monotonic() - started:.0f} s, {failed} failed;"
+        f" {len(changed)} tables and models changed{': ' if 0 < len(changed) <= 5 else ''}"
+        + ", ".join(changed if len(changed) <= 5 else [])
     )
     print(f"data: {layout.root}")
     print("Next: `make dev` opens the Dagster UI on this data (lineage, checks, plots); the README walks the graph.")

@@ -140,19 +140,23 @@ def test_reading_a_prompt_once_scores_as_reading_it_each_time(
         shape = {**asked.llm.described["shape"], "injection": injection}
         asked.llm.model = PersonalisedDecoder(asked.llm.model.decoder, type(asked.llm.model.shape)(**shape)).eval()
     model, choices = asked.llm.model, Choices(asked.inputs, asked.llm.model, asked.inputs.choices("test"), longest=40)
-    for row in (0, 7):
-        users = tokens_of(model, asked.states, [choices.asked[row]], "cpu")
-        for told in ([], asked.past(choices.asked[row], 12)):
-            for user in (None, users):
-                expected = []
+    rows, found = list(range(0, len(choices), 3)), {}
+    for tokens in (0, 12):
+        for embedding in (False, True):
+            found[tokens, embedding] = asked.by_text(choices, tokens, embedding, rows)
+            for row, gains in zip(rows, found[tokens, embedding], strict=True):
+                moment, expected = choices.asked[row], []
+                users = tokens_of(model, asked.states, [moment], "cpu") if embedding else None
                 for option in choices.options[row]:
                     ids, counted = choices.texts.ids[option], choices.texts.counted[option]
                     ids = ids[: int(counted.nonzero()[-1]) + 2]
-                    whole = torch.cat([ids[:1], torch.tensor(told, dtype=torch.long), ids[1:]])
-                    expected.append(model.log_likelihoods(user, whole[None])[0, -int(counted.sum()) :].mean())
-                found = asked._told(choices, row, told, user)
-                torch.testing.assert_close(found, torch.stack(expected), atol=1e-3, rtol=1e-3)
-    assert (asked._told(choices, 0, told, users) - asked._told(choices, 0, [], users)).abs().max() > 1e-2
+                    told = torch.tensor(asked.past(moment, tokens), dtype=torch.long)
+                    whole = torch.cat([ids[:1], told, ids[1:]])
+                    expected.append(model.log_likelihoods(users, whole[None])[0, -int(counted.sum()) :].mean())
+                expected = torch.stack(expected) - choices.texts.bare[choices.options[row]]
+                torch.testing.assert_close(gains, expected, atol=1e-3, rtol=1e-3)
+    assert (found[12, True] - found[0, True]).abs().max() > 1e-2
+    assert found[0, False].abs().max() < 1e-3, "nothing told adds nothing"
 
 
 def test_without_a_kind_of_task_its_table_is_empty(population: Population, trained: Path, tmp_path: Path) -> None:

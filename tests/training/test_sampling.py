@@ -7,7 +7,7 @@ from exported_root import decoder
 from training import sampling
 from training.decoder import load_decoder
 from training.personalised_model import PersonalisedDecoder, Shape
-from training.sampling import answer_log_likelihoods, line_ends, questions_ids, sampled, written
+from training.sampling import answer_log_likelihoods, answer_states, line_ends, questions_ids, sampled, written
 
 PROMPTS = ["balan dorvis kelan mopek tunam rigol?\nSUBJECT:", "who\n", "solan nam\nSUBJECT:"]
 TEMPERATURE = 0.8
@@ -69,6 +69,20 @@ def test_likelihoods_are_generations_own_with_padding_on_the_left(loaded, inject
         torch.testing.assert_close(found[row][counted[row]], alone[0][counted[row]], atol=2e-3, rtol=1e-3)
     others = answer_log_likelihoods(model, users.roll(1, 0), ids, mask, answers, TEMPERATURE)
     assert (others - found)[counted].abs().max() > 0.05, "written for somebody else they are others"
+
+
+@torch.no_grad()
+def test_what_lies_below_a_late_injection_is_read_once_for_every_user(loaded, monkeypatch) -> None:
+    bare, tokenizer = loaded
+    model = personalised(bare, "cross_attention")
+    assert model.is_late
+    users, ids, mask, answers, _ = drawn(model, tokenizer, monkeypatch)
+    states, counted = answer_states(model, ids, mask, answers), written(answers, line_ends(tokenizer))
+    for those in (users, users.roll(1, 0)):
+        whole = answer_log_likelihoods(model, those, ids, mask, answers, TEMPERATURE)
+        found = answer_log_likelihoods(model, those, ids, mask, answers, TEMPERATURE, states)
+        torch.testing.assert_close(found[counted], whole[counted], atol=1e-4, rtol=1e-4)
+    assert answer_states(personalised(bare, "soft_prompt"), ids, mask, answers) is None
 
 
 @torch.no_grad()
