@@ -32,7 +32,7 @@ class BaseDecoderConfig(dg.Config):
     intermediate: int = 768
     length: int = 128
     batch_size: int = 8
-    steps: int = 110
+    steps: int = 100
     learning_rate: float = 2e-3
     min_users_per_word: int = 5
     seed: int = 0
@@ -49,7 +49,7 @@ class SupervisedDecoderConfig(dg.Config):
     injection: str = "cross_attention"
     tokens: int = 16
     injected_layers: int = 1
-    steps: int = 60
+    steps: int = 48
     batch_tasks: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05

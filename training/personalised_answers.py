@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 import torch
 
@@ -44,6 +43,8 @@ BATCH = 16
 """Tasks of one pass."""
 TOKENS = 4096
 """Tokens of the prompts of one pass with words in them."""
+ANSWERS = 128
+"""Answers that are drawn at once: a token of few costs as much as one of many."""
 NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
 
 
@@ -198,13 +199,14 @@ def answers_table(asking: Asking, threads: int) -> pl.DataFrame:
     rows = []
     for condition, (writer, moments) in conditions.items():
         torch.manual_seed(config.seed)
-        for asked in batches(len(questions), BATCH * 2):
+        for part in batches(len(questions), max(1, ANSWERS // config.samples)):
+            asked = [row for row in part for _ in range(config.samples)]
             users = None
             if moments is not None:
                 users = tokens_of(writer, asking.states, [moments[row] for row in asked], inputs.device)
-            scores = [questions.draw(writer, users, asked).rewards for _ in range(config.samples)]
-            ids = tasks["task_id"].gather(asked)
-            rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": np.mean(scores, axis=0)}))
+            scores = questions.draw(writer, users, asked).rewards.reshape(len(part), config.samples).mean(1)
+            ids = tasks["task_id"].gather(part)
+            rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": scores}))
         asking.log(f"{condition}: {len(questions)} questions answered")
     return pl.concat([NO_ANSWERS, *rows])
 

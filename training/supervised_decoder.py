@@ -66,7 +66,7 @@ class Config(JobConfig):
     longest: int = 40
     cache_mb: int = 2048
     valid_tasks: int = 512
-    validations: int = 10
+    validations: int = 8
 
     def shape(self, dimension: int) -> Shape:
         """Sizes of the model over states of `dimension` axes."""

@@ -54,7 +54,8 @@ def bias_scores(answers: pl.DataFrame, gains: pl.DataFrame, scope: Scope, versio
 
 def _by_user(answers: pl.DataFrame, bare: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Users, and by metric a value for each."""
-    rows = answers.group_by("user").agg(
+    # In order: sums of threads' parts differ in the last digit from run to run.
+    rows = answers.group_by("user", maintain_order=True).agg(
         accuracy=pl.col("right").mean(), answers_changed=pl.col("changed").mean(), answer_kl=pl.col("kl").mean()
     )
     rows = rows.sort("user").with_columns(accuracy_difference=pl.col("accuracy") - bare)
