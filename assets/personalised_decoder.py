@@ -32,7 +32,7 @@ class BaseDecoderConfig(dg.Config):
     intermediate: int = 768
     length: int = 128
     batch_size: int = 8
-    steps: int = 100
+    steps: int = 90
     learning_rate: float = 2e-3
     min_users_per_word: int = 5
     seed: int = 0
@@ -42,13 +42,15 @@ class SupervisedDecoderConfig(dg.Config):
     """Hyperparameters of the supervised stage (training.supervised_decoder.Config).
 
     `preset`: what is trained: "proj", "perceiver", "enc", "lora" or "full"; `injection`: "cross_attention" into
-    `injected_layers` layers, or "soft_prompt". `kept_only`: on tasks whose gold the validators agree with alone.
+    `injected_layers` layers, or "soft_prompt"; `axes` of a state that are read (None: one for every 50 tasks about what
+    SUBJECT writes, 16 to 256). `kept_only`: on tasks whose gold the validators agree with alone.
     """
 
     preset: str = "perceiver"
     injection: str = "cross_attention"
     tokens: int = 16
     injected_layers: int = 1
+    axes: int | None = None
     steps: int = 48
     batch_tasks: int = 32
     learning_rate: float = 2e-3
@@ -73,7 +75,8 @@ class PersonalisedDecoderConfig(dg.Config):
     batch_tasks: int = 16
     batch_questions: int = 8
     learning_rate: float = 2e-4
-    kl: float = 0.1
+    kl: float = 0.05
+    choice_kl: float = 1.0
     kept_only: bool = False
     max_tasks: int | None = 20_000
     seed: int = 0

@@ -32,7 +32,7 @@ class PersonalizationConfig(EvaluationConfig):
     """
 
     judge: str = "similarity"
-    max_tasks: int | None = 30
+    max_tasks: int | None = 24
     recent_tokens: int = 64
     stuffed_tokens: int = 1024
     stuffed_tasks: int = 12

@@ -34,7 +34,7 @@ class ReasoningBiasConfig(EvaluationConfig):
     """
 
     users: int = 50
-    questions: int = 20
+    questions: int = 16
     adapter_users: int = 12
     rank: int = 8
     steps: int = 12

@@ -28,7 +28,11 @@ from user_embeddings_dagster.schema import SCORES
 from user_embeddings_dagster.settings import report_min_people
 from user_embeddings_dagster.storage.lake import fingerprint
 
-HEADLINE = ("mrr", "recall@1", "r2", "auc", "f2", "benign_changed", "tpr@1%fpr", "f1", "foreign@10", "exposure")
+HEADLINE = (
+    "mrr", "recall@1", "r2", "auc", "f2", "benign_changed", "tpr@1%fpr", "f1", "foreign@10", "exposure", "accuracy",
+    "accuracy_change", "answer_kl", "gain", "judge_score", "pair_accuracy", "flops_ratio",
+    "seconds_to_first_token_ratio",
+)  # fmt: skip
 
 
 class EvaluationConfig(dg.Config):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 
 MARK = "lora_"
@@ -19,6 +18,8 @@ def attach(model: Any, rank: int, alpha: int, target_modules: list[str], top_lay
 
     No dropout: the targets are frozen and a run must repeat bit for bit.
     """
+    from peft import LoraConfig, get_peft_model  # two seconds that most jobs do without
+
     depth = model.config.num_hidden_layers
     if top_layers is not None and not 0 < top_layers <= depth:
         raise ValueError(f"top_layers {top_layers}: the encoder has {depth} layers")
@@ -53,6 +54,8 @@ def frozen_hash(model: Any) -> str:
 def save(model: Any, folder: Path, base: str) -> None:
     """adapter_model.safetensors and adapter_config.json as PEFT reads them, with the same bytes every
     time."""
+    from peft import get_peft_model_state_dict
+
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in get_peft_model_state_dict(model).items()}
     save_file(dict(sorted(tensors.items())), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     settings = model.peft_config["default"].to_dict()

@@ -14,7 +14,10 @@ A_k = (r_k - mean r) / (std r + ε)
 the KL by the estimator e^d - d - 1, d = log π_supervised - log π (Schulman 2020). Of choices all answers can be
 enumerated: π = softmax(s · gains) over the options, and expected reward and KL are exact, without a draw:
 
-    loss = - π(right) + β · KL(π ‖ π_supervised)
+    loss = - π(right) + γ · KL(π ‖ π_supervised)
+
+with a larger γ: the supervised stage has stopped where validation users' choices were best, and what is gained beyond
+on training users' is lost on others.
 """
 
 import sys
@@ -64,7 +67,8 @@ class Config(JobConfig):
     learning_rate: float = 2e-4
     warmup_share: float = 0.1
     clip_norm: float = 1.0
-    kl: float = 0.1
+    kl: float = 0.05
+    choice_kl: float = 1.0
     scale: float = 20.0
     new_tokens: int = 24
     longest_question: int = 48
@@ -171,12 +175,13 @@ class RewardTraining:
             group["lr"] = rate
         values: dict[str, float] = {}
         self.optimizer.zero_grad(set_to_none=True)
-        for name, part in (("choice", self._choices), ("answer", self._answers)):
+        parts = (("choice", self._choices, config.choice_kl), ("answer", self._answers, config.kl))
+        for name, part, weight in parts:
             generator = np.random.default_rng((config.seed, step, len(name)))
             found = part(generator)
             if found is not None:
                 policy, kl, reward = found
-                (policy + config.kl * kl).backward()
+                (policy + weight * kl).backward()
                 values |= {f"{name}_reward": reward, f"{name}_kl": float(kl.detach())}
         torch.nn.utils.clip_grad_norm_(list(self.trained.values()), config.clip_norm)
         self.optimizer.step()

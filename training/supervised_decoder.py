@@ -35,10 +35,13 @@ from training.user_states import StateHistories, TrainedHistories
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION
 
+MIN_AXES, MAX_AXES, TASKS_PER_AXIS = 16, 256, 50
+"""The fewer tasks, the fewer axes of a state can be told from noise: docs/personalised_llm.md has the figures."""
+
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Hyperparameters; `longest` tokens of a text are read, `axes` of the item space."""
+    """Hyperparameters; `longest` tokens of a text are read, `axes` of the item space (None: by the number of tasks)."""
 
     seed: int
     preset: str = "perceiver"
@@ -49,7 +52,7 @@ class Config(JobConfig):
     heads: int = 4
     injected_layers: int = 1
     max_states: int = 16
-    axes: int = 256
+    axes: int | None = None
     dropout: float = 0.5
     rank: int = 8
     steps: int = 300
@@ -68,11 +71,12 @@ class Config(JobConfig):
     valid_tasks: int = 512
     validations: int = 8
 
-    def shape(self, dimension: int) -> Shape:
-        """Sizes of the model over states of `dimension` axes."""
+    def shape(self, dimension: int, contributions: int) -> Shape:
+        """Sizes of the model over states of `dimension` axes, for so many training tasks about what SUBJECT writes."""
         names = {field.name for field in fields(Shape)} - {"state_dimension"}
         chosen = {name: value for name, value in asdict(self).items() if name in names}
-        return Shape(state_dimension=min(self.axes, dimension), **chosen)
+        axes = self.axes or min(MAX_AXES, max(MIN_AXES, contributions // TASKS_PER_AXIS))
+        return Shape(state_dimension=min(axes, dimension), **chosen)
 
 
 class SupervisedTraining:
@@ -83,7 +87,9 @@ class SupervisedTraining:
         trains_encoder = config.preset in ("enc", "full")
         histories = TrainedHistories if trains_encoder else StateHistories.of
         self.states = histories(inputs.encoder, inputs.sequences)
-        self.model = PersonalisedDecoder(inputs.decoder, config.shape(self.states.dimension)).to(inputs.device)
+        tasks = inputs.choices("train")
+        shape = config.shape(self.states.dimension, tasks.filter(kind=CONTRIBUTION).height)
+        self.model = PersonalisedDecoder(inputs.decoder, shape).to(inputs.device)
         self.model.prepare(
             self.states.every(inputs.users("train")).to(inputs.device), self.states.prior.to(inputs.device)
         )
@@ -92,7 +98,7 @@ class SupervisedTraining:
         self.trained = trained_parameters(self.model, config.preset, inputs.encoder.model)
         # Of a decoder that is trained itself, what it says of a text changes from step to step.
         cached = {"longest": config.longest, "cache_mb": 0 if config.preset == "full" else config.cache_mb}
-        self.train = Choices(inputs, self.model, inputs.choices("train"), **cached)
+        self.train = Choices(inputs, self.model, tasks, **cached)
         self.contributions = np.flatnonzero((self.train.tasks["kind"] == CONTRIBUTION).to_numpy())
         valid = inputs.choices("valid")
         self.valid = Choices(inputs, self.model, valid.sample(min(config.valid_tasks, valid.height), seed=0), **cached)
@@ -244,6 +250,7 @@ def finish(job: Job, training: SupervisedTraining, frozen: str, **metadata: Any)
         "injection": config.injection,
         "trained_weights": sum(weight.numel() for weight in training.trained.values()),
         "user_tokens": config.tokens,
+        "state_axes": training.model.shape.state_dimension,
         "train_tasks": tasks.height,
         "train_users": tasks.select("datadao", "user_id").n_unique(),
         "valid_tasks": len(training.valid),
