@@ -32,7 +32,7 @@ class BaseDecoderConfig(dg.Config):
     intermediate: int = 768
     length: int = 128
     batch_size: int = 8
-    steps: int = 90
+    steps: int = 75
     learning_rate: float = 2e-3
     min_users_per_word: int = 5
     seed: int = 0

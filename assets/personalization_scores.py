@@ -28,14 +28,16 @@ UPSTREAM = (PERSONALISED, SUPERVISED, "base_decoder", "insight_tasks", "sequence
 
 class PersonalizationConfig(EvaluationConfig):
     """`max_tasks` test tasks of each kind and DataDAO are asked (by their ids, which are hashes; None: all), of which
-    `stuffed_tasks` also with the user's history in the prompt, `stuffed_tokens` of it at most.
+    `stuffed_tasks` also with the user's history in the prompt, `stuffed_tokens` of it at most; each free-form task is
+    answered `samples` times.
     """
 
     judge: str = "similarity"
-    max_tasks: int | None = 24
+    max_tasks: int | None = 20
     recent_tokens: int = 64
     stuffed_tokens: int = 1024
     stuffed_tasks: int = 12
+    samples: int = 1
 
 
 @score_asset(

@@ -34,8 +34,8 @@ class ReasoningBiasConfig(EvaluationConfig):
     """
 
     users: int = 50
-    questions: int = 16
-    adapter_users: int = 12
+    questions: int = 12
+    adapter_users: int = 10
     rank: int = 8
     steps: int = 12
     rows: int = 4

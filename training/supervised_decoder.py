@@ -69,7 +69,7 @@ class Config(JobConfig):
     longest: int = 40
     cache_mb: int = 2048
     valid_tasks: int = 512
-    validations: int = 8
+    validations: int = 6
 
     def shape(self, dimension: int, contributions: int) -> Shape:
         """Sizes of the model over states of `dimension` axes, for so many training tasks about what SUBJECT writes."""
