@@ -61,7 +61,7 @@ class Config(JobConfig):
     longest: int = 40
     new_tokens: int = 24
     temperature: float = 0.8
-    samples: int = 2
+    samples: int = 1
     cache_mb: int = 2048
 
 
