@@ -81,6 +81,7 @@ def record(
     written = store.scores.replace(asset, scores)
     measured = published(scores.filter(pl.col("value").is_not_null()), report_min_people())
     headline = measured.filter(pl.col("metric").is_in(HEADLINE))
+    headline = headline.sort(pl.col("datadao") != "all", pl.col("slice") != "all", maintain_order=True)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint(scores.write_csv())),
         metadata={
