@@ -43,6 +43,8 @@ BATCH = 16
 """Tasks of one pass."""
 TOKENS = 4096
 """Tokens of the prompts of one pass with words in them."""
+TIED = 1e-5
+"""Nats: options nearer than this are equally good. Of whom nothing is known, nothing is added to any of them."""
 ANSWERS = 128
 """Answers that are drawn at once: a token of few costs as much as one of many."""
 NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
@@ -148,8 +150,14 @@ class Asking:
         return ((found * counted).sum(1) / counted.sum(1)).view(options.shape).cpu()
 
 
+def chosen_share(scores: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """How often [B] the answer (a column of scores [B, k]) is chosen, where the choice among equals is by chance."""
+    best = scores >= scores.max(1, keepdim=True).values - TIED
+    return best.gather(1, answers[:, None]).squeeze(1).double() / best.sum(1)
+
+
 def choices_table(asking: Asking) -> pl.DataFrame:
-    """task_id, condition, score: 1 where the chosen option is SUBJECT's."""
+    """task_id, condition, score: 1 where the chosen option is SUBJECT's, its share where several are equally good."""
     config, inputs = asking.config, asking.inputs
     tasks = inputs.choices("test")
     if tasks.is_empty():
@@ -174,8 +182,7 @@ def choices_table(asking: Asking) -> pl.DataFrame:
     }
     rows = []
     for condition, (asked, scores) in conditions.items():
-        chosen = scores().argmax(1)
-        right = (chosen == choices.answers[asked]).double()
+        right = chosen_share(scores(), choices.answers[asked])
         ids = tasks["task_id"].gather(asked)
         rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": right.numpy()}))
         asking.log(f"{condition}: {len(asked)} choices answered")

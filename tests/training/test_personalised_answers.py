@@ -10,7 +10,7 @@ from made_up_population import CHUNKS, SUPERVISED, Population, finished, record
 from training import supervised_decoder
 from training.job import Job
 from training.llm_inputs import Choices, LLMInputs, Moment, tokens_of
-from training.personalised_answers import Asking, Config, evaluate
+from training.personalised_answers import Asking, Config, chosen_share, evaluate
 from training.personalised_inference import PersonalisedLLM
 from training.personalised_model import PersonalisedDecoder
 
@@ -46,6 +46,14 @@ def asking(folder: Path) -> Asking:
     job = Job(NAME, folder, folder.with_name("none"), "test")
     config = Config.of({"seed": 0, **SETTINGS})
     return Asking(job, config, LLMInputs(job, "cpu"))
+
+
+def test_equally_good_options_are_chosen_by_chance() -> None:
+    """Of whom nothing is known every gain is the same: right in a quarter of the tasks, not where the gold is first."""
+    scores = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.2, 0.2, 0.1, 0.0], [0.1, 0.0, 0.2, 0.0], [0.1, 0.0, 0.2, 0.0]])
+    noise = torch.tensor([[1e-6, -1e-6, 0.0, 0.0]])
+    share = chosen_share(scores + noise, torch.tensor([2, 0, 2, 0]))
+    assert share.tolist() == [0.25, 0.5, 1.0, 0.0]
 
 
 def test_every_task_is_answered_under_every_condition(population: Population, output: Path) -> None:
