@@ -1,6 +1,7 @@
 """The two trained encoders: each hands off to a torch job through Dagster Pipes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import dagster as dg
 import polars as pl
@@ -84,11 +85,16 @@ def train(
     encoder: str,
     folder: ModelFolder,
     write_inputs: Callable[[ModelFolder], None],
+    environment: AbstractContextManager[Mapping[str, str]] | None = None,
 ) -> dg.MaterializeResult:
-    """Run a job unless this very version is already there, promote its result, report and check it."""
+    """Run a job unless this very version is already there, promote its result, report and check it.
+
+    `environment` is entered while the job runs, and yields variables for it.
+    """
     if not (reused := folder.complete):
         write_inputs(folder)
-        jobs.run(context, job, folder.inputs, folder.output)
+        with environment or nullcontext({}) as variables:
+            jobs.run(context, job, folder.inputs, folder.output, variables)
     folder.remove_leftovers()
     weights = finite_weights(folder.output)
     if not weights.passed:

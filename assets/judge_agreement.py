@@ -49,8 +49,8 @@ def judges(
         yield without
         return
     with language_model.open(context, store, training_jobs) as model:
-        rubric = Rubric(model, language_model.answer_settings)
-        yield [*without, (rubric, rubric.version)]
+        settings = language_model.answer_settings
+        yield [*without, (Rubric(model, settings), Rubric.version_of(settings))]
 
 
 @score_asset(ASSET, ["insight_tasks", "masked_chunks", "chunk_embeddings"], group="personalised_llm")

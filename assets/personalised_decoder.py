@@ -6,8 +6,10 @@ import dagster as dg
 import polars as pl
 
 from assets.encoders import check_specs, note_trained_on, train
+from assets.job_judge import JobJudge
 from assets.partitions import SERVED_DIMENSION
 from assets.policies import GPU, ML, MODELS_FRESH, RETRY
+from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from training import versions
@@ -65,7 +67,9 @@ class SupervisedDecoderConfig(dg.Config):
 class PersonalisedDecoderConfig(dg.Config):
     """Hyperparameters of the reward stage (training.personalised_decoder.Config).
 
-    `judge` of free-form answers: "similarity" to what SUBJECT said, by the frozen text encoder, or "word_overlap".
+    `judge` of free-form answers: "similarity" to what SUBJECT said, by the frozen text encoder, "word_overlap", or
+    "language_model": the configured model by its rubric, `samples` · `batch_questions` answers a step. Its prompts hold
+    question and reference (masked).
     """
 
     judge: str = "similarity"
@@ -176,15 +180,22 @@ def supervised_decoder(
     pool=GPU,
 )
 def personalised_decoder(
-    context: dg.AssetExecutionContext, config: PersonalisedDecoderConfig, store: Store, training_jobs: TrainingJobs
+    context: dg.AssetExecutionContext,
+    config: PersonalisedDecoderConfig,
+    store: Store,
+    language_model: LanguageModelResource,
+    training_jobs: TrainingJobs,
 ) -> dg.MaterializeResult:
     """One row per training: the supervised decoder after a judge's rewards have moved its adapters (C44).
 
     Group-relative policy gradient on choices and free-form answers, held to the supervised policy by its KL.
     """
     supervised = store.models.current_on(SUPERVISED, f"sequence_encoder/{SERVED_DIMENSION}")
-    version = versions.PERSONALISED_DECODER
-    return _train_on_tasks(context, config, store, training_jobs, PERSONALISED, version, personalised=supervised)
+    judge = JobJudge(config.judge, language_model)
+    return _train_on_tasks(
+        context, config, store, training_jobs, PERSONALISED, versions.PERSONALISED_DECODER, judge,
+        personalised=supervised,
+    )  # fmt: skip
 
 
 def _train_on_tasks(
@@ -194,6 +205,7 @@ def _train_on_tasks(
     jobs: TrainingJobs,
     name: str,
     version: str,
+    judge: JobJudge | None = None,
     **start: ModelFolder,
 ) -> dg.MaterializeResult:
     """A training on insight tasks and histories; `start`: the models that it goes on from, by their settings' name."""
@@ -205,6 +217,7 @@ def _train_on_tasks(
     trained_on = [model.record()["data_version"] for model in models.values()]
     histories = history_hashes(store, snapshot["datadao"].unique().sort().to_list())
     inputs = [snapshot_version(snapshot), histories, tasks_version(tasks), trained_on, str(decoder)]
+    inputs += judge.made_by if judge else []
     folder = store.models.folder(name, fingerprint(name, version, inputs, settings))
     folder.note_basis(sequence.record()["data_version"])
 
@@ -213,7 +226,8 @@ def _train_on_tasks(
         folders = {"decoder": str(decoder)} | {model: str(of.output) for model, of in models.items()}
         folder.write_inputs({**settings, **folders}, tasks=tasks, sequences=sequences(snapshot, store.lance))
 
-    return train(context, store, jobs, name, name, folder, write_inputs)
+    environment = judge.serving(context, store, jobs) if judge else None
+    return train(context, store, jobs, name, name, folder, write_inputs, environment)
 
 
 def tasks_version(tasks: pl.DataFrame) -> str:

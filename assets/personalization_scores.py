@@ -4,12 +4,14 @@ import dagster as dg
 import polars as pl
 
 from assets.efficiency import note_nobody, with_job
+from assets.job_judge import JobJudge
 from assets.partitions import SERVED_DIMENSION
 from assets.personalised_decoder import HISTORIES, PERSONALISED, SUPERVISED, decoder_of, history_hashes, said
 from assets.personalised_decoder import tasks_version as version_of_tasks
 from assets.policies import GPU
 from assets.reporting import domain_specs
 from assets.scores import EvaluationConfig, record, score_asset, shown
+from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from training import versions
@@ -29,7 +31,7 @@ UPSTREAM = (PERSONALISED, SUPERVISED, "base_decoder", "insight_tasks", "sequence
 class PersonalizationConfig(EvaluationConfig):
     """`max_tasks` test tasks of each kind and DataDAO are asked (by their ids, which are hashes; None: all), of which
     `stuffed_tasks` also with the user's history in the prompt, `stuffed_tokens` of it at most; each free-form task is
-    answered `samples` times.
+    answered `samples` times, and judged as in personalised_decoder.
     """
 
     judge: str = "similarity"
@@ -44,7 +46,11 @@ class PersonalizationConfig(EvaluationConfig):
     ASSET, UPSTREAM, domain_specs(ASSET, embedding_helps, reward_rose), group="personalised_llm", pool=GPU
 )  # fmt: skip
 def personalization_scores(
-    context: dg.AssetExecutionContext, config: PersonalizationConfig, store: Store, training_jobs: TrainingJobs
+    context: dg.AssetExecutionContext,
+    config: PersonalizationConfig,
+    store: Store,
+    language_model: LanguageModelResource,
+    training_jobs: TrainingJobs,
 ):
     """One row per metric of a kind of insight task under a condition, on held-out users: accuracy, or judge score.
 
@@ -52,6 +58,7 @@ def personalization_scores(
     and DataDAO, for all tasks and for those that the validators kept; and paired differences.
     """
     models, snapshot = store.models, consented_snapshot(store.lake).filter(split="test")
+    judge = JobJudge(config.judge, language_model)
     tasks = consented_tasks(store.lake, snapshot, "test").sort("task_id")
     if config.max_tasks is not None:
         tasks = tasks.filter(pl.int_range(pl.len()).over("datadao", "kind") < config.max_tasks)
@@ -67,7 +74,7 @@ def personalization_scores(
     folders = {"decoder": str(decoder_of(store)), **{name: str(folder.output) for name, folder in found.items()}}
     settings = config.model_dump(exclude={"max_tasks"})
     names = snapshot["datadao"].unique().sort().to_list()
-    inputs = [snapshot_version(snapshot), history_hashes(store, names), version_of_tasks(tasks), used]
+    inputs = [snapshot_version(snapshot), history_hashes(store, names), version_of_tasks(tasks), used, *judge.made_by]
     folder = models.folder(
         ASSET, fingerprint(ASSET, versions.PERSONALISED_ANSWERS, [*inputs, folders["decoder"]], settings)
     )
@@ -75,11 +82,12 @@ def personalization_scores(
         note_nobody(folder, used["personalised"])
         histories = sequences(snapshot, store.lance, ("test",))
         folder.write_inputs({**settings, **folders}, tasks=tasks, sequences=histories, texts=said(store, snapshot))
-        training_jobs.run(context, "personalised_answers", folder.inputs, folder.output)
+        with judge.serving(context, store, training_jobs) as variables:
+            training_jobs.run(context, "personalised_answers", folder.inputs, folder.output, variables)
     folder.remove_leftovers()
     answers = pl.concat([pl.read_parquet(folder.output / f"{name}.parquet") for name in ("choices", "answers")])
     scope = Scope(ASSET, "all", config.seed, split_hash(snapshot))
-    scores = personalization(tasks, answers, scope, used["personalised"], config.judge)
+    scores = personalization(tasks, answers, scope, used["personalised"], judge.name)
     picture = plots.grouped_bars(
         shown(scores).filter(datadao="all"),
         metric="accuracy",

@@ -45,12 +45,15 @@ from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.personalisation.guards import Guards
 from user_embeddings_dagster.personalisation.judges import Guarded, Judge, Judged, Similarity, WordOverlap
+from user_embeddings_dagster.personalisation.judging import AskedJudge
 from user_embeddings_dagster.personalisation.prompts import prompt
 
 JUDGES: dict[str, Callable[[Any], Judge]] = {
     "similarity": lambda threads: Similarity(TextEncoder(threads=threads).encode),
     "word_overlap": lambda threads: WordOverlap(),
+    "language_model": lambda threads: AskedJudge(),
 }
+"""By what a setting calls them; the language model is asked by the process that started the job."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from training.llm_inputs import LLMInputs
 from training.personalised_decoder import Config, RewardTraining, advantages, train
 from user_embeddings_dagster.personalisation.guards import Guards, words
 from user_embeddings_dagster.personalisation.judges import Judged, WordOverlap
+from user_embeddings_dagster.personalisation.judging import serving
 
 NAME = "personalised_decoder"
 REWARD = {
@@ -56,6 +57,23 @@ def test_the_reward_of_held_out_users_rises(rewarded: Path) -> None:
     assert after > before + 0.1
     assert record(rewarded)["valid_reward"] == pytest.approx(after, abs=0.05)
     assert record(rewarded)["judge"] == "word_overlap"
+
+
+def test_a_judge_of_another_process_teaches_the_same(
+    population: Population, supervised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C44: to the bit, whether the judge is the job's own or asked through the process that started it."""
+    written = []
+    for judge in ("word_overlap", "language_model"):
+        settings = REWARD | {"steps": 4, "judge": judge}
+        inputs = population.inputs(tmp_path / judge, **settings, personalised=str(supervised))
+        with serving(WordOverlap()) as variables:
+            for name, value in variables.items():
+                monkeypatch.setenv(name, value)
+            written.append(finished(NAME, train, inputs, tmp_path / f"{judge}.out"))
+    own, asked = (folder / "model.safetensors" for folder in written)
+    assert own.read_bytes() == asked.read_bytes()
+    assert record(written[1])["judge"] == "word_overlap"
 
 
 def test_only_the_adapters_move(population: Population, supervised: Path, rewarded: Path) -> None:

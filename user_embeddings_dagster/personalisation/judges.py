@@ -70,7 +70,7 @@ class Judge(Protocol):
         ...
 
 
-class _ByScore(ABC):
+class ByScore(ABC):
     """Prefers what scores higher."""
 
     @abstractmethod
@@ -85,7 +85,7 @@ class _ByScore(ABC):
 
 
 @dataclass(frozen=True)
-class ExactChoice(_ByScore):
+class ExactChoice(ByScore):
     """1 for the reference, word by word; 0 for anything else. For choices."""
 
     name: str = "exact_choice"
@@ -96,7 +96,7 @@ class ExactChoice(_ByScore):
 
 
 @dataclass(frozen=True)
-class Similarity(_ByScore):
+class Similarity(ByScore):
     """Cosine of answer and reference by the frozen text encoder, 0 below 0. The default for free text."""
 
     encode: Callable[[Sequence[str]], np.ndarray]
@@ -113,7 +113,7 @@ class Similarity(_ByScore):
 
 
 @dataclass(frozen=True)
-class WordOverlap(_ByScore):
+class WordOverlap(ByScore):
     """F1 of the words of answer and reference (Rajpurkar et al. 2016, SQuAD, section 6.1), without a model."""
 
     name: str = "word_overlap"
@@ -176,10 +176,10 @@ class Rubric:
         """The language model's name."""
         return self._model.name
 
-    @property
-    def version(self) -> str:
+    @staticmethod
+    def version_of(settings: str) -> str:
         """Hash of what is asked."""
-        return fingerprint(self._one.version, self._two.version)
+        return fingerprint(*(program.with_settings(settings).version for program in (ONE, TWO)))
 
     def scores(self, answers: Sequence[Judged]) -> np.ndarray:
         """As of Judge. Raises JudgeFailed."""
@@ -212,7 +212,7 @@ class Rubric:
 
 
 @dataclass
-class Guarded(_ByScore):
+class Guarded(ByScore):
     """`judge` behind guards: an answer with an objection scores 0, and is not shown to it. `objections` counts them."""
 
     judge: Judge
