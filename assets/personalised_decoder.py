@@ -44,8 +44,9 @@ class SupervisedDecoderConfig(dg.Config):
     """Hyperparameters of the supervised stage (training.supervised_decoder.Config).
 
     `preset`: what is trained: "proj", "perceiver", "enc", "lora" or "full"; `injection`: "cross_attention" into
-    `injected_layers` layers, or "soft_prompt"; `axes` of a state that are read (None: one for every 50 tasks about what
-    SUBJECT writes, 16 to 256). `kept_only`: on tasks whose gold the validators agree with alone.
+    `injected_layers` layers, or "soft_prompt"; `axes` of a state that are read (None: one for every 12 tasks about what
+    SUBJECT writes, 16 to 128); `discriminant`: begin
+    with the linear one. `kept_only`: on tasks whose gold the validators agree with alone.
     """
 
     preset: str = "perceiver"
@@ -53,11 +54,12 @@ class SupervisedDecoderConfig(dg.Config):
     tokens: int = 16
     injected_layers: int = 1
     axes: int | None = None
+    discriminant: bool = True
     steps: int = 48
     batch_tasks: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 0.05
-    size_penalty: float = 30.0
+    size_penalty: float = 3.0
     recall_share: float = 0.5
     kept_only: bool = False
     max_tasks: int | None = 20_000

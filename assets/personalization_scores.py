@@ -29,15 +29,18 @@ UPSTREAM = (PERSONALISED, SUPERVISED, "base_decoder", "insight_tasks", "sequence
 
 
 class PersonalizationConfig(EvaluationConfig):
-    """`max_tasks` test tasks of each kind and DataDAO are asked (by their ids, which are hashes; None: all), of which
-    `stuffed_tasks` also with the user's history in the prompt, `stuffed_tokens` of it at most; each free-form task is
-    answered `samples` times, and judged as in personalised_decoder.
+    """`max_tasks` choices of each kind and DataDAO are asked, of free-form tasks `max_questions` (by their ids, which
+    are hashes; None: all). Of the choices `text_tasks` are asked with `recent_tokens` recent words too, `stuffed_tasks`
+    with the user's history, `stuffed_tokens` of it at most; a free-form task is answered `samples` times, and judged as
+    in personalised_decoder.
     """
 
     judge: str = "similarity"
-    max_tasks: int | None = 20
+    max_tasks: int | None = 200
+    max_questions: int | None = 20
     recent_tokens: int = 64
     stuffed_tokens: int = 1024
+    text_tasks: int = 160
     stuffed_tasks: int = 12
     samples: int = 1
 
@@ -60,8 +63,8 @@ def personalization_scores(
     models, snapshot = store.models, consented_snapshot(store.lake).filter(split="test")
     judge = JobJudge(config.judge, language_model)
     tasks = consented_tasks(store.lake, snapshot, "test").sort("task_id")
-    if config.max_tasks is not None:
-        tasks = tasks.filter(pl.int_range(pl.len()).over("datadao", "kind") < config.max_tasks)
+    most = pl.when(pl.col("answer") >= 0).then(config.max_tasks).otherwise(config.max_questions).fill_null(tasks.height)
+    tasks = tasks.filter(pl.int_range(pl.len()).over("datadao", "kind") < most)
     if tasks.is_empty():
         raise dg.Failure("no held-out user who has consented to `evaluate` has a task", allow_retries=False)
     encoder = f"sequence_encoder/{SERVED_DIMENSION}"
@@ -72,7 +75,7 @@ def personalization_scores(
     }
     used = {name: folder.record()["data_version"] for name, folder in found.items()}
     folders = {"decoder": str(decoder_of(store)), **{name: str(folder.output) for name, folder in found.items()}}
-    settings = config.model_dump(exclude={"max_tasks"})
+    settings = config.model_dump(exclude={"max_tasks", "max_questions"})
     names = snapshot["datadao"].unique().sort().to_list()
     inputs = [snapshot_version(snapshot), history_hashes(store, names), version_of_tasks(tasks), used, *judge.made_by]
     folder = models.folder(

@@ -80,6 +80,25 @@ class GatedCrossAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
         return self.gates.tanh() * self.output(mixed)
 
+    def first_order(
+        self, hidden: torch.Tensor, slopes: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inner products [T, U, L] of `slopes` with what is added to `hidden` (both [T, L, hidden]) for each of U
+        users, tokens [T, U, n, W]; and the mean square of that, in units of rms(h).
+
+        As from `relative`, but nothing of the size of `hidden` is made for each user.
+        """
+        q = self.query(self.norm(hidden)).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        k, v = (
+            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(2, 3) for layer in (self.key, self.value)
+        )  # [T, U, heads, n, W / heads]
+        q = q[:, None].expand(-1, k.shape[1], -1, -1, -1)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(-2)  # [T, U, L, W]
+        written = self.gates.tanh()[:, None] * self.output.weight  # [hidden, W]
+        along = (self.size(hidden) * slopes) @ written  # [T, L, W]
+        sizes = (mixed @ (written.T @ written) * mixed).sum(-1) / len(written)
+        return (mixed * along[:, None]).sum(-1), sizes
+
 
 class CrossAttentionInjection(nn.Module):
     """Gated cross-attention into `layers` of a decoder; active within `bound`."""

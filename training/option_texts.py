@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from training.decoder import head_of, last_states, mean_log_likelihoods
-from training.injection import CrossAttentionInjection
+from training.injection import CrossAttentionInjection, GatedCrossAttention
 from training.personalised_model import PersonalisedDecoder
 
 ROWS = 64
@@ -78,17 +78,30 @@ class OptionTexts:
     def linear_gains(
         self, model: PersonalisedDecoder, users: torch.Tensor, rows: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """First order of `gains` [B] in what is added to the last layer, and the mean square of that [B] relative to
-        the stream. Costs no pass of the head: a hundredth of `gains`. Raises ValueError without kept slopes.
+        """First order of `gains` [T, U] of the texts `rows` [T] for user tokens [T, U, n, width] in what is added to
+        the last layer, and the mean square of that [T, U] relative to the stream.
+
+        Costs no pass of the head: a hundredth of `gains`. Raises ValueError without kept slopes.
         """
         if self.hidden is None or self.slopes is None or not isinstance(model.injection, CrossAttentionInjection):
             raise ValueError("the decoder's states are not kept: too many for cache_mb, or the injection is not late")
-        longest, device, block = int(_lengths(self.counted[rows]).max()), users.device, model.injection.last
+        longest, device = int(_lengths(self.counted[rows]).max()), users.device
         hidden, slopes = (part[rows, :longest].to(device, torch.float32) for part in (self.hidden, self.slopes))
         counted = self.counted[rows, :longest].to(device)
-        added = block.relative(hidden, model.injection.tokens(users))
-        gains = (block.size(hidden) * added * slopes).sum((1, 2)) / counted.sum(1)
-        return gains, (added.square().mean(-1) * counted).sum(1) / counted.sum(1)
+        gains, sizes = model.injection.last.first_order(hidden, slopes, model.injection.tokens(users))
+        n = counted.sum(1)[:, None]
+        return gains.sum(2) / n, (sizes * counted[:, None]).sum(2) / n
+
+    def mean_slopes(self, block: GatedCrossAttention, rows: torch.Tensor) -> torch.Tensor:
+        """Slope [n, D] of the mean log-likelihood of each text of `rows` [n] by what is added to all of its stream, in
+        units of rms(h). Raises ValueError without kept slopes."""
+        if self.hidden is None or self.slopes is None:
+            raise ValueError("the decoder's states are not kept")
+        found = []
+        for part in rows.split(ROWS):
+            hidden, slopes = self.hidden[part].float(), self.slopes[part].float()
+            found.append((block.size(hidden) * slopes).sum(1) / self.counted[part].sum(1)[:, None])
+        return torch.cat(found)
 
 
 def _lengths(counted: torch.Tensor) -> torch.Tensor:

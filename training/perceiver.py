@@ -89,10 +89,13 @@ class Perceiver(nn.Module):
         self.get_buffer("mean").copy_(mean)
         self.get_buffer("deviation").copy_((states - mean).square().mean().sqrt().clamp(min=1e-6))
 
+    def scaled(self, states: torch.Tensor) -> torch.Tensor:
+        """States as they are read."""
+        return (states - self.get_buffer("mean")) / self.get_buffer("deviation")
+
     def forward(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """mask [B, T] bool: which states there are; the rest is padding, at the end of each row."""
-        scaled = self.dropout((states - self.get_buffer("mean")) / self.get_buffer("deviation"))
-        memory = self.input(scaled) + self.recency(recency_codes(mask))
+        memory = self.input(self.dropout(self.scaled(states))) + self.recency(recency_codes(mask))
         latents = self.latents.expand(len(states), -1, -1)
         for layer in self.layers:
             latents = layer(latents, memory, mask)

@@ -10,9 +10,11 @@ judge's mean over sampled answers.
 
     nobody          the bare decoder                         mean_vector     all items' mean in the place of the states
     user_embedding  the user's states                        supervised      the same, before the reward stage
-    other_user      another user's states                    text            recent words, as many tokens as user tokens
+    other_user      another user's states (*)                text            recent words, as many tokens as user tokens
     embedding_text  user_embedding and text                  recent          recent words, `recent_tokens`
     embedding_recent                                         stuffed         the whole history, `stuffed_tokens` at most
+
+(*) of choices the mean of OTHERS of them, so that it does not hang on who the other is.
 """
 
 import sys
@@ -45,6 +47,8 @@ TOKENS = 4096
 """Tokens of the prompts of one pass with words in them."""
 TIED = 1e-5
 """Nats: options nearer than this are equally good. Of whom nothing is known, nothing is added to any of them."""
+OTHERS = 4
+"""Other users whose embedding is tried on a choice."""
 ANSWERS = 128
 """Answers that are drawn at once: a token of few costs as much as one of many."""
 NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
@@ -52,13 +56,14 @@ NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, 
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """`stuffed_tasks`: so many of the tasks, evenly, are also asked with the whole history in the prompt; `samples`
-    answers are drawn to each free-form task."""
+    """`text_tasks` of the choices, evenly, are also asked with recent words in the prompt, `stuffed_tasks` with the
+    whole history; `samples` answers are drawn to each free-form task."""
 
     seed: int
     judge: str = "similarity"
     recent_tokens: int = 128
     stuffed_tokens: int = 1024
+    text_tasks: int = 600
     stuffed_tasks: int = 100
     longest: int = 40
     new_tokens: int = 24
@@ -80,8 +85,9 @@ class Asking:
         for chunk, (user, _) in sorted(inputs.moments.items(), key=lambda item: (item[1][0], item[1][1])):
             self._past.setdefault(user, []).append(texts.get(chunk, ""))
 
-    def others(self, moments: Sequence[Moment]) -> list[Moment]:
-        """For each moment, one of somebody else in the DataDAO, after all of their chunks; the same for a user always.
+    def others(self, moments: Sequence[Moment], which: int = 0) -> list[Moment]:
+        """For each moment, one of somebody else in the DataDAO, after all of their chunks; the same for a user always,
+        and somebody else for another `which`, where there are more.
 
         Of a DataDAO with one user, somebody of another.
         """
@@ -89,7 +95,7 @@ class Asking:
         found = []
         for user, _ in moments:
             rest = [u for u in everybody if u != user and u[0] == user[0]] or [u for u in everybody if u != user]
-            other = rest[int(content_id("other", *user)[:8], 16) % len(rest)]
+            other = rest[(int(content_id("other", *user)[:8], 16) + which) % len(rest)]
             found.append((other, self.states.length(other)))
         return found
 
@@ -100,9 +106,10 @@ class Asking:
         ids = self.inputs.tokenizer(said, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         return ids[-tokens:] if tokens else []
 
-    def by_states(self, choices: Choices, model: PersonalisedDecoder, states: StateHistories, others: bool = False):
-        """Gains [tasks, options] for the users' own states, or for others'."""
-        moments = self.others(choices.asked) if others else choices.asked
+    def by_states(
+        self, choices: Choices, model: PersonalisedDecoder, states: StateHistories, moments: Sequence[Moment]
+    ) -> torch.Tensor:
+        """Gains [tasks, options] for the users at `moments` [tasks]."""
         parts = batches(len(choices), BATCH)
         return torch.cat([choices.gains(model, states, [moments[row] for row in rows], rows) for rows in parts])
 
@@ -166,27 +173,40 @@ def choices_table(asking: Asking) -> pl.DataFrame:
     late = {"longest": config.longest, "cache_mb": config.cache_mb}
     choices = Choices(inputs, model, tasks, **late)
     every = list(range(len(choices)))
-    few = torch.linspace(0, len(every) - 1, min(config.stuffed_tasks, len(every))).round().long().tolist()
-    pooled = StateHistories.pooled(inputs.encoder, inputs.sequences)
-    conditions: dict[str, tuple[list[int], Callable[[], torch.Tensor]]] = {
-        "nobody": (every, lambda: choices.texts.bare[choices.options]),
-        "user_embedding": (every, lambda: asking.by_states(choices, model, asking.states)),
-        "supervised": (every, lambda: asking.by_states(choices, asking.supervised.model, asking.states)),
-        "other_user": (every, lambda: asking.by_states(choices, model, asking.states, others=True)),
-        "mean_vector": (every, lambda: asking.by_states(choices, model, pooled)),
-        "text": (every, lambda: asking.by_text(choices, size, False, every)),
-        "embedding_text": (every, lambda: asking.by_text(choices, size, True, every)),
-        "recent": (every, lambda: asking.by_text(choices, config.recent_tokens, False, every)),
-        "embedding_recent": (every, lambda: asking.by_text(choices, config.recent_tokens, True, every)),
-        "stuffed": (few, lambda: asking.by_text(choices, config.stuffed_tokens, False, few)),
+    some, few = (_evenly(len(every), most) for most in (config.text_tasks, config.stuffed_tasks))
+    pooled, own = StateHistories.pooled(inputs.encoder, inputs.sequences), choices.asked
+
+    def by_states(model: PersonalisedDecoder, states: StateHistories, *moments: Sequence[Moment]) -> list[torch.Tensor]:
+        return [asking.by_states(choices, model, states, each) for each in moments]
+
+    def by_text(tokens: int, embedding: bool, rows: Sequence[int]) -> list[torch.Tensor]:
+        return [asking.by_text(choices, tokens, embedding, rows)]
+
+    others, recent = [asking.others(own, which) for which in range(OTHERS)], config.recent_tokens
+    conditions: dict[str, tuple[list[int], Callable[[], list[torch.Tensor]]]] = {
+        "nobody": (every, lambda: [choices.texts.bare[choices.options]]),
+        "user_embedding": (every, lambda: by_states(model, asking.states, own)),
+        "supervised": (every, lambda: by_states(asking.supervised.model, asking.states, own)),
+        "other_user": (every, lambda: by_states(model, asking.states, *others)),
+        "mean_vector": (every, lambda: by_states(model, pooled, own)),
+        "text": (some, lambda: by_text(size, False, some)),
+        "embedding_text": (some, lambda: by_text(size, True, some)),
+        "recent": (some, lambda: by_text(recent, False, some)),
+        "embedding_recent": (some, lambda: by_text(recent, True, some)),
+        "stuffed": (few, lambda: by_text(config.stuffed_tokens, False, few)),
     }
     rows = []
     for condition, (asked, scores) in conditions.items():
-        right = chosen_share(scores(), choices.answers[asked])
+        right = torch.stack([chosen_share(part, choices.answers[asked]) for part in scores()]).mean(0)
         ids = tasks["task_id"].gather(asked)
         rows.append(pl.DataFrame({"task_id": ids, "condition": condition, "score": right.numpy()}))
         asking.log(f"{condition}: {len(asked)} choices answered")
     return pl.concat(rows)
+
+
+def _evenly(n: int, most: int) -> list[int]:
+    """At most `most` of n rows, evenly."""
+    return torch.linspace(0, n - 1, min(most, n)).round().long().tolist()
 
 
 def answers_table(asking: Asking, threads: int) -> pl.DataFrame:

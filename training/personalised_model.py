@@ -65,6 +65,9 @@ class PersonalisedDecoder(nn.Module):
             shape.state_dimension, shape.width, shape.tokens, shape.perceiver_layers, shape.heads, shape.dropout
         )
         self.register_buffer("prior", torch.zeros(shape.state_dimension))
+        self.share = nn.Parameter(torch.ones(shape.width))
+        self.direct = nn.Linear(shape.state_dimension, shape.width, bias=False)
+        nn.init.zeros_(self.direct.weight)
         places = spread(decoder.config.num_hidden_layers, shape.injected_layers)
         self.injection: CrossAttentionInjection | SoftPrompt = (
             CrossAttentionInjection(decoder, shape.width, places, shape.heads)
@@ -103,14 +106,43 @@ class PersonalisedDecoder(nn.Module):
         if isinstance(self.injection, CrossAttentionInjection):
             self.injection.open()
 
+    @torch.no_grad()
+    def begin_with(self, weights: torch.Tensor) -> None:
+        """Add x · W to the last layer's stream, in units of rms(h), and nothing else; x is `mean_state`, and
+        W [state_dimension, hidden] `weights`.
+
+        All user tokens are then alike, and whatever is attended to is their value. Of W's rank, `width` is kept.
+        """
+        if not isinstance(self.injection, CrossAttentionInjection):
+            raise ValueError("a soft prompt adds nothing to the last layer")
+        block, width = self.injection.last, self.shape.width
+        left, sizes, right = torch.linalg.svd(weights, full_matrices=False)
+        rank = min(width, len(sizes))
+        root = sizes[:rank].sqrt()
+        values = torch.zeros(width, weights.shape[0], device=weights.device)
+        values[:rank] = (left[:, :rank] * root).T
+        into = block.value.weight @ self.injection.projector.weight
+        self.direct.weight.copy_(torch.linalg.solve(into, values))
+        self.share.zero_()
+        block.output.weight.zero_()
+        block.output.weight[:, :rank] = (root[:, None] * right[:rank]).T / block.gates.tanh()[:, None]
+
     def user_tokens(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Tokens [B, tokens, width] of B users; states [B, T, d], mask [B, T].
 
-        They are the difference to the population's: of whom nothing is known, the bare decoder speaks.
+        What the Perceiver finds is the difference to the population's, and the linear reading is of the user's own
+        states: of whom nothing is known, the bare decoder speaks.
         """
-        prior = self.get_buffer("prior")[None, None]
-        nobody = self.perceiver(prior, torch.ones(1, 1, dtype=torch.bool, device=prior.device))
-        return self.perceiver(states[..., : self.shape.state_dimension], mask) - nobody
+        prior, states = self.get_buffer("prior"), states[..., : self.shape.state_dimension]
+        everybody = self.perceiver(prior[None, None], torch.ones(1, 1, dtype=torch.bool, device=prior.device))
+        found = self.share * (self.perceiver(states, mask) - everybody)
+        return found + self.direct(self.perceiver.dropout(self.mean_state(states, mask)))[:, None]
+
+    def mean_state(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Mean [B, d] of users' own states as the Perceiver reads them; 0 of the population's mean, and of nobody's."""
+        states = states[..., : self.shape.state_dimension]
+        own = (mask & (states != self.get_buffer("prior")).any(-1))[..., None]
+        return (self.perceiver.scaled(states) * own).sum(1) / own.sum(1).clamp(min=1)
 
     @property
     def is_late(self) -> bool:

@@ -10,7 +10,8 @@ with g_ij = mean over tokens of log p(x_i | u_j) - log p(x_i), nats, and d what 
 
 which user wrote a text and which text a user wrote, both ways round (Radford et al. 2021, CLIP, section 2.3). Where
 only the head lies above the injection, g is taken to first order in d (training.option_texts), for which every text is
-read once, before the training: no step passes the head, and λ keeps d small enough for it to hold. A user is also asked
+read once, before the training: no step passes the head, and λ keeps d small enough for it to hold. To first order the
+best linear map has a closed form, with which the training begins (training.discriminant). A user is also asked
 about chunks just read (`recall_share`): to say again what was said needs the same map from states to words as to say
 what comes next. The weights of the lowest validation loss are the result.
 """
@@ -26,6 +27,7 @@ import torch.nn.functional as F
 
 from training import lora, versions
 from training.decoder import weights_hash
+from training.discriminant import SIZES, discriminant
 from training.job import Job, run
 from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
@@ -35,13 +37,14 @@ from training.user_states import StateHistories, TrainedHistories
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION
 
-MIN_AXES, MAX_AXES, TASKS_PER_AXIS = 16, 256, 50
+MIN_AXES, MAX_AXES, TASKS_PER_AXIS = 16, 128, 12
 """The fewer tasks, the fewer axes of a state can be told from noise: docs/personalised_llm.md has the figures."""
 
 
 @dataclass(frozen=True)
 class Config(JobConfig):
-    """Hyperparameters; `longest` tokens of a text are read, `axes` of the item space (None: by the number of tasks)."""
+    """Hyperparameters; `longest` tokens of a text are read, `axes` of the item space (None: by the number of tasks);
+    `discriminant`: where the training can begin with it, it does."""
 
     seed: int
     preset: str = "perceiver"
@@ -53,16 +56,17 @@ class Config(JobConfig):
     injected_layers: int = 1
     max_states: int = 16
     axes: int | None = None
+    discriminant: bool = True
     dropout: float = 0.5
     rank: int = 8
     steps: int = 300
     batch_tasks: int = 32
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-4
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     warmup_share: float = 0.1
     scale: float = 20.0
-    size_penalty: float = 30.0
+    size_penalty: float = 3.0
     contribution_share: float = 0.7
     recall_share: float = 0.5
     recall_chunks: int = 4
@@ -109,6 +113,39 @@ class SupervisedTraining:
             [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
             lr=config.learning_rate, weight_decay=config.weight_decay,
         )  # fmt: skip
+
+    def begin(self) -> dict[str, float]:
+        """Begin with the discriminant of training users (training.discriminant), of the size that costs validation
+        users least; its validation loss. Not by setting, or where texts have no slopes, the Perceiver stays, or nobody
+        validates."""
+        begins = self.config.discriminant and self.config.preset != "proj" and len(self.valid)
+        if not begins or self.train.texts.slopes is None:
+            return {}
+        rows = self.contributions if len(self.contributions) else np.arange(len(self.train))
+        generator = np.random.default_rng((self.config.seed, 0))
+        before = [moment for row in rows for moment in self.train.owners[row]]
+        after = [self._soon_after(moment, generator) for moment in before]
+        options = self.train.options[rows]
+        slopes = self.train.texts.mean_slopes(self.model.injection.last, options.flatten()).unflatten(0, options.shape)
+        states = self._mean_states(before + after).unflatten(0, (-1, options.shape[1]))
+        weights = discriminant(states, slopes.repeat(2, 1, 1)).to(self.inputs.device)
+        found = {}
+        for size in SIZES:
+            self.model.begin_with(size * weights)
+            found[size] = self.validated()
+        best = min(found, key=lambda size: found[size]["valid_loss"])
+        self.model.begin_with(best * weights)
+        return {"begin_size": best, **{f"begin_{name}": value for name, value in found[best].items()}}
+
+    @torch.no_grad()
+    def _mean_states(self, moments: list[Moment]) -> torch.Tensor:
+        """Mean state [n, d] as the Perceiver reads it."""
+        found = []
+        for rows in batches(len(moments), 256):
+            those = [moments[row] for row in rows]
+            read = self.states.batch([user for user, _ in those], [n for _, n in those], self.model.shape.max_states)
+            found.append(self.model.mean_state(*(part.to(self.inputs.device) for part in read)))
+        return torch.cat(found).cpu()
 
     def state(self) -> dict[str, Any]:
         """Trained weights and optimizer; batches and learning rate follow from the step alone."""
@@ -171,12 +208,12 @@ class SupervisedTraining:
         n, k = options.shape
         moments = [self._later(moment, generator) for row in rows for moment in self.train.owners[row]]
         tokens = self.tokens(moments).unflatten(0, (n, 1, k))
-        users = tokens.expand(n, k, *tokens.shape[2:]).flatten(0, 2)  # [B · k texts · k users, tokens, width]
-        texts = options[:, :, None].expand(n, k, k).flatten()
+        users = tokens.expand(n, k, *tokens.shape[2:]).flatten(0, 1)  # [n · k texts, k users, tokens, width]
         if self.train.texts.slopes is None:
-            gains, size = self.train.texts.gains(self.model, users, texts), users.new_zeros(1)
+            gains = self.train.texts.gains(self.model, users.flatten(0, 1), options.flatten().repeat_interleave(k))
+            size = users.new_zeros(1)
         else:
-            gains, size = self.train.texts.linear_gains(self.model, users, texts)
+            gains, size = self.train.texts.linear_gains(self.model, users, options.flatten())
         gains = self.config.scale * gains.view(n, k, k)  # [task, text, user]
         own = torch.arange(k, device=gains.device).repeat(n)
         contrast = F.cross_entropy(gains.flatten(0, 1), own) + F.cross_entropy(gains.mT.flatten(0, 1), own)
@@ -188,9 +225,10 @@ class SupervisedTraining:
 
     def _later(self, moment: Moment, generator: np.random.Generator) -> Moment:
         """The moment before a chunk; in `recall_share` of all cases one soon after it."""
+        return moment if generator.random() >= self.config.recall_share else self._soon_after(moment, generator)
+
+    def _soon_after(self, moment: Moment, generator: np.random.Generator) -> Moment:
         user, position = moment
-        if generator.random() >= self.config.recall_share:
-            return moment
         return user, min(self.states.length(user), position + 1 + int(generator.integers(self.config.recall_chunks)))
 
     @torch.no_grad()
@@ -222,11 +260,14 @@ def train(job: Job) -> None:
     order = "exact" if training.train.texts.slopes is None else "first-order"
     job.log(f"{len(training.train):,} training tasks, {weights:,} trained weights, {order} gains")
     checkpoint = job.resume()
+    first: dict[str, float] = {}
     if checkpoint is not None:
         training.restore(checkpoint.state)
+    else:
+        first = training.validate() | training.begin()
     every = max(1, config.steps // max(1, config.validations))
     for step in range((checkpoint.step if checkpoint else 0) + 1, config.steps + 1):
-        values = training.validate() if step == 1 else {}
+        values = first if step == 1 else {}
         values |= training.step(step)
         if step % every == 0 or step == config.steps:
             values |= training.validated()

@@ -195,6 +195,6 @@ def terminated(
 
 SUPERVISED = {
     "steps": 24, "width": 32, "tokens": 4, "heads": 2, "axes": AXES, "max_states": 4, "batch_tasks": 8,
-    "learning_rate": 5e-3, "dropout": 0.0, "validations": 2,
+    "learning_rate": 5e-3, "size_penalty": 30.0, "dropout": 0.0, "validations": 2, "discriminant": False,
 }  # fmt: skip
-"""Sizes and steps of a supervised stage that finds the groups in seconds."""
+"""Sizes and steps of a supervised stage that finds the groups in seconds, by its steps alone."""

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from exported_root import decoder
@@ -90,15 +91,33 @@ def test_gains_to_first_order_hold_while_little_is_added(loaded) -> None:
     errors, sizes = [], []
     for share in (0.02, 0.2):
         model.injection.blocks[0].gates.copy_(torch.full_like(model.injection.blocks[0].gates, share))
-        linear, size = texts.linear_gains(model, users, rows)
-        exact = texts.gains(model, users, rows)
+        linear, size = texts.linear_gains(model, users.expand(3, 3, TOKENS, WIDTH), rows)  # [text, user]
+        exact = texts.gains(model, users.repeat(3, 1, 1), rows.repeat_interleave(3)).view(3, 3)
         errors.append(float((linear - exact).abs().max()))
         sizes.append(float(size.mean()))
         assert float((linear - exact).abs().max()) < 0.5 * float(exact.abs().max())
     assert sizes[1] == pytest.approx(100 * sizes[0], rel=0.1)
     assert errors[0] < errors[1]
     with pytest.raises(ValueError, match="not kept"):
-        OptionTexts(model, tokenizer, PROMPTS, TEXTS, longest=40).linear_gains(model, users, rows)
+        OptionTexts(model, tokenizer, PROMPTS, TEXTS, longest=40).linear_gains(model, users[None], rows)
+
+
+@torch.no_grad()
+def test_the_model_adds_just_what_the_discriminant_says(loaded) -> None:
+    """Whatever is attended to, whatever the rank: gains to first order are the inner products of x · W with slopes."""
+    bare, tokenizer = loaded
+    model = personalised(bare)
+    model.injection.open()
+    texts = OptionTexts(model, tokenizer, PROMPTS, TEXTS, longest=40, cache_mb=1)
+    d, hidden = model.shape.state_dimension, bare.config.hidden_size
+    weights = 0.01 * torch.from_numpy(np.random.default_rng(0).normal(size=(d, hidden))).float()
+    torch.nn.init.normal_(model.perceiver.get_buffer("mean"))
+    model.begin_with(weights)
+    states, mask = torch.randn(2, 5, d), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    gains, _ = texts.linear_gains(model, model.user_tokens(states, mask).expand(3, -1, -1, -1), torch.arange(3))
+    expected = texts.mean_slopes(model.injection.last, torch.arange(3)) @ (model.mean_state(states, mask) @ weights).T
+    torch.testing.assert_close(gains, expected, rtol=1e-3, atol=1e-6)
+    assert expected.abs().max() > 1e-4
 
 
 def test_a_text_alone_is_counted_up_to_its_longest(loaded) -> None:

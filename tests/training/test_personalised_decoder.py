@@ -81,7 +81,10 @@ def test_only_the_adapters_move(population: Population, supervised: Path, reward
     assert record(rewarded)["frozen_hash"] == weights_hash(load_decoder(population.decoder)[0])
     before, after = (load_file(folder / "model.safetensors") for folder in (supervised, rewarded))
     assert before.keys() == after.keys()
-    assert all(name.startswith(("model.perceiver.", "model.injection.", "model.prior")) for name in after)
+    assert all(
+        name.startswith(("model.perceiver.", "model.injection.", "model.direct.", "model.share", "model.prior"))
+        for name in after
+    )
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert "model.injection.blocks.0.gates" in moved
     assert not {"model.prior", "model.perceiver.mean", "model.perceiver.deviation"} & moved

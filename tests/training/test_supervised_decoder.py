@@ -82,7 +82,22 @@ def test_of_whom_nothing_is_known_the_bare_decoder_speaks(population: Population
     ids = torch.randint(1, 200, (1, 12))
     bare = llm.model.log_likelihoods(None, ids)
     assert torch.equal(llm.model.log_likelihoods(nobody, ids), bare)
-    assert (llm.model.log_likelihoods(somebody, ids) - bare).abs().max() > 0.1
+    assert (llm.model.log_likelihoods(somebody, ids) - bare).abs().max() > 1e-3
+
+
+def test_it_begins_with_what_a_linear_discriminant_finds(population: Population, tmp_path: Path) -> None:
+    """C42: the groups are found before any step, by the size that is best on validation users; no step spoils it."""
+    begun = population.inputs(tmp_path / "inputs", **SUPERVISED | {"discriminant": True, "steps": 2, "validations": 1})
+    output = finished(NAME, train, begun, tmp_path / "output")
+    bare, after = metrics(output, "valid_loss")
+    accuracy, loss = (metrics(output, f"begin_valid_{name}")[0] for name in ("accuracy", "loss"))
+    assert bare == pytest.approx(np.log(4), abs=1e-4)
+    assert accuracy > 0.9 and loss < 0.5 * bare
+    assert record(output)["valid_loss"] <= min(loss, after) + 1e-6
+    inputs = loaded(population, tmp_path)
+    llm = PersonalisedLLM.load(output, inputs.decoder_folder)
+    nobody = tokens_of(llm.model, llm.user_states(inputs.encoder, inputs.sequences), [(("zig", "new"), 0)], "cpu")
+    assert nobody.abs().max() == 0
 
 
 @pytest.mark.parametrize("restored", [True, False])
