@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from training.decoder import head_of, last_states, mean_log_likelihoods
-from training.injection import CrossAttentionInjection, GatedCrossAttention
+from training.injection import CrossAttentionInjection
 from training.personalised_model import PersonalisedDecoder
 
 ROWS = 64
 """Texts of one pass of the bare decoder."""
+NOT_KEPT = "the decoder's states are not kept: too many for cache_mb, or the injection is not late"
 
 
 class OptionTexts:
@@ -84,7 +85,7 @@ class OptionTexts:
         Costs no pass of the head: a hundredth of `gains`. Raises ValueError without kept slopes.
         """
         if self.hidden is None or self.slopes is None or not isinstance(model.injection, CrossAttentionInjection):
-            raise ValueError("the decoder's states are not kept: too many for cache_mb, or the injection is not late")
+            raise ValueError(NOT_KEPT)
         longest, device = int(_lengths(self.counted[rows]).max()), users.device
         hidden, slopes = (part[rows, :longest].to(device, torch.float32) for part in (self.hidden, self.slopes))
         counted = self.counted[rows, :longest].to(device)
@@ -92,15 +93,15 @@ class OptionTexts:
         n = counted.sum(1)[:, None]
         return gains.sum(2) / n, (sizes * counted[:, None]).sum(2) / n
 
-    def mean_slopes(self, block: GatedCrossAttention, rows: torch.Tensor) -> torch.Tensor:
+    def mean_slopes(self, model: PersonalisedDecoder, rows: torch.Tensor) -> torch.Tensor:
         """Slope [n, D] of the mean log-likelihood of each text of `rows` [n] by what is added to all of its stream, in
         units of rms(h). Raises ValueError without kept slopes."""
-        if self.hidden is None or self.slopes is None:
-            raise ValueError("the decoder's states are not kept")
+        if self.hidden is None or self.slopes is None or not isinstance(model.injection, CrossAttentionInjection):
+            raise ValueError(NOT_KEPT)
         found = []
         for part in rows.split(ROWS):
             hidden, slopes = self.hidden[part].float(), self.slopes[part].float()
-            found.append((block.size(hidden) * slopes).sum(1) / self.counted[part].sum(1)[:, None])
+            found.append((model.injection.last.size(hidden) * slopes).sum(1) / self.counted[part].sum(1)[:, None])
         return torch.cat(found)
 
 

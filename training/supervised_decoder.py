@@ -126,7 +126,7 @@ class SupervisedTraining:
         before = [moment for row in rows for moment in self.train.owners[row]]
         after = [self._soon_after(moment, generator) for moment in before]
         options = self.train.options[rows]
-        slopes = self.train.texts.mean_slopes(self.model.injection.last, options.flatten()).unflatten(0, options.shape)
+        slopes = self.train.texts.mean_slopes(self.model, options.flatten()).unflatten(0, options.shape)
         states = self._mean_states(before + after).unflatten(0, (-1, options.shape[1]))
         weights = discriminant(states, slopes.repeat(2, 1, 1)).to(self.inputs.device)
         found = {}

@@ -115,7 +115,7 @@ def test_the_model_adds_just_what_the_discriminant_says(loaded) -> None:
     model.begin_with(weights)
     states, mask = torch.randn(2, 5, d), torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     gains, _ = texts.linear_gains(model, model.user_tokens(states, mask).expand(3, -1, -1, -1), torch.arange(3))
-    expected = texts.mean_slopes(model.injection.last, torch.arange(3)) @ (model.mean_state(states, mask) @ weights).T
+    expected = texts.mean_slopes(model, torch.arange(3)) @ (model.mean_state(states, mask) @ weights).T
     torch.testing.assert_close(gains, expected, rtol=1e-3, atol=1e-6)
     assert expected.abs().max() > 1e-4
 
