@@ -7,6 +7,7 @@ import sys
 import time
 
 import dagster as dg
+import pytest
 
 from user_embeddings_dagster.runner import open_instance
 
@@ -42,15 +43,49 @@ def following():
     takes_the_slot()
 
 
-def test_a_killed_run_frees_its_pool_slots(tmp_path, monkeypatch):
-    """C67: after `kill -9` of an in-process run, the next one is not left waiting for its slot of the `gpu` pool."""
+@pytest.fixture
+def holder(tmp_path):
+    """A process whose run holds the slot."""
     home, holding = tmp_path / "dagster_home", tmp_path / "holding"
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(home), str(holding)], start_new_session=True)
     while not holding.exists():
         assert process.poll() is None
         time.sleep(0.1)
+    yield process
+    if process.poll() is None:
+        killed(process)
+
+
+def killed(process) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def test_a_run_whose_process_lives_goes_on(holder, tmp_path):
+    """C67: opening the UI, or starting again, beside a run under way takes nothing from it."""
+    with open_instance(tmp_path / "dagster_home") as instance:
+        (run,) = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.STARTED
+        assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 1
+
+
+def test_what_an_ended_run_waits_for_is_not_kept_for_it(tmp_path):
+    """C67: a step of a run that was ended, which was next in line for the pool's only slot, does not keep it."""
+    with open_instance(tmp_path / "dagster_home") as instance:
+        ended = following.execute_in_process(instance=instance).run_id
+        storage = instance.event_log_storage
+        assert storage.claim_concurrency_slot("gpu", ended, "takes_the_slot").is_claimed
+        storage.claim_concurrency_slot("gpu", ended, "another_step")
+        assert storage.get_concurrency_info("gpu").pending_step_count == 1
+    with open_instance(tmp_path / "dagster_home") as instance:
+        pool = instance.event_log_storage.get_concurrency_info("gpu")
+        assert (pool.active_slot_count, pool.pending_step_count) == (0, 0)
+
+
+def test_a_killed_run_frees_its_pool_slots(holder, tmp_path, monkeypatch):
+    """C67: after `kill -9` of an in-process run, the next one is not left waiting for its slot of the `gpu` pool."""
+    home = tmp_path / "dagster_home"
+    killed(holder)
 
     monkeypatch.setenv("DAGSTER_HOME", str(home))
     with dg.DagsterInstance.get() as instance:

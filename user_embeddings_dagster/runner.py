@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.live_runs import live_runs
 from assets.partitions import DATADAO
 from assets.raw_exports import registration
 from user_embeddings_dagster.definitions import defs
@@ -39,14 +40,20 @@ def open_instance(home: Path) -> dg.DagsterInstance:
 
 
 def _end_killed_runs(instance: dg.DagsterInstance) -> None:
-    """Fail in-process runs that a killed process left as started, and free the pool slots they hold.
+    """Fail in-process runs that a killed process left as started, and free what ended runs hold of the pools, or wait
+    for in them: it would be waited for forever.
 
-    Runs of a daemon have an origin and are its own to watch; without it, a slot would be waited for forever.
+    Runs of a daemon have an origin and are its own to watch; one whose process lives goes on.
     """
+    living, storage = set(live_runs(instance)), instance.event_log_storage
     for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        if run.remote_job_origin is None:
+        if run.remote_job_origin is None and run.run_id not in living:
             instance.report_run_failed(run, "the process that executed this run was killed")
-            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    pools = [storage.get_concurrency_info(name) for name in storage.get_concurrency_keys()]
+    for run_id in {entry.run_id for pool in pools for entry in (*pool.claimed_slots, *pool.pending_steps)}:
+        run = instance.get_run_by_id(run_id)
+        if run is None or run.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)
 
 
 def register_drops(instance: dg.DagsterInstance, layout: Layout) -> list[str]:
