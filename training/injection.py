@@ -120,6 +120,12 @@ class CrossAttentionInjection(nn.Module):
         for block in self.blocks:
             cast(GatedCrossAttention, block).open()
 
+    @torch.no_grad()
+    def shrink(self, share: float) -> None:
+        """Add `share` of what was added."""
+        for block in self.blocks:
+            cast(GatedCrossAttention, block).output.weight.mul_(share)
+
     def tokens(self, user: torch.Tensor) -> torch.Tensor:
         """User tokens [B, n, width] of the Perceiver in the space that the layers read."""
         return self.projector(user)

@@ -13,7 +13,7 @@ only the head lies above the injection, g is taken to first order in d (training
 read once, before the training: no step passes the head, and λ keeps d small enough for it to hold. To first order the
 best linear map has a closed form, with which the training begins (training.discriminant). A user is also asked
 about chunks just read (`recall_share`): to say again what was said needs the same map from states to words as to say
-what comes next. The weights of the lowest validation loss are the result.
+what comes next. The weights of the lowest validation loss are the result, shrunk as far as it cannot tell.
 """
 
 import math
@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from training import lora, versions
 from training.decoder import weights_hash
 from training.discriminant import SIZES, discriminant
+from training.injection import CrossAttentionInjection
 from training.job import Job, run
 from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
@@ -37,6 +38,8 @@ from training.user_states import StateHistories, TrainedHistories
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION
 
+SHARES = (0.25, 0.35, 0.5, 0.7, 1.0)
+"""Shares of what the best weights add that are tried, the least first."""
 MIN_AXES, MAX_AXES, TASKS_PER_AXIS = 16, 128, 12
 """The fewer tasks, the fewer axes of a state can be told from noise: docs/personalised_llm.md has the figures."""
 
@@ -171,10 +174,25 @@ class SupervisedTraining:
             self.best = (values["valid_loss"], {name: w.detach().clone() for name, w in self.trained.items()})
         return values
 
-    def take_best(self) -> None:
-        """Go back to the best weights; without validation users the last ones stay."""
-        if self.best:
-            self._set(self.best[1])
+    def take_best(self) -> float:
+        """Go back to the best weights, and add the least share of what they add whose validation loss is within one
+        standard error of theirs (Hastie et al. 2009, section 7.10): it changes the decoder least elsewhere.
+
+        Returns the share. Without validation users the last weights stay, and a soft prompt adds nothing to shrink.
+        """
+        if not self.best:
+            return 1.0
+        self._set(self.best[1])
+        if not isinstance(self.model.injection, CrossAttentionInjection):
+            return 1.0
+        losses = self._valid_losses()[0]
+        most, taken = losses.mean() + losses.std() / len(losses) ** 0.5, 1.0
+        for share in SHARES:
+            self.model.injection.shrink(share / taken)
+            taken = share
+            if self._valid_losses()[0].mean() <= most:
+                break
+        return taken
 
     def step(self, step: int) -> dict[str, float]:
         """One optimizer step (1-based) on tasks drawn for it; its losses and learning rate."""
@@ -231,20 +249,24 @@ class SupervisedTraining:
         user, position = moment
         return user, min(self.states.length(user), position + 1 + int(generator.integers(self.config.recall_chunks)))
 
-    @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Cross-entropy (nats) and accuracy of the choice on validation users; nothing without any."""
+        if not len(self.valid):
+            return {}
+        losses, right = self._valid_losses()
+        return {"valid_loss": float(losses.mean()), "valid_accuracy": float(right.mean())}
+
+    @torch.no_grad()
+    def _valid_losses(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross-entropy [n] of each validation task, and whether it is answered right [n]."""
         self.model.eval()
         found = []
         for picked in batches(len(self.valid), 16):
             moments = [self.valid.asked[row] for row in picked]
             found.append(self.valid.gains(self.model, self.states, moments, picked))
-        if not found:
-            return {}
         gains = torch.cat(found)
-        loss = F.cross_entropy(self.config.scale * gains, self.valid.answers)
-        right = (gains.argmax(1) == self.valid.answers).float().mean()
-        return {"valid_loss": float(loss), "valid_accuracy": float(right)}
+        losses = F.cross_entropy(self.config.scale * gains, self.valid.answers, reduction="none")
+        return losses, (gains.argmax(1) == self.valid.answers).float()
 
 
 def train(job: Job) -> None:
@@ -272,10 +294,10 @@ def train(job: Job) -> None:
         if step % every == 0 or step == config.steps:
             values |= training.validated()
         job.step(step, config.steps, training.state, **values)
-    training.take_best()
+    share = training.take_best()
     if config.preset != "full" and weights_hash(training.model.decoder) != before:
         raise ValueError("a frozen weight of the decoder has changed")
-    finish(job, training, before)
+    finish(job, training, before, share=share)
 
 
 def finish(job: Job, training: SupervisedTraining, frozen: str, **metadata: Any) -> None:
