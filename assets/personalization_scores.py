@@ -40,7 +40,7 @@ class PersonalizationConfig(EvaluationConfig):
     max_questions: int | None = 20
     recent_tokens: int = 64
     stuffed_tokens: int = 1024
-    text_tasks: int = 160
+    text_tasks: int = 100
     stuffed_tasks: int = 12
     samples: int = 1
 
