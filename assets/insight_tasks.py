@@ -28,7 +28,7 @@ from user_embeddings_dagster.schema import INSIGHT_TASKS
 from user_embeddings_dagster.storage.lake import fingerprint
 
 ASSET = INSIGHT_TASKS.name
-SIMILARITY, LANGUAGE_MODEL = "similarity", "language_model"
+SIMILARITY = "similarity"
 CHECKS = (answers_balanced, no_peeking, options_distinct, questions_tell_nothing, some_tasks_kept)
 LINEAGE = column_lineage(
     chunk_id=("training_snapshot", ["chunk_id"]),
@@ -50,15 +50,6 @@ class InsightTasksConfig(dg.Config):
     seed: int = 0
     validator: str = SIMILARITY
     history_tokens: int = 6_000
-
-
-def asks_model(setting: str, value: str, language_model: LanguageModelResource) -> bool:
-    """Whether a language model is asked. Raises dagster.Failure on an unknown value, or without the model it needs."""
-    if value not in (SIMILARITY, LANGUAGE_MODEL):
-        raise dg.Failure(f"{setting}: neither {SIMILARITY!r} nor {LANGUAGE_MODEL!r}", allow_retries=False)
-    if value == LANGUAGE_MODEL and not language_model.configured:
-        raise dg.Failure(f"{setting}: no language model is configured", allow_retries=False)
-    return value == LANGUAGE_MODEL
 
 
 @dg.asset(
@@ -89,7 +80,7 @@ def insight_tasks(
     `validator` says so.
     """
     lake, partition = store.lake, context.partition_key
-    by_model, encoder = asks_model("validator", config.validator, language_model), text_encoder.load()
+    by_model, encoder = language_model.is_chosen("validator", config.validator, SIMILARITY), text_encoder.load()
     settings = language_model.answer_settings if by_model else ""
     made_by = [language_model.name, programs_version(settings)] if by_model else []
     snapshot = consented_snapshot(lake).filter(datadao=partition)

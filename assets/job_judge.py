@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from assets.insight_tasks import LANGUAGE_MODEL, asks_model
-from resources.language_model import SERVER, LanguageModelResource
+from assets.insight_tasks import SIMILARITY
+from resources.language_model import LANGUAGE_MODEL, SERVER, LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.personalisation.judges import Rubric
@@ -24,7 +24,7 @@ class JobJudge:
 
     def __init__(self, setting: str, language_model: LanguageModelResource) -> None:
         self._model = language_model
-        self._asks = setting != WORD_OVERLAP and asks_model("judge", setting, language_model)
+        self._asks = language_model.is_chosen("judge", setting, SIMILARITY, WORD_OVERLAP)
         if self._asks and language_model.kind != SERVER:
             raise dg.Failure(f"judge {LANGUAGE_MODEL!r} needs a language model of kind {SERVER!r}", allow_retries=False)
         self.name = language_model.name if self._asks else setting

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import dagster as dg
 import polars as pl
 
-from assets.insight_tasks import asks_model
+from assets.insight_tasks import SIMILARITY
 from assets.scores import EvaluationConfig, record, score_asset, shown
 from resources.language_model import LanguageModelResource
 from resources.store import Store
@@ -45,7 +45,7 @@ def judges(
         (Similarity(encoder.encode), encoder.version),
         (WordOverlap(), JUDGES_VERSION),
     ]
-    if not asks_model("judge", config.judge, language_model):
+    if not language_model.is_chosen("judge", config.judge, SIMILARITY):
         yield without
         return
     with language_model.open(context, store, training_jobs) as model:

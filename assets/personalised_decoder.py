@@ -45,8 +45,8 @@ class SupervisedDecoderConfig(dg.Config):
 
     `preset`: what is trained: "proj", "perceiver", "enc", "lora" or "full"; `injection`: "cross_attention" into
     `injected_layers` layers, or "soft_prompt"; `axes` of a state that are read (None: one for every 12 tasks about what
-    SUBJECT writes, 16 to 128); `discriminant`: begin
-    with the linear one. `kept_only`: on tasks whose gold the validators agree with alone.
+    SUBJECT writes, 16 to 128); `discriminant`: begin with the linear one. `kept_only`: on tasks whose gold the
+    validators agree with alone.
     """
 
     preset: str = "perceiver"

@@ -16,7 +16,7 @@ from user_embeddings_dagster.privacy.consent.live import consented_snapshot, sna
 from user_embeddings_dagster.schema import RELABELLED_PAIRS
 from user_embeddings_dagster.storage.lake import UNPARTITIONED, fingerprint
 
-FROZEN, LANGUAGE_MODEL = "frozen", "language_model"
+FROZEN = "frozen"
 LINEAGE = column_lineage(
     chunk_id=("training_snapshot", ["chunk_id"]),
     positive_chunk_id=("summary_embeddings", ["id"]),
@@ -37,15 +37,6 @@ class RelabelledPairsConfig(dg.Config):
     candidates: int = 20
     negative_rank: int = 20
     margin: float = 0.95
-
-
-def asks_model(ranker: str, language_model: LanguageModelResource) -> bool:
-    """Whether a language model ranks. Raises dagster.Failure on an unknown ranker, or without the model it needs."""
-    if ranker not in (FROZEN, LANGUAGE_MODEL):
-        raise dg.Failure(f"ranker: {ranker!r} is neither {FROZEN!r} nor {LANGUAGE_MODEL!r}", allow_retries=False)
-    if ranker == LANGUAGE_MODEL and not language_model.configured:
-        raise dg.Failure("ranker: no language model is configured", allow_retries=False)
-    return ranker == LANGUAGE_MODEL
 
 
 @dg.asset(
@@ -84,7 +75,7 @@ def relabelled_pairs(
     tables = ("chunk_embeddings", "summary_embeddings")
     inputs = {f"{name}/{table}": store.lance.content_hash(name, table) for name in names for table in tables}
     inputs |= {f"{name}/texts": lake.path("chunk_summaries", name).stem for name in names}
-    by_model = asks_model(config.ranker, language_model)
+    by_model = language_model.is_chosen("ranker", config.ranker, FROZEN)
     program = rank_candidates(config.candidates).with_settings(language_model.answer_settings)
     made_by = (
         [language_model.name, language_model.answer_settings, program.version] if by_model else [FrozenRanker.name]

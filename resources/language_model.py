@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from training.vllm_batch import Settings
 
 EXTRACTIVE, SERVER, BATCH = "extractive", "openai_compatible", "vllm_batch"
+LANGUAGE_MODEL = "language_model"
+"""What a ranker, validator or judge is set to for the configured model to be asked."""
 NEEDED = {EXTRACTIVE: (), SERVER: ("name", "base_url"), BATCH: ("name",)}
 DAY_SECONDS = 86_400
 Count = Annotated[int, Field(ge=1)]
@@ -141,6 +143,17 @@ class LanguageModelResource(dg.ConfigurableResource):
     def priced(self) -> bool:
         """Whether what answers cost in money is known."""
         return self.kind == SERVER and any((self.usd_prompt, self.usd_cached_prompt, self.usd_completion))
+
+    def is_chosen(self, setting: str, value: str, *others: str) -> bool:
+        """Whether the `setting` is to ask this model: its `value` is LANGUAGE_MODEL.
+
+        Raises dagster.Failure on a value that is neither that nor one of `others`, or where no model is configured.
+        """
+        if value not in (*others, LANGUAGE_MODEL):
+            raise dg.Failure(f"{setting}: none of {[*others, LANGUAGE_MODEL]}", allow_retries=False)
+        if value == LANGUAGE_MODEL and not self.configured:
+            raise dg.Failure(f"{setting}: no language model is configured", allow_retries=False)
+        return value == LANGUAGE_MODEL
 
     @property
     def answer_settings(self) -> str:

@@ -27,11 +27,10 @@ import polars as pl
 import torch
 
 from training import versions
+from training.free_form import JUDGES, FreeForm
 from training.job import Job, run
 from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
-from training.personalised_decoder import JUDGES, FreeForm
-from training.personalised_decoder import Config as RewardConfig
 from training.personalised_inference import PersonalisedLLM
 from training.personalised_model import PersonalisedDecoder
 from training.reading import reading
@@ -214,8 +213,7 @@ def answers_table(asking: Asking, threads: int) -> pl.DataFrame:
     config, inputs = asking.config, asking.inputs
     tasks = inputs.free("test")
     judge = Guarded(JUDGES[config.judge](threads), Guards(max_tokens=config.new_tokens))
-    sampling = RewardConfig(config.seed, new_tokens=config.new_tokens, temperature=config.temperature)
-    questions = FreeForm(inputs, tasks, sampling, judge)
+    questions = FreeForm(inputs, tasks, judge, new_tokens=config.new_tokens, temperature=config.temperature)
     model, before = asking.llm.model, asking.supervised.model
     conditions: dict[str, tuple[PersonalisedDecoder, list[Moment] | None]] = {
         "nobody": (model, None),

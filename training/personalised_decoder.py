@@ -22,38 +22,27 @@ on training users' is lost on others.
 
 import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 import torch.nn.functional as F
 
 from training import lora, versions
 from training.decoder import weights_hash
+from training.free_form import JUDGES, FreeForm
 from training.job import Job, run
 from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, tokens_of
 from training.personalised_inference import PersonalisedLLM, save
 from training.personalised_model import PersonalisedDecoder, trained_parameters
-from training.sampling import answer_log_likelihoods, answer_states, line_ends, questions_ids, sampled, written
+from training.sampling import answer_log_likelihoods, answer_states, written
 from training.user_states import StateHistories
-from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.personalisation.guards import Guards
-from user_embeddings_dagster.personalisation.judges import Guarded, Judge, Judged, Similarity, WordOverlap
-from user_embeddings_dagster.personalisation.judging import AskedJudge
-from user_embeddings_dagster.personalisation.prompts import prompt
-
-JUDGES: dict[str, Callable[[Any], Judge]] = {
-    "similarity": lambda threads: Similarity(TextEncoder(threads=threads).encode),
-    "word_overlap": lambda threads: WordOverlap(),
-    "language_model": lambda threads: AskedJudge(),
-}
-"""By what a setting calls them; the language model is asked by the process that started the job."""
+from user_embeddings_dagster.personalisation.judges import Guarded
 
 
 @dataclass(frozen=True)
@@ -85,45 +74,6 @@ class Config(JobConfig):
             raise ValueError(f"config.json: judge {self.judge!r} is none of {sorted(JUDGES)}")
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """Answers to free-form questions: prompt tokens [B, L] and mask, tokens of the answers [B, n], rewards [B]."""
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    answers: torch.Tensor
-    texts: list[str]
-    rewards: np.ndarray
-
-
-class FreeForm:
-    """Free-form tasks with their judge."""
-
-    def __init__(self, inputs: LLMInputs, tasks: pl.DataFrame, config: Config, judge: Judge) -> None:
-        self.inputs, self.config, self.judge = inputs, config, judge
-        self.ends = line_ends(inputs.tokenizer)
-        self.asked = inputs.asked(tasks)
-        self._rows = list(tasks.select("user_id", "question", "reference", "kind").iter_rows())
-
-    def __len__(self) -> int:
-        return len(self.asked)
-
-    def draw(self, model: PersonalisedDecoder, users: torch.Tensor | None, rows: list[int]) -> Drawn:
-        """One answer to each of the tasks `rows`, by the decoder for user tokens [len(rows), …]."""
-        config, tokenizer = self.config, self.inputs.tokenizer
-        prompts = [prompt(self._rows[row][3], self._rows[row][1]) for row in rows]
-        ids, mask = (part.to(self.inputs.device) for part in questions_ids(tokenizer, prompts, config.longest_question))
-        answers = sampled(
-            model, users, ids, mask, new_tokens=config.new_tokens, temperature=config.temperature, ends=self.ends
-        )
-        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        judged = [
-            Judged(owner, question, reference, text.split("\n")[0].strip())
-            for text, (owner, question, reference, _) in zip(texts, (self._rows[row] for row in rows), strict=True)
-        ]
-        return Drawn(ids, mask, answers, texts, self.judge.scores(judged))
-
-
 def advantages(rewards: torch.Tensor) -> torch.Tensor:
     """Rewards [B, K] less their group's mean, by its deviation."""
     centred = rewards - rewards.mean(1, keepdim=True)
@@ -150,10 +100,11 @@ class RewardTraining:
         tasks = inputs.choices("train")
         tasks = tasks.sample(min(tasks.height, config.steps * config.batch_tasks), seed=config.seed)
         self.choices = Choices(inputs, self.model, tasks, **cached)
-        self.questions = FreeForm(inputs, inputs.free("train"), config, self.guarded)
+        asked = {name: getattr(config, name) for name in ("new_tokens", "temperature", "longest_question")}
+        self.questions = FreeForm(inputs, inputs.free("train"), self.guarded, **asked)
         valid = inputs.free("valid")
         valid = valid.sample(min(config.valid_questions, valid.height), seed=0)
-        self.valid = FreeForm(inputs, valid, config, self.guarded)
+        self.valid = FreeForm(inputs, valid, self.guarded, **asked)
         self.optimizer = torch.optim.AdamW(list(self.trained.values()), lr=config.learning_rate, weight_decay=0.0)
 
     def state(self) -> dict[str, Any]:

@@ -65,7 +65,8 @@ class PersonalisedDecoder(nn.Module):
             shape.state_dimension, shape.width, shape.tokens, shape.perceiver_layers, shape.heads, shape.dropout
         )
         self.register_buffer("prior", torch.zeros(shape.state_dimension))
-        self.share = nn.Parameter(torch.ones(shape.width))
+        self.perceived = nn.Linear(shape.width, shape.width, bias=False)
+        nn.init.eye_(self.perceived.weight)
         self.direct = nn.Linear(shape.state_dimension, shape.width, bias=False)
         nn.init.zeros_(self.direct.weight)
         places = spread(decoder.config.num_hidden_layers, shape.injected_layers)
@@ -123,7 +124,7 @@ class PersonalisedDecoder(nn.Module):
         values[:rank] = (left[:, :rank] * root).T
         into = block.value.weight @ self.injection.projector.weight
         self.direct.weight.copy_(torch.linalg.solve(into, values))
-        self.share.zero_()
+        self.perceived.weight.zero_()
         block.output.weight.zero_()
         block.output.weight[:, :rank] = (root[:, None] * right[:rank]).T / block.gates.tanh()[:, None]
 
@@ -135,7 +136,7 @@ class PersonalisedDecoder(nn.Module):
         """
         prior, states = self.get_buffer("prior"), states[..., : self.shape.state_dimension]
         everybody = self.perceiver(prior[None, None], torch.ones(1, 1, dtype=torch.bool, device=prior.device))
-        found = self.share * (self.perceiver(states, mask) - everybody)
+        found = self.perceived(self.perceiver(states, mask) - everybody)
         return found + self.direct(self.perceiver.dropout(self.mean_state(states, mask)))[:, None]
 
     def mean_state(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

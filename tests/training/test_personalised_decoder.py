@@ -82,7 +82,7 @@ def test_only_the_adapters_move(population: Population, supervised: Path, reward
     before, after = (load_file(folder / "model.safetensors") for folder in (supervised, rewarded))
     assert before.keys() == after.keys()
     assert all(
-        name.startswith(("model.perceiver.", "model.injection.", "model.direct.", "model.share", "model.prior"))
+        name.startswith(("model.perceiver.", "model.injection.", "model.direct.", "model.perceived.", "model.prior"))
         for name in after
     )
     moved = {name for name in after if not torch.equal(before[name], after[name])}
