@@ -18,7 +18,7 @@ from user_embeddings_dagster.model_export.export import decoder_folder
 from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.personalisation.tasks import contributions
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
-from user_embeddings_dagster.storage.lake import fingerprint
+from user_embeddings_dagster.storage.lake import Lake, fingerprint
 from user_embeddings_dagster.storage.models import ModelFolder
 
 BASE, SUPERVISED, PERSONALISED = "base_decoder", "supervised_decoder", "personalised_decoder"
@@ -98,9 +98,9 @@ def history_hashes(store: Store, names: list[str]) -> dict[str, list[str]]:
     return {name: [store.lance.content_hash(name, table) for table in HISTORIES] for name in names}
 
 
-def training_tasks(store: Store, snapshot: pl.DataFrame, kept_only: bool, most: int | None) -> pl.DataFrame:
+def training_tasks(lake: Lake, snapshot: pl.DataFrame, kept_only: bool, most: int | None) -> pl.DataFrame:
     """Tasks of training and validation users; of `most` training tasks a sample by their ids, which are hashes."""
-    tasks = consented_tasks(store.lake, snapshot, "train", "valid").sort("task_id")
+    tasks = consented_tasks(lake, snapshot, "train", "valid").sort("task_id")
     if kept_only:
         tasks = tasks.filter(pl.col("status") == "kept")
     return pl.concat([tasks.filter(split="train").head(most or tasks.height), tasks.filter(split="valid")])
@@ -212,7 +212,7 @@ def _train_on_tasks(
 ) -> dg.MaterializeResult:
     """A training on insight tasks and histories; `start`: the models that it goes on from, by their settings' name."""
     snapshot = consented_snapshot(store.lake).filter(pl.col("split") != "test")
-    tasks = training_tasks(store, snapshot, config.kept_only, config.max_tasks)
+    tasks = training_tasks(store.lake, snapshot, config.kept_only, config.max_tasks)
     sequence = store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder")
     decoder, models = decoder_of(store), {"sequence_encoder": sequence, **start}
     settings = config.model_dump(exclude={"kept_only", "max_tasks"})

@@ -206,21 +206,29 @@ def trained(
             notes[name] = "is the default"
             continue
         folder = ModelFolder(work / job / "".join(c if c.isalnum() else "_" for c in name))
-        print(f"training {job}: {name}", file=sys.stderr, flush=True)
-        folder.write_inputs({**settings, **own}, **tables(changed))
-        command = [sys.executable, "-P", "-m", f"training.{job}", "--inputs", folder.inputs, "--output", folder.output]
-        done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        complete = done.returncode == 0 and folder.complete
-        folder.remove_leftovers()
-        if not complete:
-            notes[name] = f"training failed with exit status {done.returncode}"
-            print(done.stderr[-2_000:], file=sys.stderr)
+        if not finished(job, folder, {**settings, **own}, notes, name, **tables(changed)):
             if name == DEFAULT:
                 raise RuntimeError(f"training.{job}: the default's training failed")
             continue
         if name == DEFAULT:
             known = json.loads((folder.output / "encoder.json").read_bytes()).get("settings", {})
         yield name, folder.output
+
+
+def finished(
+    job: str, folder: ModelFolder, settings: dict[str, Any], notes: dict[str, str], name: str, **tables: pl.DataFrame
+) -> bool:
+    """Run the job's entry point in a process of its own; whether it ended well, and what is wrong in `notes`."""
+    print(f"{job}: {name}", file=sys.stderr, flush=True)
+    folder.write_inputs(settings, **tables)
+    command = [sys.executable, "-P", "-m", f"training.{job}", "--inputs", folder.inputs, "--output", folder.output]
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    complete = done.returncode == 0 and folder.complete
+    folder.remove_leftovers()
+    if not complete:
+        notes[name] = f"{job} failed with exit status {done.returncode}"
+        print(done.stderr[-2_000:], file=sys.stderr)
+    return complete
 
 
 def negatives_of_kind(pairs: pl.DataFrame, kind: str, seed: int) -> pl.DataFrame:
@@ -267,7 +275,7 @@ def report(
             print(f"| {name} | {notes[name]} |" + " |" * (len(columns) - 1))
         elif any(cells):
             print(f"| {name} | " + " | ".join(cells) + " |")
-    return sum(note.startswith("training failed") for note in notes.values())
+    return sum(" failed with " in note for note in notes.values())
 
 
 def _cell(scores: pl.DataFrame, model: str, slice_: str, metric: str) -> str:
