@@ -4,9 +4,9 @@
 
 Inputs: `chunks.parquet` (user_id, split "train" or "valid", text, own: SUBJECT's turns) and `config.json` (see
 Config). Output: a Hugging Face model folder (config.json, generation_config.json, model.safetensors, tokenizer.json,
-tokenizer_config.json), `metrics.jsonl`, `job.json`, `manifest.json`. Loss: mean cross-entropy of the next token, in
-nats (Radford et al. 2019);
-perplexity is its exponential, bits per byte compare it with decoders of other tokenizers.
+tokenizer_config.json), `metrics.jsonl`, `job.json`, `manifest.json`. Embeddings begin as the frozen text encoder's
+vectors of the tokens (training.token_vectors). Loss: mean cross-entropy of the next token, in nats (Radford et al.
+2019); perplexity is its exponential, bits per byte compare it with decoders of other tokenizers.
 """
 
 import math
@@ -22,7 +22,9 @@ import torch.nn.functional as F
 from training import lora, versions
 from training.job import Job, run
 from training.job_config import JobConfig
+from training.token_vectors import token_vectors
 from training.tokenizer import END, train_tokenizer
+from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.keys import file_sha256
 
 
@@ -69,7 +71,7 @@ def packed(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
 class DecoderTraining:
     """Model and optimizer; what a resumed run needs is in `state`."""
 
-    def __init__(self, config: Config, tokenizer: Any, device: str) -> None:
+    def __init__(self, config: Config, tokenizer: Any, device: str, threads: int) -> None:
         from transformers import Qwen3Config, Qwen3ForCausalLM
 
         self.config, self.device = config, device
@@ -90,6 +92,9 @@ class DecoderTraining:
                 pad_token_id=end,
             )
         )
+        with torch.no_grad():
+            vectors = token_vectors(tokenizer, TextEncoder(threads=threads).encode, config.hidden)
+            self.model.get_input_embeddings().weight.copy_(vectors)
         self.model.to(device)
         decayed = [weight for weight in self.model.parameters() if weight.ndim >= 2]
         plain = [weight for weight in self.model.parameters() if weight.ndim < 2]
@@ -148,7 +153,7 @@ def train(job: Job) -> None:
     rows = {split: packed(tokenizer, texts[split], config.length) for split in texts}
     if not len(rows["train"]):
         raise ValueError(f"{len(texts['train'])} training chunks do not fill one row of {config.length} tokens")
-    training = DecoderTraining(config, tokenizer, device)
+    training = DecoderTraining(config, tokenizer, device, job.threads)
     job.log(
         f"{rows['train'].numel():,} training tokens, {sum(w.numel() for w in training.model.parameters()):,} weights"
     )

@@ -99,20 +99,17 @@ class SupervisedTraining:
         )  # fmt: skip
 
     def begin(self) -> dict[str, float]:
-        """Begin with the discriminant of training users (training.discriminant), of the size that costs validation
-        users least; its validation loss. Not by setting, or where texts have no slopes, the Perceiver stays, or nobody
-        validates."""
+        """Begin with the discriminant of training users' items (training.discriminant), of the size that costs
+        validation users least; its validation loss. Not by setting, or where texts have no slopes, the Perceiver stays,
+        or nobody validates."""
         begins = self.config.discriminant and self.config.preset != "proj" and len(self.valid)
         if not begins or self.train.texts.slopes is None:
             return {}
         rows = self.contributions if len(self.contributions) else np.arange(len(self.train))
-        generator = np.random.default_rng((self.config.seed, 0))
-        before = [moment for row in rows for moment in self.train.owners[row]]
-        after = [self._soon_after(moment, generator) for moment in before]
         options = self.train.options[rows]
         slopes = self.train.texts.mean_slopes(self.model, options.flatten()).unflatten(0, options.shape)
-        states = self._mean_states(before + after).unflatten(0, (-1, options.shape[1]))
-        weights = discriminant(states, slopes.repeat(2, 1, 1)).to(self.inputs.device)
+        items = self._items([moment for row in rows for moment in self.train.owners[row]]).unflatten(0, options.shape)
+        weights = discriminant(items, slopes).to(self.inputs.device)
         found = {}
         for size in SIZES:
             self.model.begin_with(size * weights)
@@ -122,12 +119,13 @@ class SupervisedTraining:
         return {"begin_size": best, **{f"begin_{name}": value for name, value in found[best].items()}}
 
     @torch.no_grad()
-    def _mean_states(self, moments: list[Moment]) -> torch.Tensor:
-        """Mean state [n, d] as the Perceiver reads it."""
+    def _items(self, moments: list[Moment]) -> torch.Tensor:
+        """Item vectors [n, d] of the chunks that follow these moments, scaled as the Perceiver reads states."""
+        items = StateHistories.items(self.inputs.encoder, self.inputs.sequences)
         found = []
         for rows in batches(len(moments), 256):
             those = [moments[row] for row in rows]
-            read = self.states.batch([user for user, _ in those], [n for _, n in those], self.model.shape.max_states)
+            read = items.batch([user for user, _ in those], [n + 1 for _, n in those], 1)
             found.append(self.model.mean_state(*(part.to(self.inputs.device) for part in read)))
         return torch.cat(found).cpu()
 

@@ -46,13 +46,18 @@ class StateHistories:
         """
         frame = sequences.sort("datadao", "user_id", "position")
         users, offsets = _runs(frame)
-        contexts = np.stack(frame["context"].to_list()) if "context" in frame.columns else None
-        items = encoder.targets(np.stack(frame["vector"].to_list()), contexts) if frame.height else np.zeros((0, 1))
+        items = _items(encoder, frame)
         sums = np.cumsum(items, axis=0, dtype=np.float64)
         before = np.concatenate([np.zeros_like(sums[:1]), sums])[np.repeat(offsets[:-1], np.diff(offsets))]
         means = sums - before
         means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
         return cls(users, offsets, means, encoder.prior()[1])
+
+    @classmethod
+    def items(cls, encoder: SequenceEncoder, sequences: pl.DataFrame) -> "StateHistories":
+        """The same histories with each chunk's own item vector as the state after it."""
+        frame = sequences.sort("datadao", "user_id", "position")
+        return cls(*_runs(frame), _items(encoder, frame), encoder.prior()[1])
 
     @property
     def dimension(self) -> int:
@@ -95,6 +100,14 @@ class StateHistories:
             states[place, : len(index)] = self._states[index]
             mask[place, : len(index)] = True
         return states, mask
+
+
+def _items(encoder: SequenceEncoder, frame: pl.DataFrame) -> np.ndarray:
+    """Item vectors [n, dimension] of a frame's chunks, in the space of the projected states."""
+    if frame.is_empty():
+        return np.zeros((0, len(encoder.prior()[1])))
+    contexts = np.stack(frame["context"].to_list()) if "context" in frame.columns else None
+    return encoder.targets(np.stack(frame["vector"].to_list()), contexts)
 
 
 def _runs(frame: pl.DataFrame) -> tuple[list[User], np.ndarray]:

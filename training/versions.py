@@ -5,7 +5,7 @@ Free of torch, so that the assets, which ask whether there is anything to train,
 
 ITEM_ENCODER = "2"
 SEQUENCE_ENCODER = "6"
-BASE_DECODER = "1"
+BASE_DECODER = "2"
 VLLM_BATCH = "1"
 EFFICIENCY = "2"
 REASONING_BIAS = "2"
