@@ -34,7 +34,7 @@ class BaseDecoderConfig(dg.Config):
     intermediate: int = 768
     length: int = 128
     batch_size: int = 8
-    steps: int = 75
+    steps: int = 60
     learning_rate: float = 2e-3
     min_users_per_word: int = 5
     seed: int = 0
@@ -55,7 +55,7 @@ class SupervisedDecoderConfig(dg.Config):
     injected_layers: int = 1
     axes: int | None = None
     discriminant: bool = True
-    steps: int = 48
+    steps: int = 12
     batch_tasks: int = 32
     learning_rate: float = 5e-4
     weight_decay: float = 0.05

@@ -25,7 +25,7 @@ def embedding_flops(model: PersonalisedDecoder, states: int, tokens: int) -> int
     shape, hidden = model.shape, model.decoder.config.hidden_size
     n, width = shape.tokens, shape.width
     perceiver = _perceiver(shape, states) + _perceiver(shape, 1)  # of the user, and of nobody
-    perceiver += 2 * shape.state_dimension * width  # the linear reading
+    perceiver += 2 * n * width**2 + 2 * shape.state_dimension * width  # the map of what it finds, the linear reading
     if isinstance(model.injection, SoftPrompt):
         return perceiver + 2 * n * width * hidden + bare_flops(model.decoder, n + tokens)
     block = 4 * tokens * hidden * width + 4 * n * width**2 + 4 * tokens * n * width

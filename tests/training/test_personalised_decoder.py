@@ -129,9 +129,9 @@ def test_a_judge_that_can_be_gamed_is_gamed_without_guards_alone(
 ) -> None:
     """C44, C47: an answer of nothing earns nothing behind the guards, so that it is not learned."""
     monkeypatch.setitem(personalised_decoder.JUDGES, "brevity", lambda threads: Brevity())
-    config = {"judge": "brevity", "kl": 0.0, "steps": 60, "samples": 8, "learning_rate": 2e-2, "batch_tasks": 1}
+    config = {"judge": "brevity", "kl": 0.0, "steps": 80, "samples": 8, "learning_rate": 5e-2, "batch_tasks": 1}
     stage = training(population, supervised, tmp_path, guards=guards, **config)
-    for step in range(1, 61):
+    for step in range(1, 81):
         stage.step(step)
     with torch.no_grad():
         rows = list(range(len(stage.valid)))

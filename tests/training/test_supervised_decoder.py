@@ -100,6 +100,21 @@ def test_it_begins_with_what_a_linear_discriminant_finds(population: Population,
     assert nobody.abs().max() == 0
 
 
+def test_the_discriminant_reads_a_texts_own_item_and_not_what_was_expected(
+    population: Population, tmp_path: Path
+) -> None:
+    """C42: the vector of the very chunk, in the space of the projected states."""
+    inputs = loaded(population, tmp_path, **SUPERVISED)
+    training = SupervisedTraining(Config.of({"seed": 0, **SUPERVISED}), inputs)
+    chunks = inputs.sequences.sort("datadao", "user_id", "position").filter(split="train")[[0, 3, -1]]
+    moments = [inputs.moments[chunk] for chunk in chunks["chunk_id"]]
+    contexts = np.stack(chunks["context"].to_list()) if "context" in chunks.columns else None
+    vectors = inputs.encoder.targets(np.stack(chunks["vector"].to_list()), contexts)
+    axes = training.model.shape.state_dimension
+    expected = training.model.perceiver.scaled(torch.from_numpy(vectors[:, :axes]).float())
+    torch.testing.assert_close(training._items(moments), expected)
+
+
 @pytest.mark.parametrize("restored", [True, False])
 def test_terminated_and_resumed_it_ends_with_the_same_bytes(
     population: Population, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restored: bool
