@@ -22,6 +22,8 @@ JUDGES: dict[str, Callable[[Any], Judge]] = {
     "language_model": lambda threads: AskedJudge(),
 }
 """By what a setting calls them; the language model is asked by the process that started the job."""
+ANSWERS = 128
+"""Answers that are drawn at once: a token of few costs as much as one of many."""
 
 
 @dataclass(frozen=True)

@@ -62,10 +62,13 @@ class GatedCrossAttention(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.ones_(self.gates)
 
-    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """hidden [B, L, hidden] in the decoder's precision, tokens [B, n, width] in the adapters'."""
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor, strength: torch.Tensor | float = 1.0) -> torch.Tensor:
+        """hidden [B, L, hidden] in the decoder's precision, tokens [B, n, width] in the adapters'.
+
+        `strength`: how many times what is added is added.
+        """
         precision, hidden = hidden.dtype, hidden.to(self.gates.dtype)
-        return (hidden + self.size(hidden) * self.relative(hidden, tokens)).to(precision)
+        return (hidden + strength * self.size(hidden) * self.relative(hidden, tokens)).to(precision)
 
     def size(self, hidden: torch.Tensor) -> torch.Tensor:
         """rms(h) [B, L, 1]."""
@@ -131,11 +134,11 @@ class CrossAttentionInjection(nn.Module):
         return self.projector(user)
 
     @contextmanager
-    def bound(self, decoder: Any, user: torch.Tensor) -> Iterator[None]:
+    def bound(self, decoder: Any, user: torch.Tensor, strength: torch.Tensor | float = 1.0) -> Iterator[None]:
         """Within, row b of every batch that the decoder reads is written for user b. user [B, n, width]."""
         tokens, layers = self.tokens(user), layers_of(decoder)
         handles = [
-            layers[place].register_forward_hook(_adding(block, tokens))
+            layers[place].register_forward_hook(_adding(block, tokens, strength))
             for place, block in zip(self.places, self.blocks, strict=True)
         ]
         try:
@@ -145,11 +148,11 @@ class CrossAttentionInjection(nn.Module):
                 handle.remove()
 
 
-def _adding(block: nn.Module, tokens: torch.Tensor) -> Any:
+def _adding(block: nn.Module, tokens: torch.Tensor, strength: torch.Tensor | float) -> Any:
     def hook(_layer: nn.Module, _inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (block(output[0], tokens), *output[1:])
-        return block(output, tokens)
+            return (block(output[0], tokens, strength), *output[1:])
+        return block(output, tokens, strength)
 
     return hook
 

@@ -27,7 +27,7 @@ import polars as pl
 import torch
 
 from training import versions
-from training.free_form import JUDGES, FreeForm
+from training.free_form import ANSWERS, JUDGES, FreeForm
 from training.job import Job, run
 from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
@@ -48,8 +48,6 @@ TIED = 1e-5
 """Nats: options nearer than this are equally good. Of whom nothing is known, nothing is added to any of them."""
 OTHERS = 4
 """Other users whose embedding is tried on a choice."""
-ANSWERS = 128
-"""Answers that are drawn at once: a token of few costs as much as one of many."""
 NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
 
 

@@ -18,6 +18,11 @@ enumerated: π = softmax(s · gains) over the options, and expected reward and K
 
 with a larger γ: the supervised stage has stopped where validation users' choices were best, and what is gained beyond
 on training users' is lost on others.
+
+It begins with a search along one line: how many times what is added for a user counts where the decoder speaks as them
+(`PersonalisedDecoder.strength`; as the guidance scale of Sanchez et al. 2023, arXiv:2306.17806, section 2), by the
+judge's scores of answers to validation users' questions. A likelihood is best with little of it, a sampled text says
+who speaks with more.
 """
 
 import sys
@@ -32,12 +37,13 @@ import torch.nn.functional as F
 
 from training import lora, versions
 from training.decoder import weights_hash
-from training.free_form import JUDGES, FreeForm
+from training.free_form import ANSWERS, JUDGES, FreeForm
+from training.injection import CrossAttentionInjection
 from training.job import Job, run
 from training.job_config import JobConfig
-from training.llm_inputs import Choices, LLMInputs, tokens_of
+from training.llm_inputs import Choices, LLMInputs, batches, tokens_of
 from training.personalised_inference import PersonalisedLLM, save
-from training.personalised_model import PersonalisedDecoder, trained_parameters
+from training.personalised_model import VOICE, PersonalisedDecoder, trained_parameters
 from training.sampling import answer_log_likelihoods, answer_states, written
 from training.user_states import StateHistories
 from user_embeddings_dagster.keys import file_sha256
@@ -68,10 +74,15 @@ class Config(JobConfig):
     temperature: float = 0.8
     cache_mb: int = 2048
     valid_questions: int = 48
+    voice_answers: int = 256
 
     def __post_init__(self) -> None:
         if self.judge not in JUDGES:
             raise ValueError(f"config.json: judge {self.judge!r} is none of {sorted(JUDGES)}")
+
+
+STRENGTHS = (1.0, 4.0, 8.0, 16.0, 32.0, 64.0)
+"""Of the user's voice, that are tried; the least first."""
 
 
 def advantages(rewards: torch.Tensor) -> torch.Tensor:
@@ -94,6 +105,8 @@ class RewardTraining:
         self.states: StateHistories = llm.user_states(inputs.encoder, inputs.sequences)
         preset = "perceiver" if self.described["preset"] == "enc" else self.described["preset"]
         self.trained = trained_parameters(self.model, preset, torch.nn.Identity())
+        if isinstance(self.model.injection, CrossAttentionInjection):
+            self.trained[VOICE] = self.model.voice.requires_grad_(True)
         self.judge = JUDGES[config.judge](threads)
         self.guarded = Guarded(self.judge, Guards(max_tokens=config.new_tokens)) if config.guards else self.judge
         cached = {"longest": config.longest, "cache_mb": config.cache_mb}
@@ -103,6 +116,7 @@ class RewardTraining:
         asked = {name: getattr(config, name) for name in ("new_tokens", "temperature", "longest_question")}
         self.questions = FreeForm(inputs, inputs.free("train"), self.guarded, **asked)
         valid = inputs.free("valid")
+        self.asked = FreeForm(inputs, valid, self.guarded, **asked)
         valid = valid.sample(min(config.valid_questions, valid.height), seed=0)
         self.valid = FreeForm(inputs, valid, self.guarded, **asked)
         self.optimizer = torch.optim.AdamW(list(self.trained.values()), lr=config.learning_rate, weight_decay=0.0)
@@ -118,6 +132,35 @@ class RewardTraining:
             for name, weight in self.trained.items():
                 weight.copy_(state["weights"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+
+    @torch.no_grad()
+    def find_voice(self) -> dict[str, float]:
+        """Speak as loud as validation users' questions reward, `voice_answers` of them at each strength: the least
+        whose mean reward is within one standard error of the best (Hastie et al. 2009, section 7.10). The rewards, by
+        strength; nothing with a soft prompt, which has no strength, or where nobody is asked.
+        """
+        if VOICE not in self.trained or not len(self.asked) or not self.config.voice_answers:
+            return {}
+        self.model.eval()
+        rows = torch.arange(self.config.voice_answers).remainder(len(self.asked)).tolist()
+        rewards = np.array([self._spoken(strength, rows) for strength in STRENGTHS])  # [strengths, answers]
+        best = rewards[rewards.mean(1).argmax()]
+        apart = best - rewards
+        enough = apart.mean(1) <= apart.std(1) / len(rows) ** 0.5
+        self.model.voice.fill_(float(np.log(STRENGTHS[int(enough.argmax())])))
+        return {f"reward_at_{strength:g}": float(of.mean()) for strength, of in zip(STRENGTHS, rewards, strict=True)}
+
+    def _spoken(self, strength: float, rows: list[int]) -> np.ndarray:
+        """Rewards of answers to the validation questions `rows`, by the same draws at every strength."""
+        self.model.voice.fill_(float(np.log(strength)))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            parts = (rows[part[0] : part[-1] + 1] for part in batches(len(rows), ANSWERS))
+            drawn = [
+                self.asked.draw(self.model, self._tokens(self.model, [self.asked.asked[row] for row in part]), part)
+                for part in parts
+            ]
+        return np.concatenate([each.rewards for each in drawn])
 
     def step(self, step: int) -> dict[str, float]:
         """One update (1-based) on answers drawn now; rewards, KL (nats) and learning rate."""
@@ -210,10 +253,14 @@ def train(job: Job) -> None:
     before = weights_hash(training.model.decoder)
     job.log(f"{len(training.choices):,} choices and {len(training.questions):,} questions, judge {training.judge.name}")
     checkpoint = job.resume()
+    first: dict[str, float] = {}
     if checkpoint is not None:
         training.restore(checkpoint.state)
+    else:
+        first = training.validate() | training.find_voice()
+        job.log(f"speaks as users {training.model.strength.item():g} times as loud")
     for step in range((checkpoint.step if checkpoint else 0) + 1, config.steps + 1):
-        values = training.validate() if step == 1 else {}
+        values = first if step == 1 else {}
         values |= training.step(step)
         if step == config.steps:
             values |= training.validate()
@@ -239,6 +286,7 @@ def _finish(job: Job, training: RewardTraining, frozen: str) -> None:
         "train_choices": len(training.choices),
         "train_questions": len(training.questions),
         "valid_questions": len(training.valid),
+        "strength": float(training.model.strength.detach()),
         "trained_weights": sum(weight.numel() for weight in training.trained.values()),
         "frozen_hash": frozen,
         "seed": training.config.seed,

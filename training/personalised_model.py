@@ -26,6 +26,8 @@ from training.perceiver import Perceiver
 
 PRESETS = ("proj", "perceiver", "enc", "lora", "full")
 INJECTIONS = ("cross_attention", "soft_prompt")
+VOICE = "model.voice"
+"""Its name among the weights: no likelihood hangs on it; the reward stage alone moves it."""
 _ATTENTION = re.compile(r"attn|attention")
 
 
@@ -67,6 +69,7 @@ class PersonalisedDecoder(nn.Module):
         self.register_buffer("prior", torch.zeros(shape.state_dimension))
         self.perceived = nn.Linear(shape.width, shape.width, bias=False)
         nn.init.eye_(self.perceived.weight)
+        self.voice = nn.Parameter(torch.zeros(()))
         self.direct = nn.Linear(shape.state_dimension, shape.width, bias=False)
         nn.init.zeros_(self.direct.weight)
         places = spread(decoder.config.num_hidden_layers, shape.injected_layers)
@@ -165,12 +168,19 @@ class PersonalisedDecoder(nn.Module):
         values = -F.cross_entropy(logits, ids[:, 1:][counted], reduction="none")
         return torch.zeros(counted.shape, device=values.device).masked_scatter(counted, values)
 
+    @property
+    def strength(self) -> torch.Tensor:
+        """How many times what is added for a user counts where the decoder speaks as them: e^voice, 1 until the reward
+        stage has chosen it. What is said about a user, and any other question, is read with 1."""
+        return self.voice.exp()
+
     @contextmanager
-    def written_for(self, users: torch.Tensor) -> Iterator[Any]:
-        """The decoder, within: row b of each batch is written for the user tokens `users` [B, n, width]."""
+    def written_for(self, users: torch.Tensor, speaking: bool = False) -> Iterator[Any]:
+        """The decoder, within: row b of each batch is written for the user tokens `users` [B, n, width]; `speaking`: in
+        their voice (`strength`)."""
         if isinstance(self.injection, SoftPrompt):
             raise ValueError("a soft prompt is part of the input: use log_likelihoods, or training.sampling")
-        with self.injection.bound(self.decoder, users):
+        with self.injection.bound(self.decoder, users, self.strength if speaking else 1.0):
             yield self.decoder
 
     def log_likelihoods(self, users: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
@@ -232,6 +242,8 @@ def trained_parameters(model: PersonalisedDecoder, preset: str, encoder: nn.Modu
 def _is_trained(name: str, preset: str) -> bool:
     part = name.partition(".")[0]
     if part == "model":
+        if name == VOICE:
+            return False
         return preset != "proj" or ".projector." in name or name.endswith(".gates")
     if part == "encoder":
         return preset in ("enc", "full")

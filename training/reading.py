@@ -34,15 +34,16 @@ class Reader:
 
 
 @contextmanager
-def reading(model: PersonalisedDecoder, users: torch.Tensor | None) -> Iterator[Reader]:
-    """A reader for the user tokens `users` [B, n, width], one batch row each; None: the bare decoder."""
+def reading(model: PersonalisedDecoder, users: torch.Tensor | None, speaking: bool = False) -> Iterator[Reader]:
+    """A reader for the user tokens `users` [B, n, width], one batch row each, in their voice if `speaking`; None: the
+    bare decoder."""
     if users is None:
         with model.bare() as decoder:
             yield Reader(decoder)
     elif isinstance(model.injection, SoftPrompt):
         yield Reader(model.decoder, model.injection.tokens(users))
     else:
-        with model.written_for(users) as decoder:
+        with model.written_for(users, speaking) as decoder:
             yield Reader(decoder)
 
 

@@ -38,6 +38,7 @@ from user_embeddings_dagster.personalisation.prompts import SPEAKER, answer, pro
 from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION, QUESTIONS
 
 BARE, EMBEDDING, ADAPTER = "bare_decoder", "user_embedding", "user_adapter"
+VOICED = "user_embedding (in the user's voice)"
 ANSWERS, GAINS = "answers.parquet", "gains.parquet"
 FROZEN_DECODER = ("proj", "perceiver", "enc")
 """Presets that leave the decoder as it was."""
@@ -168,6 +169,9 @@ def _embeddings(
     scores = option_scores(lambda rows: reading(model, users[rows]), len(users), tokens, device)
     found.add(EMBEDDING, list(range(len(users))), scores)
     if subjects.adapted:
+        voices = users[subjects.adapted]
+        scores = option_scores(lambda rows: reading(model, voices[rows], speaking=True), len(voices), tokens, device)
+        found.add(VOICED, subjects.adapted, scores)
         ids = subjects.last[0].to(device)
         base = subjects.likelihood(token_log_likelihoods(bare, ids))
         written = subjects.likelihood(model.log_likelihoods(users[subjects.adapted], ids))

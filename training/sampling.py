@@ -33,7 +33,7 @@ def sampled(
     model: PersonalisedDecoder, users: torch.Tensor | None, ids: torch.Tensor, mask: torch.Tensor, *,
     new_tokens: int, temperature: float, ends: torch.Tensor,
 ) -> torch.Tensor:  # fmt: skip
-    """What the decoder writes [B, n] after prompts [B, L], for user tokens [B, …] (None: for nobody).
+    """What the decoder writes [B, n] after prompts [B, L], in the voice of user tokens [B, …] (None: nobody's).
 
     An answer ends with one of `ends`, and is filled up with the first. By torch's global generator.
     """
@@ -50,7 +50,7 @@ def sampled(
         inputs = torch.cat([prompt, embedded], dim=1)
         seen = torch.cat([mask.new_ones(prompt.shape[:2]), mask], dim=1)
         return model.decoder.generate(inputs_embeds=inputs, attention_mask=seen, **options)
-    with model.written_for(users) as decoder:
+    with model.written_for(users, speaking=True) as decoder:
         return decoder.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
 
 
@@ -85,7 +85,7 @@ def answer_log_likelihoods(
     """
     n, (whole, seen) = answers.shape[1], _whole(ids, mask, answers)
     if states is not None and isinstance(model.injection, CrossAttentionInjection):
-        logits = head_of(model.decoder)(model.injection.last(states, model.injection.tokens(users)))
+        logits = head_of(model.decoder)(model.injection.last(states, model.injection.tokens(users), model.strength))
     elif isinstance(model.injection, SoftPrompt):
         embedded = model.decoder.get_input_embeddings()(whole)
         prompt = model.injection.tokens(users).to(embedded.dtype)
@@ -94,7 +94,7 @@ def answer_log_likelihoods(
         logits = model.decoder(inputs_embeds=inputs, attention_mask=seen, position_ids=_places(seen)).logits
         logits = logits[:, -n - 1 : -1]
     else:
-        with model.written_for(users) as decoder:
+        with model.written_for(users, speaking=True) as decoder:
             logits = decoder(input_ids=whole, attention_mask=seen, position_ids=_places(seen)).logits[:, -n - 1 : -1]
     return (logits.float() / temperature).log_softmax(-1).gather(2, answers[:, :, None]).squeeze(2)
 

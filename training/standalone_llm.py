@@ -72,7 +72,8 @@ class PersonalisedLLM:
 
     @torch.inference_mode()
     def generate(self, prompt: str, states: np.ndarray | None = None, **options: Any) -> str:
-        """What the decoder writes after a prompt, for the user with these projected states [n, D] (None: for nobody).
+        """What the decoder writes after a prompt, in the voice of the user with these projected states [n, D] (None:
+        nobody's).
 
         `options` of transformers' generate, such as max_new_tokens and do_sample.
         """
@@ -83,7 +84,7 @@ class PersonalisedLLM:
         if isinstance(self.model.injection, SoftPrompt):
             inputs, mask = self._with_prompt(ids, users)
             return self._text(self.model.decoder.generate(inputs_embeds=inputs, attention_mask=mask, **options)[0])
-        with self.model.written_for(users) as decoder:
+        with self.model.written_for(users, speaking=True) as decoder:
             return self._text(decoder.generate(input_ids=ids, **options)[0, ids.shape[1] :])
 
     def _with_prompt(self, ids: torch.Tensor, users: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

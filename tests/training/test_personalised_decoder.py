@@ -17,7 +17,7 @@ from training import supervised_decoder as supervised_stage
 from training.decoder import load_decoder, weights_hash
 from training.job import Job
 from training.llm_inputs import LLMInputs
-from training.personalised_decoder import Config, RewardTraining, advantages, train
+from training.personalised_decoder import STRENGTHS, Config, RewardTraining, advantages, train
 from user_embeddings_dagster.personalisation.guards import Guards, words
 from user_embeddings_dagster.personalisation.judges import Judged, WordOverlap
 from user_embeddings_dagster.personalisation.judging import serving
@@ -81,10 +81,8 @@ def test_only_the_adapters_move(population: Population, supervised: Path, reward
     assert record(rewarded)["frozen_hash"] == weights_hash(load_decoder(population.decoder)[0])
     before, after = (load_file(folder / "model.safetensors") for folder in (supervised, rewarded))
     assert before.keys() == after.keys()
-    assert all(
-        name.startswith(("model.perceiver.", "model.injection.", "model.direct.", "model.perceived.", "model.prior"))
-        for name in after
-    )
+    parts = ("perceiver.", "injection.", "direct.", "perceived.", "prior", "voice")
+    assert all(name.startswith(tuple(f"model.{part}" for part in parts)) for name in after)
     moved = {name for name in after if not torch.equal(before[name], after[name])}
     assert "model.injection.blocks.0.gates" in moved
     assert not {"model.prior", "model.perceiver.mean", "model.perceiver.deviation"} & moved
@@ -113,6 +111,25 @@ def test_the_policy_starts_as_the_supervised_one_and_its_distance_is_measured(
     assert min(distances()) > 1e-5
 
 
+def test_users_are_spoken_for_as_loud_as_validation_users_questions_reward(
+    population: Population, supervised: Path, tmp_path: Path
+) -> None:
+    """C44: of a model that tells groups apart and does not yet write as they do, louder; what is not spoken stays."""
+    stage = training(population, supervised, tmp_path)
+    users = stage._tokens(stage.model, stage.asked.asked[:2])
+    read = stage.model.log_likelihoods(users, torch.arange(1, 13).view(2, 6))
+    assert stage.model.strength == 1
+    rewards = stage.find_voice()
+    chosen = float(stage.model.strength.detach())
+    assert set(rewards) == {f"reward_at_{strength:g}" for strength in STRENGTHS}
+    assert chosen in [pytest.approx(strength) for strength in STRENGTHS[1:]]
+    assert rewards[f"reward_at_{chosen:.0f}"] > rewards["reward_at_1"] + 0.1
+    assert rewards[f"reward_at_{chosen:.0f}"] > max(rewards.values()) - 0.1
+    assert torch.equal(stage.model.log_likelihoods(users, torch.arange(1, 13).view(2, 6)), read)
+    again = training(population, supervised, tmp_path / "none", voice_answers=0)
+    assert again.find_voice() == {} and again.model.strength == 1
+
+
 @dataclass(frozen=True)
 class Brevity(WordOverlap):
     """A judge that can be gamed: the less is said the better, and nothing is best."""
@@ -129,9 +146,9 @@ def test_a_judge_that_can_be_gamed_is_gamed_without_guards_alone(
 ) -> None:
     """C44, C47: an answer of nothing earns nothing behind the guards, so that it is not learned."""
     monkeypatch.setitem(personalised_decoder.JUDGES, "brevity", lambda threads: Brevity())
-    config = {"judge": "brevity", "kl": 0.0, "steps": 80, "samples": 8, "learning_rate": 5e-2, "batch_tasks": 1}
+    config = {"judge": "brevity", "kl": 0.0, "steps": 160, "samples": 8, "learning_rate": 2e-2, "batch_tasks": 1}
     stage = training(population, supervised, tmp_path, guards=guards, **config)
-    for step in range(1, 81):
+    for step in range(1, 161):
         stage.step(step)
     with torch.no_grad():
         rows = list(range(len(stage.valid)))

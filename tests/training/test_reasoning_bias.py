@@ -17,7 +17,7 @@ from training.job import Job
 from training.option_answers import Question, divergence, option_scores, tokenised
 from training.personalised_inference import PersonalisedLLM
 from training.reading import Reader, reading
-from training.reasoning_bias import ADAPTER, BARE, EMBEDDING, measure
+from training.reasoning_bias import ADAPTER, BARE, EMBEDDING, VOICED, measure
 from training.user_adapters import UserAdapters
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.personalisation.neutral import neutral_questions
@@ -130,7 +130,7 @@ def test_a_user_who_changes_answers_is_seen(tmp_path, folders):
     done = job(tmp_path, folders)
     answers, gains = (pl.read_parquet(done.output / f"{name}.parquet") for name in ("answers", "gains"))
     assert answers.group_by("model").agg(pl.col("user").n_unique()).sort("model").rows() == [
-        (BARE, 1), (ADAPTER, 3), (EMBEDDING, 12)
+        (BARE, 1), (ADAPTER, 3), (EMBEDDING, 12), (VOICED, 3)
     ]  # fmt: skip
     changed = answers.group_by("model").agg(pl.col("changed").mean(), pl.col("kl").mean())
     figures = {model: (share, kl) for model, share, kl in changed.rows()}
@@ -151,6 +151,7 @@ def test_without_anybody_to_train_on_there_are_no_adapters(tmp_path, folders):
     done = job(tmp_path, folders, length=200)
     answers, gains = (pl.read_parquet(done.output / f"{name}.parquet") for name in ("answers", "gains"))
     assert set(answers["model"]) == {BARE, EMBEDDING}
+    assert bias_scores(answers, gains, SCOPE, "v").filter(model=VOICED).is_empty()
     scores = bias_scores(answers, gains, SCOPE, "v")
     assert scores.filter(model=ADAPTER).rows(named=True)[0]["value"] is None
 

@@ -29,6 +29,7 @@ def personalised(bare, injection: str) -> PersonalisedDecoder:
     for name, weight in model.injection.named_parameters():
         if name.endswith("gates"):
             torch.nn.init.normal_(weight, std=0.7)
+    torch.nn.init.constant_(model.voice, 0.5)
     return model
 
 

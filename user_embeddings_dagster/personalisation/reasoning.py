@@ -9,6 +9,7 @@ from user_embeddings_dagster.quality.outcome import WARNING, CheckOutcome
 
 BARE, EMBEDDING, ADAPTER = "bare_decoder", "user_embedding", "user_adapter"
 ON_SAME = "user_embedding (users with an adapter)"
+VOICED = "user_embedding (in the user's voice)"
 AGAINST = "user_embedding - user_adapter"
 MAX_CHANGE = 0.01
 CHANCE = 0.25
@@ -19,12 +20,13 @@ def bias_scores(answers: pl.DataFrame, gains: pl.DataFrame, scope: Scope, versio
 
     accuracy; accuracy_difference from the bare decoder's; accuracy_change, the same without its sign, so that users do
     not cancel; accuracy_range and accuracy_std over users; answers_changed; answer_kl (nats); gain (nats a token on the
-    user's next chunk). Intervals are over users: the questions are taken as they are.
+    user's next chunk). Intervals are over users: the questions are taken as they are. VOICED: the embedding of users
+    with an adapter, at the strength that the decoder speaks as them with.
     """
     sheet = ScoreSheet(scope)
     adapted = answers.filter(model=ADAPTER)["user"].unique()
     on_same = answers.filter(pl.col("user").is_in(adapted.implode()), model=EMBEDDING)
-    models = {EMBEDDING: answers.filter(model=EMBEDDING), ON_SAME: on_same, ADAPTER: answers.filter(model=ADAPTER)}
+    models = {name: answers.filter(model=name) for name in (EMBEDDING, VOICED, ADAPTER)} | {ON_SAME: on_same}
     bare = answers.filter(model=BARE)
     for slice_, kind in [("all", None), *((f"kind={kind}", kind) for kind in bare["kind"].unique().sort())]:
         asked = bare if kind is None else bare.filter(kind=kind)
