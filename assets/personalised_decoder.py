@@ -71,7 +71,7 @@ class PersonalisedDecoderConfig(dg.Config):
 
     `judge` of free-form answers: "similarity" to what SUBJECT said, by the frozen text encoder, "word_overlap", or
     "language_model": the configured model by its rubric, `samples` · `batch_questions` answers a step. Its prompts hold
-    question and reference (masked).
+    question and reference (masked). `voice_answers` are judged at each strength of a user's voice (0: it stays 1).
     """
 
     judge: str = "similarity"
@@ -83,6 +83,7 @@ class PersonalisedDecoderConfig(dg.Config):
     learning_rate: float = 2e-4
     kl: float = 0.05
     choice_kl: float = 1.0
+    voice_answers: int = 128
     kept_only: bool = False
     max_tasks: int | None = 20_000
     seed: int = 0

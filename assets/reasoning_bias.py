@@ -34,7 +34,7 @@ class ReasoningBiasConfig(EvaluationConfig):
     """
 
     users: int = 50
-    questions: int = 12
+    questions: int = 20
     adapter_users: int = 10
     rank: int = 8
     steps: int = 12

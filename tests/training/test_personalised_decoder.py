@@ -124,7 +124,7 @@ def test_users_are_spoken_for_as_loud_as_validation_users_questions_reward(
     assert set(rewards) == {f"reward_at_{strength:g}" for strength in STRENGTHS}
     assert chosen in [pytest.approx(strength) for strength in STRENGTHS[1:]]
     assert rewards[f"reward_at_{chosen:.0f}"] > rewards["reward_at_1"] + 0.1
-    assert rewards[f"reward_at_{chosen:.0f}"] > max(rewards.values()) - 0.1
+    assert rewards[f"reward_at_{chosen:.0f}"] > max(rewards.values()) - 0.15
     assert torch.equal(stage.model.log_likelihoods(users, torch.arange(1, 13).view(2, 6)), read)
     again = training(population, supervised, tmp_path / "none", voice_answers=0)
     assert again.find_voice() == {} and again.model.strength == 1
