@@ -106,7 +106,8 @@ class RewardTraining:
         preset = "perceiver" if self.described["preset"] == "enc" else self.described["preset"]
         self.trained = trained_parameters(self.model, preset, torch.nn.Identity())
         if isinstance(self.model.injection, CrossAttentionInjection):
-            self.trained[VOICE] = self.model.voice.requires_grad_(True)
+            self.model.voice.requires_grad_(True)
+            self.trained[VOICE] = self.model.voice
         self.judge = JUDGES[config.judge](threads)
         self.guarded = Guarded(self.judge, Guards(max_tokens=config.new_tokens)) if config.guards else self.judge
         cached = {"longest": config.longest, "cache_mb": config.cache_mb}
