@@ -33,10 +33,10 @@ from granting import grant
 from assets.chunk_summaries import chunk_summaries
 from assets.koais import koais
 from assets.partitions import DATADAO
-from assets.relabelled_pairs import LANGUAGE_MODEL, relabelled_pairs
+from assets.relabelled_pairs import relabelled_pairs
 from assets.summary_program import summary_program
 from benchmarks.fault_server import MODEL, FaultServer
-from resources.language_model import LanguageModelResource
+from resources.language_model import LANGUAGE_MODEL, LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.evaluation.splits import split_of

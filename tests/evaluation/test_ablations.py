@@ -63,7 +63,7 @@ def test_a_setting_the_encoder_lacks_and_a_failed_training_are_said(tmp_path, mo
     assert notes == {
         "same": "is the default",
         "other": "the encoder has no setting projector",
-        "bad": "training failed with exit status 3",
+        "bad": "job failed with exit status 3",
     }
     assert not list(tmp_path.rglob("*.parquet"))  # masked text is not left behind
     with pytest.raises(RuntimeError, match="default's training failed"):
