@@ -82,7 +82,7 @@ class PersonalisedDecoderConfig(dg.Config):
     batch_questions: int = 8
     learning_rate: float = 2e-4
     kl: float = 0.05
-    choice_kl: float = 1.0
+    choice_kl: float = 20.0
     voice_answers: int = 128
     kept_only: bool = False
     max_tasks: int | None = 20_000

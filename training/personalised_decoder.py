@@ -66,7 +66,7 @@ class Config(JobConfig):
     warmup_share: float = 0.1
     clip_norm: float = 1.0
     kl: float = 0.05
-    choice_kl: float = 1.0
+    choice_kl: float = 20.0
     scale: float = 20.0
     new_tokens: int = 24
     longest_question: int = 48
