@@ -71,7 +71,8 @@ class PersonalisedDecoderConfig(dg.Config):
 
     `judge` of free-form answers: "similarity" to what SUBJECT said, by the frozen text encoder, "word_overlap", or
     "language_model": the configured model by its rubric, `samples` · `batch_questions` answers a step. Its prompts hold
-    question and reference (masked). `voice_answers` are judged at each strength of a user's voice (0: it stays 1).
+    question and reference (masked). `voice_answers` are judged at each strength that the voice may begin with (0: 1);
+    then answers move it at `voice_rate`, and choices the rest at `learning_rate`.
     """
 
     judge: str = "similarity"
@@ -81,6 +82,7 @@ class PersonalisedDecoderConfig(dg.Config):
     batch_tasks: int = 16
     batch_questions: int = 8
     learning_rate: float = 2e-4
+    voice_rate: float = 2e-3
     kl: float = 0.05
     choice_kl: float = 20.0
     voice_answers: int = 128

@@ -19,7 +19,10 @@ def real(tmp_path, monkeypatch, capsys):
             config.write_text(content)
         options = ["--config", str(config)] if content is not None else []
         arguments = ["--data", str(tmp_path / "data"), "real", "--exports", str(tmp_path / "exports"), *options]
-        status = cli.main([*arguments, "some=*.json"])
+        try:
+            status = cli.main([*arguments, "some=*.json"])
+        except SystemExit as exit:
+            status = exit.code
         return status, started, capsys.readouterr().err
 
     return command
@@ -32,6 +35,18 @@ def test_real_exports_run_with_the_default_caps(real):
 def test_a_config_file_takes_their_place(real):
     config = {"masked_chunks:some": {"max_chunks_per_user": 3}, "item_encoder": {"steps": 2}}
     assert real(json.dumps(config))[:2] == (0, [config])
+
+
+def test_the_demo_takes_settings_too(real, tmp_path, monkeypatch):
+    """C43: larger sample exports are trained on as long as real ones."""
+    monkeypatch.setattr(cli, "_samples", lambda options, layout: 0)
+    started = []
+    monkeypatch.setattr(cli, "_run", lambda layout, dimensions, ops: started.append(ops) or 0)
+    settings = tmp_path / "config.json"
+    settings.write_text('{"base_decoder": {"steps": 2}}')
+    for options in ([], ["--config", str(settings)]):
+        assert cli.main(["--data", str(tmp_path / "data"), "demo", *options]) == 0
+    assert started == [{}, {"base_decoder": {"steps": 2}}]
 
 
 @pytest.mark.parametrize(

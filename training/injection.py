@@ -62,13 +62,10 @@ class GatedCrossAttention(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.ones_(self.gates)
 
-    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor, strength: torch.Tensor | float = 1.0) -> torch.Tensor:
-        """hidden [B, L, hidden] in the decoder's precision, tokens [B, n, width] in the adapters'.
-
-        `strength`: how many times what is added is added.
-        """
+    def forward(self, hidden: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """hidden [B, L, hidden] in the decoder's precision, tokens [B, n, width] in the adapters'."""
         precision, hidden = hidden.dtype, hidden.to(self.gates.dtype)
-        return (hidden + strength * self.size(hidden) * self.relative(hidden, tokens)).to(precision)
+        return (hidden + self.size(hidden) * self.relative(hidden, tokens)).to(precision)
 
     def size(self, hidden: torch.Tensor) -> torch.Tensor:
         """rms(h) [B, L, 1]."""
@@ -124,21 +121,21 @@ class CrossAttentionInjection(nn.Module):
             cast(GatedCrossAttention, block).open()
 
     @torch.no_grad()
-    def shrink(self, share: float) -> None:
-        """Add `share` of what was added."""
+    def scale(self, times: float) -> None:
+        """Add so many times what was added."""
         for block in self.blocks:
-            cast(GatedCrossAttention, block).output.weight.mul_(share)
+            cast(GatedCrossAttention, block).output.weight.mul_(times)
 
     def tokens(self, user: torch.Tensor) -> torch.Tensor:
         """User tokens [B, n, width] of the Perceiver in the space that the layers read."""
         return self.projector(user)
 
     @contextmanager
-    def bound(self, decoder: Any, user: torch.Tensor, strength: torch.Tensor | float = 1.0) -> Iterator[None]:
+    def bound(self, decoder: Any, user: torch.Tensor) -> Iterator[None]:
         """Within, row b of every batch that the decoder reads is written for user b. user [B, n, width]."""
         tokens, layers = self.tokens(user), layers_of(decoder)
         handles = [
-            layers[place].register_forward_hook(_adding(block, tokens, strength))
+            layers[place].register_forward_hook(_adding(block, tokens))
             for place, block in zip(self.places, self.blocks, strict=True)
         ]
         try:
@@ -148,11 +145,11 @@ class CrossAttentionInjection(nn.Module):
                 handle.remove()
 
 
-def _adding(block: nn.Module, tokens: torch.Tensor, strength: torch.Tensor | float) -> Any:
+def _adding(block: nn.Module, tokens: torch.Tensor) -> Any:
     def hook(_layer: nn.Module, _inputs: Any, output: Any) -> Any:
         if isinstance(output, tuple):
-            return (block(output[0], tokens, strength), *output[1:])
-        return block(output, tokens, strength)
+            return (block(output[0], tokens), *output[1:])
+        return block(output, tokens)
 
     return hook
 

@@ -9,7 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 
+from training.decoder import head_of, last_states
+from training.injection import CrossAttentionInjection
+from training.personalised_model import PersonalisedDecoder
 from training.reading import Reader
 
 ROWS = 256
@@ -76,6 +80,35 @@ def _scored(bind: Bind, users: torch.Tensor, asked: list[Question], device: str)
         counted = torch.arange(1, rest.shape[1]) < lengths[row, place][:, None]
         total[row, place] += (found * counted.to(device)).sum(1)
     return total / lengths.to(device)
+
+
+@torch.no_grad()
+def late_scores(
+    model: PersonalisedDecoder, users: torch.Tensor, questions: Sequence[Question], device: str, speaking: bool = False
+) -> torch.Tensor:
+    """`option_scores` for user tokens [users, n, width] of a late injection, in their voice if `speaking`: what lies
+    below it is the same for all of them and is read once. Raises ValueError for another injection."""
+    injection = model.speaking if speaking else model.injection
+    if not model.is_late or model.is_adapted or not isinstance(injection, CrossAttentionInjection):
+        raise ValueError("what lies below the injection is not the same for all users")
+    rows = [(len(question.ids), question.ids + option) for question in questions for option in question.options]
+    length = max(len(ids) for _, ids in rows)
+    ids, counted = torch.zeros(len(rows), length, dtype=torch.long), torch.zeros(len(rows), length - 1).bool()
+    for row, (asked, those) in enumerate(rows):
+        ids[row, : len(those)] = torch.tensor(those)
+        counted[row, asked - 1 : len(those) - 1] = True
+    parts = [
+        last_states(model.decoder, ids[part, :-1].to(device))[counted[part].to(device)]
+        for part in torch.arange(len(rows)).split(ROWS)
+    ]
+    states, next_ids = torch.cat(parts)[None], ids[:, 1:][counted].to(device)  # [1, P, D], [P]
+    tokens, head = injection.tokens(users), head_of(model.decoder)
+    of_row = counted.nonzero()[:, 0].to(device)
+    totals = torch.zeros(len(users), len(rows), device=device)
+    for user, total in enumerate(totals):
+        logits = head(injection.last(states, tokens[user : user + 1]))[0].float()
+        total.index_add_(0, of_row, -F.cross_entropy(logits, next_ids, reduction="none"))
+    return (totals.cpu() / counted.sum(1)).view(len(users), len(questions), -1)
 
 
 def answers(scores: torch.Tensor) -> torch.Tensor:

@@ -19,10 +19,10 @@ enumerated: π = softmax(s · gains) over the options, and expected reward and K
 with a larger γ: the supervised stage has stopped where validation users' choices were best, and what is gained beyond
 on training users' is lost on others.
 
-It begins with a search along one line: how many times what is added for a user counts where the decoder speaks as them
-(`PersonalisedDecoder.strength`; as the guidance scale of Sanchez et al. 2023, arXiv:2306.17806, section 2), by the
-judge's scores of answers to validation users' questions. A likelihood is best with little of it, a sampled text says
-who speaks with more.
+Answers move the voice (`PersonalisedDecoder.add_voice`), choices Perceiver and injection: a likelihood is best with
+little added for a user, a sampled text says who speaks with more. The voice begins as many times as strong as the judge
+finds best in answers to validation users' questions (`find_voice`; as the guidance scale of Sanchez et al. 2023,
+arXiv:2306.17806, section 2).
 """
 
 import sys
@@ -63,6 +63,7 @@ class Config(JobConfig):
     batch_tasks: int = 16
     batch_questions: int = 8
     learning_rate: float = 2e-4
+    voice_rate: float = 2e-3
     warmup_share: float = 0.1
     clip_norm: float = 1.0
     kl: float = 0.05
@@ -81,8 +82,8 @@ class Config(JobConfig):
             raise ValueError(f"config.json: judge {self.judge!r} is none of {sorted(JUDGES)}")
 
 
-STRENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Of the user's voice, that are tried; the least first. More of it earns more and is a list of the user's words."""
+STRENGTHS = (1.0, 4.0, 8.0, 16.0, 32.0)
+"""Of the voice, that are tried; the least first. More of it earns more and is a list of the user's words."""
 
 
 def advantages(rewards: torch.Tensor) -> torch.Tensor:
@@ -103,11 +104,9 @@ class RewardTraining:
         if self.described["preset"] == "full":
             raise ValueError("the reward stage moves adapters alone: train the supervised stage with another preset")
         self.states: StateHistories = llm.user_states(inputs.encoder, inputs.sequences)
+        self.model.add_voice()
         preset = "perceiver" if self.described["preset"] == "enc" else self.described["preset"]
         self.trained = trained_parameters(self.model, preset, torch.nn.Identity())
-        if isinstance(self.model.injection, CrossAttentionInjection):
-            self.model.voice.requires_grad_(True)
-            self.trained[VOICE] = self.model.voice
         self.judge = JUDGES[config.judge](threads)
         self.guarded = Guarded(self.judge, Guards(max_tokens=config.new_tokens)) if config.guards else self.judge
         cached = {"longest": config.longest, "cache_mb": config.cache_mb}
@@ -116,16 +115,19 @@ class RewardTraining:
         self.choices = Choices(inputs, self.model, tasks, **cached)
         asked = {name: getattr(config, name) for name in ("new_tokens", "temperature", "longest_question")}
         self.questions = FreeForm(inputs, inputs.free("train"), self.guarded, **asked)
-        valid = inputs.free("valid")
-        self.asked = FreeForm(inputs, valid, self.guarded, **asked)
-        valid = valid.sample(min(config.valid_questions, valid.height), seed=0)
+        valid = inputs.free("valid").sample(fraction=1, shuffle=True, seed=0)
         self.valid = FreeForm(inputs, valid, self.guarded, **asked)
-        self.optimizer = torch.optim.AdamW(list(self.trained.values()), lr=config.learning_rate, weight_decay=0.0)
+        self.validated = min(config.valid_questions, len(self.valid))
+        voice = [weight for name, weight in self.trained.items() if name.startswith(f"model.{VOICE}")]
+        others = [weight for name, weight in self.trained.items() if not name.startswith(f"model.{VOICE}")]
+        self.rates = (config.learning_rate, config.voice_rate)
+        self.optimizer = torch.optim.AdamW([{"params": others}, {"params": voice}], weight_decay=0.0)
+        self.strength = 1.0
 
     def state(self) -> dict[str, Any]:
         """Trained weights and optimizer; the generators are the checkpoint's own."""
         weights = {name: weight.detach() for name, weight in self.trained.items()}
-        return {"weights": weights, "optimizer": self.optimizer.state_dict()}
+        return {"weights": weights, "optimizer": self.optimizer.state_dict(), "strength": self.strength}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
@@ -133,32 +135,39 @@ class RewardTraining:
             for name, weight in self.trained.items():
                 weight.copy_(state["weights"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.strength = state["strength"]
 
     @torch.no_grad()
     def find_voice(self) -> dict[str, float]:
-        """Speak as loud as validation users' questions reward, `voice_answers` of them at each strength: the least
+        """Speak as strongly as validation users' questions reward, `voice_answers` of them at each strength: the least
         whose mean reward is within one standard error of the best (Hastie et al. 2009, section 7.10). The rewards, by
         strength; nothing with a soft prompt, which has no strength, or where nobody is asked.
         """
-        if VOICE not in self.trained or not len(self.asked) or not self.config.voice_answers:
+        late = isinstance(self.model.voice, CrossAttentionInjection)
+        if not late or not len(self.valid) or not self.config.voice_answers:
             return {}
         self.model.eval()
-        rows = torch.arange(self.config.voice_answers).remainder(len(self.asked)).tolist()
+        rows = torch.arange(self.config.voice_answers).remainder(len(self.valid)).tolist()
         rewards = np.array([self._spoken(strength, rows) for strength in STRENGTHS])  # [strengths, answers]
-        best = rewards[rewards.mean(1).argmax()]
-        apart = best - rewards
+        apart = rewards[rewards.mean(1).argmax()] - rewards
         enough = apart.mean(1) <= apart.std(1) / len(rows) ** 0.5
-        self.model.voice.fill_(float(np.log(STRENGTHS[int(enough.argmax())])))
+        self._speak(STRENGTHS[int(enough.argmax())])
         return {f"reward_at_{strength:g}": float(of.mean()) for strength, of in zip(STRENGTHS, rewards, strict=True)}
+
+    def _speak(self, strength: float) -> None:
+        """Add so many times what the supervised policy adds where the decoder speaks as a user."""
+        if isinstance(self.model.voice, CrossAttentionInjection):
+            self.model.voice.scale(strength / self.strength)
+            self.strength = strength
 
     def _spoken(self, strength: float, rows: list[int]) -> np.ndarray:
         """Rewards of answers to the validation questions `rows`, by the same draws at every strength."""
-        self.model.voice.fill_(float(np.log(strength)))
+        self._speak(strength)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
             parts = (rows[part[0] : part[-1] + 1] for part in batches(len(rows), ANSWERS))
             drawn = [
-                self.asked.draw(self.model, self._tokens(self.model, [self.asked.asked[row] for row in part]), part)
+                self.valid.draw(self.model, self._tokens(self.model, [self.valid.asked[row] for row in part]), part)
                 for part in parts
             ]
         return np.concatenate([each.rewards for each in drawn])
@@ -166,11 +175,9 @@ class RewardTraining:
     def step(self, step: int) -> dict[str, float]:
         """One update (1-based) on answers drawn now; rewards, KL (nats) and learning rate."""
         config = self.config
-        rate = config.learning_rate * lora.warmup_cosine(
-            step, config.steps, max(1, round(config.warmup_share * config.steps))
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        share = lora.warmup_cosine(step, config.steps, max(1, round(config.warmup_share * config.steps)))
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
         values: dict[str, float] = {}
         self.optimizer.zero_grad(set_to_none=True)
         parts = (("choice", self._choices, config.choice_kl), ("answer", self._answers, config.kl))
@@ -181,10 +188,11 @@ class RewardTraining:
                 policy, kl, reward = found
                 (policy + weight * kl).backward()
                 values |= {f"{name}_reward": reward, f"{name}_kl": float(kl.detach())}
-        torch.nn.utils.clip_grad_norm_(list(self.trained.values()), config.clip_norm)
+        for group in self.optimizer.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], config.clip_norm)
         self.optimizer.step()
         rewards = [value for name, value in values.items() if name.endswith("_reward")]
-        return {**values, "loss": -sum(rewards) / len(rewards), "learning_rate": rate}
+        return {**values, "loss": -sum(rewards) / len(rewards), "learning_rate": config.learning_rate * share}
 
     def _tokens(self, model: PersonalisedDecoder, moments: list[Any]) -> torch.Tensor:
         return tokens_of(model, self.states, moments, self.inputs.device)
@@ -217,11 +225,12 @@ class RewardTraining:
         rows = generator.integers(0, len(self.questions), self.config.batch_questions).repeat(self.config.samples)
         moments = [self.questions.asked[row] for row in rows]
         with torch.no_grad():
-            drawn = self.questions.draw(self.model, self._tokens(self.model, moments), rows.tolist())
+            users = self._tokens(self.model, moments)
+            drawn = self.questions.draw(self.model, users, rows.tolist())
             states = answer_states(self.model, drawn.ids, drawn.mask, drawn.answers)
             read = (drawn.ids, drawn.mask, drawn.answers, self.config.temperature, states)
             supervised = answer_log_likelihoods(self.reference, self._tokens(self.reference, moments), *read)
-        policy = answer_log_likelihoods(self.model, self._tokens(self.model, moments), *read)
+        policy = answer_log_likelihoods(self.model, users, *read)
         counted = written(drawn.answers, self.questions.ends).float()
         rewards = torch.from_numpy(drawn.rewards).float().to(policy.device)
         advantage = advantages(rewards.view(-1, self.config.samples)).flatten()
@@ -239,8 +248,8 @@ class RewardTraining:
         self.model.eval()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            rows = list(range(len(self.valid)))
-            drawn = self.valid.draw(self.model, self._tokens(self.model, self.valid.asked), rows)
+            rows = list(range(self.validated))
+            drawn = self.valid.draw(self.model, self._tokens(self.model, self.valid.asked[: self.validated]), rows)
         return {"valid_reward": float(drawn.rewards.mean())}
 
 
@@ -259,7 +268,7 @@ def train(job: Job) -> None:
         training.restore(checkpoint.state)
     else:
         first = training.validate() | training.find_voice()
-        job.log(f"speaks as users {training.model.strength.item():g} times as loud")
+        job.log(f"begins to speak as users {training.strength:g} times as strongly")
     for step in range((checkpoint.step if checkpoint else 0) + 1, config.steps + 1):
         values = first if step == 1 else {}
         values |= training.step(step)
@@ -286,8 +295,8 @@ def _finish(job: Job, training: RewardTraining, frozen: str) -> None:
         "train_tasks": len(training.choices) + len(training.questions),
         "train_choices": len(training.choices),
         "train_questions": len(training.questions),
-        "valid_questions": len(training.valid),
-        "strength": float(training.model.strength.detach()),
+        "valid_questions": training.validated,
+        "strength": training.strength,
         "trained_weights": sum(weight.numel() for weight in training.trained.values()),
         "frozen_hash": frozen,
         "seed": training.config.seed,

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from training import lora
 from training.checkpoint import load_tensors
 from training.decoder import decoder_hash, load_decoder
-from training.personalised_model import PersonalisedDecoder, Shape
+from training.personalised_model import VOICE, PersonalisedDecoder, Shape
 from training.sequence_inference import SequenceEncoder
 from training.user_states import StateHistories
 from user_embeddings_dagster.storage.durability import write_json
@@ -93,6 +93,8 @@ class PersonalisedLLM:
         if described["preset"] == "lora":
             model.adapt_decoder(described["rank"])
         tensors = load_tensors(folder / WEIGHTS)
+        if any(name.startswith(f"model.{VOICE}") for name in tensors):
+            model.add_voice()
         parts = {"model": model, "decoder": model.decoder}
         for part, module in parts.items():
             chosen = {name.partition(".")[2]: t for name, t in tensors.items() if name.startswith(f"{part}.")}

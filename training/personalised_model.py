@@ -9,6 +9,7 @@ What is trained is a preset (User-LLM section 3.3 and table 5; "perceiver" and "
     full        Perceiver, injection, sequence encoder and every weight of the decoder
 """
 
+import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,8 +27,8 @@ from training.perceiver import Perceiver
 
 PRESETS = ("proj", "perceiver", "enc", "lora", "full")
 INJECTIONS = ("cross_attention", "soft_prompt")
-VOICE = "model.voice"
-"""Its name among the weights: no likelihood hangs on it; the reward stage alone moves it."""
+VOICE = "voice."
+"""How the names of the voice's weights begin (`PersonalisedDecoder.voice`)."""
 _ATTENTION = re.compile(r"attn|attention")
 
 
@@ -69,7 +70,6 @@ class PersonalisedDecoder(nn.Module):
         self.register_buffer("prior", torch.zeros(shape.state_dimension))
         self.perceived = nn.Linear(shape.width, shape.width, bias=False)
         nn.init.eye_(self.perceived.weight)
-        self.voice = nn.Parameter(torch.zeros(()))
         self.direct = nn.Linear(shape.state_dimension, shape.width, bias=False)
         nn.init.zeros_(self.direct.weight)
         places = spread(decoder.config.num_hidden_layers, shape.injected_layers)
@@ -78,6 +78,7 @@ class PersonalisedDecoder(nn.Module):
             if shape.injection == "cross_attention"
             else SoftPrompt(decoder, shape.width)
         )
+        self.voice: CrossAttentionInjection | SoftPrompt | None = None
 
     @property
     def decoder(self) -> Any:
@@ -90,6 +91,16 @@ class PersonalisedDecoder(nn.Module):
         Raises ValueError for an architecture whose attention goes by another name.
         """
         self._decoder[0] = lora.attach(self.decoder, rank, 2 * rank, attention_layers(self.decoder), None)
+
+    def add_voice(self) -> None:
+        """Give the decoder an injection of its own for what it writes as a user; at first a copy of that which it reads
+        with. What is said about a user, and any other question, stays as it was, whatever the voice is trained to."""
+        self.voice = copy.deepcopy(self.injection)
+
+    @property
+    def speaking(self) -> CrossAttentionInjection | SoftPrompt:
+        """The injection with which the decoder writes as a user: the voice, or where there is none as it reads."""
+        return self.injection if self.voice is None else self.voice
 
     @property
     def is_adapted(self) -> bool:
@@ -168,19 +179,14 @@ class PersonalisedDecoder(nn.Module):
         values = -F.cross_entropy(logits, ids[:, 1:][counted], reduction="none")
         return torch.zeros(counted.shape, device=values.device).masked_scatter(counted, values)
 
-    @property
-    def strength(self) -> torch.Tensor:
-        """How many times what is added for a user counts where the decoder speaks as them: e^voice, 1 until the reward
-        stage has chosen it. What is said about a user, and any other question, is read with 1."""
-        return self.voice.exp()
-
     @contextmanager
     def written_for(self, users: torch.Tensor, speaking: bool = False) -> Iterator[Any]:
         """The decoder, within: row b of each batch is written for the user tokens `users` [B, n, width]; `speaking`: in
-        their voice (`strength`)."""
-        if isinstance(self.injection, SoftPrompt):
+        their voice."""
+        injection = self.speaking if speaking else self.injection
+        if isinstance(injection, SoftPrompt):
             raise ValueError("a soft prompt is part of the input: use log_likelihoods, or training.sampling")
-        with self.injection.bound(self.decoder, users, self.strength if speaking else 1.0):
+        with injection.bound(self.decoder, users):
             yield self.decoder
 
     def log_likelihoods(self, users: torch.Tensor | None, ids: torch.Tensor) -> torch.Tensor:
@@ -242,8 +248,6 @@ def trained_parameters(model: PersonalisedDecoder, preset: str, encoder: nn.Modu
 def _is_trained(name: str, preset: str) -> bool:
     part = name.partition(".")[0]
     if part == "model":
-        if name == VOICE:
-            return False
         return preset != "proj" or ".projector." in name or name.endswith(".gates")
     if part == "encoder":
         return preset in ("enc", "full")

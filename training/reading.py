@@ -37,11 +37,12 @@ class Reader:
 def reading(model: PersonalisedDecoder, users: torch.Tensor | None, speaking: bool = False) -> Iterator[Reader]:
     """A reader for the user tokens `users` [B, n, width], one batch row each, in their voice if `speaking`; None: the
     bare decoder."""
+    injection = model.speaking if speaking else model.injection
     if users is None:
         with model.bare() as decoder:
             yield Reader(decoder)
-    elif isinstance(model.injection, SoftPrompt):
-        yield Reader(model.decoder, model.injection.tokens(users))
+    elif isinstance(injection, SoftPrompt):
+        yield Reader(model.decoder, injection.tokens(users))
     else:
         with model.written_for(users, speaking) as decoder:
             yield Reader(decoder)

@@ -26,7 +26,7 @@ from training.base_decoder import packed
 from training.decoder import load_decoder, mean_log_likelihoods, token_log_likelihoods
 from training.job import Job, run
 from training.job_config import JobConfig
-from training.option_answers import Question, divergence, option_scores, tokenised
+from training.option_answers import Question, divergence, late_scores, option_scores, tokenised
 from training.option_texts import padded
 from training.personalised_inference import PersonalisedLLM
 from training.reading import Reader, reading
@@ -166,12 +166,15 @@ def _embeddings(
     states = llm.user_states(encoder, subjects.sequences)
     batch = states.batch(subjects.users, subjects.seen, model.shape.max_states)
     users = model.user_tokens(*(part.to(device) for part in batch))
-    scores = option_scores(lambda rows: reading(model, users[rows]), len(users), tokens, device)
-    found.add(EMBEDDING, list(range(len(users))), scores)
+
+    def scored(those: torch.Tensor, speaking: bool = False) -> torch.Tensor:
+        if model.is_late and not model.is_adapted:
+            return late_scores(model, those, tokens, device, speaking)
+        return option_scores(lambda rows: reading(model, those[rows], speaking), len(those), tokens, device)
+
+    found.add(EMBEDDING, list(range(len(users))), scored(users))
     if subjects.adapted:
-        voices = users[subjects.adapted]
-        scores = option_scores(lambda rows: reading(model, voices[rows], speaking=True), len(voices), tokens, device)
-        found.add(VOICED, subjects.adapted, scores)
+        found.add(VOICED, subjects.adapted, scored(users[subjects.adapted], speaking=True))
         ids = subjects.last[0].to(device)
         base = subjects.likelihood(token_log_likelihoods(bare, ids))
         written = subjects.likelihood(model.log_likelihoods(users[subjects.adapted], ids))

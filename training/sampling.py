@@ -44,9 +44,9 @@ def sampled(
     if users is None:
         with model.bare() as decoder:
             return decoder.generate(input_ids=ids, attention_mask=mask, **options)[:, ids.shape[1] :]
-    if isinstance(model.injection, SoftPrompt):
+    if isinstance(model.speaking, SoftPrompt):
         embedded = model.decoder.get_input_embeddings()(ids)
-        prompt = model.injection.tokens(users).to(embedded.dtype)
+        prompt = model.speaking.tokens(users).to(embedded.dtype)
         inputs = torch.cat([prompt, embedded], dim=1)
         seen = torch.cat([mask.new_ones(prompt.shape[:2]), mask], dim=1)
         return model.decoder.generate(inputs_embeds=inputs, attention_mask=seen, **options)
@@ -83,12 +83,12 @@ def answer_log_likelihoods(
 
     p is what `sampled` draws from at this temperature. `states`: as of `answer_states`, if they are known.
     """
-    n, (whole, seen) = answers.shape[1], _whole(ids, mask, answers)
-    if states is not None and isinstance(model.injection, CrossAttentionInjection):
-        logits = head_of(model.decoder)(model.injection.last(states, model.injection.tokens(users), model.strength))
-    elif isinstance(model.injection, SoftPrompt):
+    n, (whole, seen), voice = answers.shape[1], _whole(ids, mask, answers), model.speaking
+    if states is not None and isinstance(voice, CrossAttentionInjection):
+        logits = head_of(model.decoder)(voice.last(states, voice.tokens(users)))
+    elif isinstance(voice, SoftPrompt):
         embedded = model.decoder.get_input_embeddings()(whole)
-        prompt = model.injection.tokens(users).to(embedded.dtype)
+        prompt = voice.tokens(users).to(embedded.dtype)
         inputs = torch.cat([prompt, embedded], dim=1)
         seen = torch.cat([seen.new_ones(prompt.shape[:2]), seen], dim=1)
         logits = model.decoder(inputs_embeds=inputs, attention_mask=seen, position_ids=_places(seen)).logits

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from training.decoder import load_decoder
 from training.injection import SoftPrompt
-from training.personalised_model import PersonalisedDecoder, Shape
+from training.personalised_model import VOICE, PersonalisedDecoder, Shape
 from user_embeddings_dagster.storage.manifest import verify
 
 PERSONALISED_FORMAT = "personalised-llm/1"
@@ -40,7 +40,10 @@ class PersonalisedLLM:
             raise ValueError(f"{folder}/config.json: format {config['format']!r} is not {PERSONALISED_FORMAT!r}")
         decoder, tokenizer = load_decoder(folder / "decoder", device, dtype)
         model = PersonalisedDecoder(decoder, Shape(**config["shape"]))
-        model.load_state_dict(load_file(folder / "personalised.safetensors"))
+        weights = load_file(folder / "personalised.safetensors")
+        if any(name.startswith(VOICE) for name in weights):
+            model.add_voice()
+        model.load_state_dict(weights)
         return cls(model.to(device).eval().requires_grad_(False), tokenizer, config)
 
     @torch.inference_mode()
@@ -65,7 +68,7 @@ class PersonalisedLLM:
         if users is None:
             return self.model.decoder(input_ids=ids).logits
         if isinstance(injection, SoftPrompt):
-            inputs, _ = self._with_prompt(ids, users)
+            inputs, _ = self._with_prompt(injection, ids, users)
             return self.model.decoder(inputs_embeds=inputs).logits[:, users.shape[1] :]
         with self.model.written_for(users) as decoder:
             return decoder(input_ids=ids).logits
@@ -81,15 +84,17 @@ class PersonalisedLLM:
         if states is None:
             return self._text(self.model.decoder.generate(input_ids=ids, **options)[0, ids.shape[1] :])
         users = self.user_tokens([states])
-        if isinstance(self.model.injection, SoftPrompt):
-            inputs, mask = self._with_prompt(ids, users)
+        if isinstance(self.model.speaking, SoftPrompt):
+            inputs, mask = self._with_prompt(self.model.speaking, ids, users)
             return self._text(self.model.decoder.generate(inputs_embeds=inputs, attention_mask=mask, **options)[0])
         with self.model.written_for(users, speaking=True) as decoder:
             return self._text(decoder.generate(input_ids=ids, **options)[0, ids.shape[1] :])
 
-    def _with_prompt(self, ids: torch.Tensor, users: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _with_prompt(
+        self, injection: SoftPrompt, ids: torch.Tensor, users: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         embedded = self.model.decoder.get_input_embeddings()(ids)
-        inputs = torch.cat([self.model.injection.tokens(users).to(embedded.dtype), embedded], dim=1)
+        inputs = torch.cat([injection.tokens(users).to(embedded.dtype), embedded], dim=1)
         return inputs, torch.ones(inputs.shape[:2], dtype=torch.long, device=inputs.device)
 
     def _text(self, ids: torch.Tensor) -> str:

@@ -167,7 +167,7 @@ class SupervisedTraining:
         losses = self._valid_losses()[0]
         most, taken = losses.mean() + losses.std() / len(losses) ** 0.5, 1.0
         for share in SHARES:
-            self.model.injection.shrink(share / taken)
+            self.model.injection.scale(share / taken)
             taken = share
             if self._valid_losses()[0].mean() <= most:
                 break

@@ -63,9 +63,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--basis", default="public archive", help="on which the people in them may be used, stated in datadao.json"
     )
     real.add_argument("--dimensions", nargs="+", default=["64", "256", "1024"])
-    real.add_argument(
-        "--config", type=Path, help='JSON, settings by "asset" or "asset:partition", in place of the default caps'
-    )
+    for running, usual in ((demo, {}), (real, REAL_CONFIG)):
+        running.add_argument(
+            "--config", type=_config, default=usual, metavar="FILE",
+            help='JSON, settings by "asset" or "asset:partition", in place of the default ones',
+        )  # fmt: skip
 
     scoring = commands.add_parser("scores", help="print the scores table")
     scoring.add_argument("--csv", action="store_true", help="as CSV")
@@ -125,7 +127,7 @@ def _samples(options: argparse.Namespace, layout: Layout) -> int:
 
 def _demo(options: argparse.Namespace, layout: Layout) -> int:
     _samples(options, layout)
-    return _run(layout, options.dimensions, {})
+    return _run(layout, options.dimensions, options.config)
 
 
 def _real(options: argparse.Namespace, layout: Layout) -> int:
@@ -133,11 +135,6 @@ def _real(options: argparse.Namespace, layout: Layout) -> int:
 
     if not options.exports.is_dir():
         print(f"{options.exports}: no such folder", file=sys.stderr)
-        return 2
-    try:
-        config = REAL_CONFIG if options.config is None else _config(options.config)
-    except (OSError, ValueError) as error:
-        print(f"{options.config}: {error}", file=sys.stderr)
         return 2
     linked = 0
     for corpus in options.corpora:
@@ -156,7 +153,7 @@ def _real(options: argparse.Namespace, layout: Layout) -> int:
     if not linked:
         print(f"{options.exports}: none of the patterns matches a file", file=sys.stderr)
         return 2
-    return _run(layout, options.dimensions, config)
+    return _run(layout, options.dimensions, options.config)
 
 
 def _state_basis(folder: Path, basis: str) -> None:
@@ -171,16 +168,19 @@ def _state_basis(folder: Path, basis: str) -> None:
     _say(f"{folder.name}: YOU STATE in {STATEMENT} that everybody in it may be used ({EVERYTHING}), basis: {basis!r}")
 
 
-def _config(path: Path) -> dict[str, dict[str, object]]:
-    """Settings by asset. Raises ValueError unless they are an object of objects under names of assets."""
+def _config(path: str) -> dict[str, dict[str, object]]:
+    """Settings by asset. Raises ArgumentTypeError unless they are an object of objects under names of assets."""
     from user_embeddings_dagster.definitions import defs
 
-    config = json.loads(path.read_text())
+    try:
+        config = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from None
     assets = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
     if not isinstance(config, dict) or not all(isinstance(settings, dict) for settings in config.values()):
-        raise ValueError("settings must be an object of objects")
+        raise argparse.ArgumentTypeError(f"{path}: settings must be an object of objects")
     if unknown := sorted(name for name in config if name.partition(":")[0] not in assets):
-        raise ValueError(f"no assets: {unknown}")
+        raise argparse.ArgumentTypeError(f"{path}: no assets: {unknown}")
     return config
 
 

@@ -14,7 +14,7 @@ from untrained_llm import untrained_llm
 from assets.reasoning_bias import MIN_CHUNKS, some_users, with_longest_histories
 from training.decoder import load_decoder, token_log_likelihoods, weights_hash
 from training.job import Job
-from training.option_answers import Question, divergence, option_scores, tokenised
+from training.option_answers import Question, divergence, late_scores, option_scores, tokenised
 from training.personalised_inference import PersonalisedLLM
 from training.reading import Reader, reading
 from training.reasoning_bias import ADAPTER, BARE, EMBEDDING, VOICED, measure
@@ -73,6 +73,7 @@ def test_an_option_scores_as_it_does_alone(folders):
     for weight in adapters.up:
         torch.nn.init.normal_(weight, std=0.1)
     scores = option_scores(lambda rows: reading(llm.model, users[rows]), 3, questions, "cpu")
+    torch.testing.assert_close(late_scores(llm.model, users, questions, "cpu"), scores, atol=1e-5, rtol=0)
     by_adapter = option_scores(lambda rows: adapted(adapters, rows), 3, questions, "cpu")
     for number in (0, 5, 9):
         question = questions[number]

@@ -23,13 +23,16 @@ def loaded(tmp_path_factory: pytest.TempPathFactory):
     return model, tokenizer
 
 
+@torch.no_grad()
 def personalised(bare, injection: str) -> PersonalisedDecoder:
     torch.manual_seed(1)
     model = PersonalisedDecoder(bare, Shape(6, width=16, tokens=3, heads=2, injection=injection)).eval()
     for name, weight in model.injection.named_parameters():
         if name.endswith("gates"):
             torch.nn.init.normal_(weight, std=0.7)
-    torch.nn.init.constant_(model.voice, 0.5)
+    model.add_voice()
+    for weight in model.speaking.parameters():  # so that it matters which of the two speaks
+        weight.mul_(1.5)
     return model
 
 
