@@ -33,6 +33,7 @@ check: install
 	$(BIN)/lint-imports
 
 bench: install
+	$(BIN)/python -m pip install -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 # Real exports, each corpus as a DataDAO of its own: make real DATA=/path/to/exports

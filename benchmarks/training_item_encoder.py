@@ -35,12 +35,14 @@ def theirs(chunks: list[str], summaries: list[str], top_layers: int | None, fold
     """CPU and wall seconds of one epoch of sentence-transformers' trainer, its set-up left out."""
     from datasets import Dataset, disable_progress_bars
     from peft import LoraConfig
-    from sentence_transformers import (
+    from sentence_transformers import (  # pyright: ignore[reportMissingImports]
         SentenceTransformer,
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
-    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import (  # pyright: ignore[reportMissingImports]
+        MultipleNegativesRankingLoss,
+    )
     from transformers import TrainerCallback
 
     disable_progress_bars()

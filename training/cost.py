@@ -74,10 +74,15 @@ class _LiveTensors(TorchDispatchMode):
         self._live -= size
 
 
+def operations() -> FlopCounterMode:
+    """A counter of the operations of what runs within it; of fake tensors too, which cost nothing to compute."""
+    return FlopCounterMode(display=False, custom_mapping=ATTENTION)
+
+
 @contextmanager
 def counted() -> Iterator[Cost]:
-    """The cost of what runs within, there once it has ended; on meta tensors too, which cost nothing to compute."""
+    """The cost of what runs within, there once it has ended."""
     cost = Cost()
-    with FlopCounterMode(display=False, custom_mapping=ATTENTION) as flops, _LiveTensors() as live:
+    with operations() as flops, _LiveTensors() as live:
         yield cost
     cost.flops, cost.peak_bytes = flops.get_total_flops(), live.peak

@@ -23,7 +23,7 @@ import polars as pl
 import torch
 
 from training import versions
-from training.cost import counted
+from training.cost import operations
 from training.cost_formula import bare_flops, embedding_flops
 from training.job import Job, run
 from training.job_config import JobConfig
@@ -118,7 +118,7 @@ def _counted(costs: Costs, name: str, decoder: Any, shape: Shape, items: int, to
     model = PersonalisedDecoder(decoder.eval(), shape).eval().requires_grad_(False)
     with torch.no_grad():
         for way, length in tokens.items():
-            with counted() as cost:
+            with operations() as flops:
                 users = None
                 if way == EMBEDDED:
                     states = torch.zeros(1, min(items, shape.max_states), shape.state_dimension)
@@ -126,7 +126,7 @@ def _counted(costs: Costs, name: str, decoder: Any, shape: Shape, items: int, to
                 with reading(model, users) as reader:
                     reader.prompt(torch.zeros(1, length, dtype=torch.long))
             read = length + (shape.tokens if way == EMBEDDED else 0)
-            costs.add(name, way, items, {"tokens": read, "flops": cost.flops})
+            costs.add(name, way, items, {"tokens": read, "flops": flops.get_total_flops()})
 
 
 def measure(job: Job) -> None:
