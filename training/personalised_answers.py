@@ -46,7 +46,7 @@ TOKENS = 4096
 """Tokens of the prompts of one pass with words in them."""
 TIED = 1e-5
 """Nats: options nearer than this are equally good. Of whom nothing is known, nothing is added to any of them."""
-OTHERS = 4
+OTHERS = 2
 """Other users whose embedding is tried on a choice."""
 NO_ANSWERS = pl.DataFrame(schema={"task_id": pl.String, "condition": pl.String, "score": pl.Float64})
 

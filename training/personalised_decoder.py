@@ -82,7 +82,7 @@ class Config(JobConfig):
             raise ValueError(f"config.json: judge {self.judge!r} is none of {sorted(JUDGES)}")
 
 
-STRENGTHS = (1.0, 4.0, 8.0, 16.0, 32.0)
+STRENGTHS = (1.0, 4.0, 16.0, 32.0)
 """Of the voice, that are tried; the least first. More of it earns more and is a list of the user's words."""
 
 
