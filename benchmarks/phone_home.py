@@ -115,7 +115,7 @@ def watched(command: list[str], environment: Mapping[str, str], seconds: float =
                     code = process.wait()
         text = trace.read_text(errors="replace") if trace.exists() else ""
         calls = sum(bool(_CALL.search(line)) for line in text.splitlines())
-        end = output.read_text(errors="replace")[-400:]
+        end = output.read_text(errors="replace")[-3000:]
         return Seen(Counter(destinations(text)), calls, code, end)
 
 

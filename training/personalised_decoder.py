@@ -74,7 +74,7 @@ class Config(JobConfig):
     longest: int = 40
     temperature: float = 0.8
     cache_mb: int = 2048
-    valid_questions: int = 48
+    valid_questions: int = 96
     voice_answers: int = 256
 
     def __post_init__(self) -> None:
@@ -242,7 +242,8 @@ class RewardTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Mean judge score of one answer to each validation question, before any has moved by the same draws."""
+        """Mean judge score of an answer to each of some validation questions, by the same draws every time; and as a
+        loss with the other sign."""
         if not len(self.valid):
             return {}
         self.model.eval()
@@ -250,7 +251,8 @@ class RewardTraining:
             torch.manual_seed(self.config.seed)
             rows = list(range(self.validated))
             drawn = self.valid.draw(self.model, self._tokens(self.model, self.valid.asked[: self.validated]), rows)
-        return {"valid_reward": float(drawn.rewards.mean())}
+        reward = float(drawn.rewards.mean())
+        return {"valid_reward": reward, "valid_loss": -reward}
 
 
 def train(job: Job) -> None:

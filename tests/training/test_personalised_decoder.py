@@ -56,6 +56,7 @@ def test_the_reward_of_held_out_users_rises(rewarded: Path) -> None:
     """C44: of validation users' questions, by the judge's score."""
     before, after = metrics(rewarded, "valid_reward")
     assert after > before + 0.1
+    assert metrics(rewarded, "valid_loss") == [-before, -after]  # what the asset's check `loss_fell` reads
     assert record(rewarded)["valid_reward"] == pytest.approx(after, abs=0.05)
     assert record(rewarded)["judge"] == "word_overlap"
 
