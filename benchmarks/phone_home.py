@@ -157,7 +157,7 @@ def parts(folder: Path, seconds: int) -> dict[str, tuple[list[str], dict[str, st
     return {
         "imports": ([*python, "-c", EVERYTHING], {}),
         "webserver": ([*python, "-c", WEBSERVER, str(seconds)], data),
-        "demo of 24 contributors": ([*demo, "demo", "--contributors", "24", "--dimensions", "32"], {}),
+        "demo of 24 contributors": ([*demo, "demo", "--contributors", "24", "--dimensions", "64"], {}),
         "tests": ([*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests], {"PYTHONPATH": str(ROOT)}),
     }
 

@@ -185,12 +185,15 @@ def _config(path: str) -> dict[str, dict[str, object]]:
 
 
 def _run(layout: Layout, dimensions, ops) -> int:
-    from assets.partitions import SERVED_DIMENSION
+    from assets.partitions import DIMENSIONS, SERVED_DIMENSION
     from user_embeddings_dagster.evaluation.report import results_table
     from user_embeddings_dagster.runner import open_instance, run_lineage
     from user_embeddings_dagster.storage.inventory import inventory
     from user_embeddings_dagster.storage.score_table import ScoreTable
 
+    if unknown := sorted(set(dimensions) - set(DIMENSIONS)):
+        print(f"--dimensions: {unknown} are none of {list(DIMENSIONS)}", file=sys.stderr)
+        return 2
     if SERVED_DIMENSION not in dimensions:
         _say(f"dimension {SERVED_DIMENSION} is trained too: its states are the user embeddings")
         dimensions = [*dimensions, SERVED_DIMENSION]
