@@ -45,8 +45,8 @@ class SupervisedDecoderConfig(dg.Config):
 
     `preset`: what is trained: "proj", "perceiver", "enc", "lora" or "full"; `injection`: "cross_attention" into
     `injected_layers` layers, or "soft_prompt"; `axes` of a state that are read (None: one for every 12 tasks about what
-    SUBJECT writes, 16 to 128); `discriminant`: begin with the linear one. `kept_only`: on tasks whose gold the
-    validators agree with alone.
+    SUBJECT writes, 16 to 128); `discriminant`: begin with the linear one, of the size that `valid_tasks` of validation
+    users choose. `kept_only`: on tasks whose gold the validators agree with alone.
     """
 
     preset: str = "perceiver"
@@ -55,6 +55,7 @@ class SupervisedDecoderConfig(dg.Config):
     injected_layers: int = 1
     axes: int | None = None
     discriminant: bool = True
+    valid_tasks: int = 256
     steps: int = 12
     batch_tasks: int = 32
     learning_rate: float = 5e-4
@@ -77,7 +78,7 @@ class PersonalisedDecoderConfig(dg.Config):
 
     judge: str = "similarity"
     guards: bool = True
-    steps: int = 8
+    steps: int = 6
     samples: int = 4
     batch_tasks: int = 16
     batch_questions: int = 8

@@ -36,7 +36,7 @@ class PersonalizationConfig(EvaluationConfig):
     """
 
     judge: str = "similarity"
-    max_tasks: int | None = 200
+    max_tasks: int | None = 100
     max_questions: int | None = 20
     recent_tokens: int = 64
     stuffed_tokens: int = 1024

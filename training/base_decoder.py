@@ -46,7 +46,7 @@ class Config(JobConfig):
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     warmup_share: float = 0.05
-    validations: int = 4
+    validations: int = 2
     valid_rows: int = 64
     min_users_per_word: int = 5
 

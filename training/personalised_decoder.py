@@ -271,18 +271,20 @@ def train(job: Job) -> None:
     else:
         first = training.validate() | training.find_voice()
         job.log(f"begins to speak as users {training.strength:g} times as strongly")
+    last: dict[str, float] = {}
     for step in range((checkpoint.step if checkpoint else 0) + 1, config.steps + 1):
         values = first if step == 1 else {}
         values |= training.step(step)
         if step == config.steps:
-            values |= training.validate()
+            last = training.validate()
+            values |= last
         job.step(step, config.steps, training.state, **values)
     if weights_hash(training.model.decoder) != before:
         raise ValueError("a frozen weight of the decoder has changed")
-    _finish(job, training, before)
+    _finish(job, training, before, last or training.validate())
 
 
-def _finish(job: Job, training: RewardTraining, frozen: str) -> None:
+def _finish(job: Job, training: RewardTraining, frozen: str, validated: dict[str, float]) -> None:
     described, inputs = training.described, training.inputs
     along = {f"encoder.{name}": weight for name, weight in training.encoder_weights.items()}
     save(
@@ -302,7 +304,7 @@ def _finish(job: Job, training: RewardTraining, frozen: str) -> None:
         "trained_weights": sum(weight.numel() for weight in training.trained.values()),
         "frozen_hash": frozen,
         "seed": training.config.seed,
-        **training.validate(),
+        **validated,
     }
     version = file_sha256(job.result / "model.safetensors")[:32]
     job.finish({**metadata, "version": version}, data_version=version, device=inputs.device)
