@@ -38,7 +38,7 @@ class ItemEncoderConfig(dg.Config):
     the chunks that are not there).
     """
 
-    steps: int = 24
+    steps: int = 16
     batch_size: int = 64
     learning_rate: float = 1e-3
     temperature: float = 0.05

@@ -56,7 +56,7 @@ class SupervisedDecoderConfig(dg.Config):
     axes: int | None = None
     discriminant: bool = True
     valid_tasks: int = 256
-    steps: int = 12
+    steps: int = 6
     batch_tasks: int = 32
     learning_rate: float = 5e-4
     weight_decay: float = 0.05
@@ -78,7 +78,7 @@ class PersonalisedDecoderConfig(dg.Config):
 
     judge: str = "similarity"
     guards: bool = True
-    steps: int = 6
+    steps: int = 4
     samples: int = 4
     batch_tasks: int = 16
     batch_questions: int = 8
@@ -86,7 +86,7 @@ class PersonalisedDecoderConfig(dg.Config):
     voice_rate: float = 2e-3
     kl: float = 0.05
     choice_kl: float = 20.0
-    voice_answers: int = 128
+    voice_answers: int = 96
     kept_only: bool = False
     max_tasks: int | None = 20_000
     seed: int = 0

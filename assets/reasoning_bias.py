@@ -35,7 +35,7 @@ class ReasoningBiasConfig(EvaluationConfig):
 
     users: int = 50
     questions: int = 20
-    adapter_users: int = 10
+    adapter_users: int = 8
     rank: int = 8
     steps: int = 12
     rows: int = 4

@@ -74,7 +74,7 @@ class Config(JobConfig):
     longest: int = 40
     temperature: float = 0.8
     cache_mb: int = 2048
-    valid_questions: int = 96
+    valid_questions: int = 64
     voice_answers: int = 256
 
     def __post_init__(self) -> None:

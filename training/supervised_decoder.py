@@ -39,7 +39,8 @@ def train(job: Job) -> None:
         raise ValueError("no training user has a task with options")
     weights = sum(weight.numel() for weight in training.trained.values())
     order = "exact" if training.train.texts.slopes is None else "first-order"
-    job.log(f"{len(training.train):,} training tasks, {weights:,} trained weights, {order} gains")
+    read = f"{len(training.train):,} of {training.tasks.height:,} training tasks"
+    job.log(f"{read} are read, {weights:,} trained weights, {order} gains")
     checkpoint = job.resume()
     first: dict[str, float] = {}
     if checkpoint is not None:
@@ -66,7 +67,7 @@ def finish(job: Job, training: SupervisedTraining, frozen: str, **metadata: Any)
         job.result, training.model.eval(), training.trained, preset=config.preset, rank=config.rank,
         decoder=inputs.decoder_folder, sequence_encoder=inputs.encoder.version,
     )  # fmt: skip
-    tasks = training.train.tasks
+    tasks = training.tasks
     measured: dict[str, Any] = {
         "preset": config.preset,
         "injection": config.injection,

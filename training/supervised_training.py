@@ -57,7 +57,7 @@ class Config(JobConfig):
     longest: int = 40
     cache_mb: int = 2048
     valid_tasks: int = 512
-    validations: int = 3
+    validations: int = 2
 
     def shape(self, dimension: int, contributions: int) -> Shape:
         """Sizes of the model over states of `dimension` axes, for so many training tasks about what SUBJECT writes."""
@@ -75,8 +75,9 @@ class SupervisedTraining:
         trains_encoder = config.preset in ("enc", "full")
         histories = TrainedHistories if trains_encoder else StateHistories.of
         self.states = histories(inputs.encoder, inputs.sequences)
-        tasks = inputs.choices("train")
-        shape = config.shape(self.states.dimension, tasks.filter(kind=CONTRIBUTION).height)
+        self.tasks = inputs.choices("train")
+        self.contributions = np.flatnonzero((self.tasks["kind"] == CONTRIBUTION).to_numpy())
+        shape = config.shape(self.states.dimension, len(self.contributions))
         self.model = PersonalisedDecoder(inputs.decoder, shape).to(inputs.device)
         self.model.prepare(
             self.states.every(inputs.users("train")).to(inputs.device), self.states.prior.to(inputs.device)
@@ -86,8 +87,8 @@ class SupervisedTraining:
         self.trained = trained_parameters(self.model, config.preset, inputs.encoder.model)
         # Of a decoder that is trained itself, what it says of a text changes from step to step.
         cached = {"longest": config.longest, "cache_mb": 0 if config.preset == "full" else config.cache_mb}
-        self.train = Choices(inputs, self.model, tasks, **cached)
-        self.contributions = np.flatnonzero((self.train.tasks["kind"] == CONTRIBUTION).to_numpy())
+        self.read = self._read()
+        self.train = Choices(inputs, self.model, self.tasks[self.read], **cached)
         valid = inputs.choices("valid")
         self.valid = Choices(inputs, self.model, valid.sample(min(config.valid_tasks, valid.height), seed=0), **cached)
         self.best: tuple[float, dict[str, torch.Tensor]] | None = None
@@ -98,6 +99,17 @@ class SupervisedTraining:
             lr=config.learning_rate, weight_decay=config.weight_decay,
         )  # fmt: skip
 
+    def _read(self) -> np.ndarray:
+        """Rows of the tasks that the discriminant reads, or a step draws; no other is looked at."""
+        if self.tasks.is_empty():
+            return np.zeros(0, dtype=np.int64)
+        drawn = [self._drawn(np.random.default_rng((self.config.seed, step + 1))) for step in range(self.config.steps)]
+        return np.unique(np.concatenate([self._discriminated(), *drawn]))
+
+    def _discriminated(self) -> np.ndarray:
+        """Rows of the tasks about what SUBJECT writes; of all, if there are none."""
+        return self.contributions if len(self.contributions) else np.arange(self.tasks.height)
+
     def begin(self) -> dict[str, float]:
         """Begin with the discriminant of training users' items (training.discriminant), of the size that costs
         validation users least; its validation loss. Not by setting, or where texts have no slopes, the Perceiver stays,
@@ -105,7 +117,7 @@ class SupervisedTraining:
         begins = self.config.discriminant and self.config.preset != "proj" and len(self.valid)
         if not begins or self.train.texts.slopes is None:
             return {}
-        rows = self.contributions if len(self.contributions) else np.arange(len(self.train))
+        rows = np.searchsorted(self.read, self._discriminated())
         options = self.train.options[rows]
         slopes = self.train.texts.mean_slopes(self.model, options.flatten()).unflatten(0, options.shape)
         items = self._items([moment for row in rows for moment in self.train.owners[row]]).unflatten(0, options.shape)
@@ -181,7 +193,7 @@ class SupervisedTraining:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        rows = self._drawn(generator)
+        rows = np.searchsorted(self.read, self._drawn(generator))
         self.model.train()
         contrast, size = self._losses(rows, generator)
         loss = contrast + config.size_penalty * size
@@ -192,8 +204,8 @@ class SupervisedTraining:
         return {"loss": float(loss.detach()), "contrast": float(contrast.detach()), "learning_rate": rate}
 
     def _drawn(self, generator: np.random.Generator) -> np.ndarray:
-        """Tasks of one step: `contribution_share` of them about what SUBJECT writes, the others of any kind."""
-        rows = generator.integers(0, len(self.train), self.config.batch_tasks)
+        """Rows of one step's tasks: `contribution_share` of them about what SUBJECT writes, the others of any kind."""
+        rows = generator.integers(0, self.tasks.height, self.config.batch_tasks)
         if len(self.contributions):
             chosen = generator.random(len(rows)) < self.config.contribution_share
             rows[chosen] = generator.choice(self.contributions, int(chosen.sum()))
