@@ -46,7 +46,7 @@ class SupervisedDecoderConfig(dg.Config):
     `preset`: what is trained: "proj", "perceiver", "enc", "lora" or "full"; `injection`: "cross_attention" into
     `injected_layers` layers, or "soft_prompt"; `axes` of a state that are read (None: one for every 12 tasks about what
     SUBJECT writes, 16 to 128); `discriminant`: begin with the linear one, of the size that `valid_tasks` of validation
-    users choose. `kept_only`: on tasks whose gold the validators agree with alone.
+    users choose; `validations` of them in the steps. `kept_only`: on tasks whose gold the validators agree with alone.
     """
 
     preset: str = "perceiver"
@@ -56,6 +56,7 @@ class SupervisedDecoderConfig(dg.Config):
     axes: int | None = None
     discriminant: bool = True
     valid_tasks: int = 256
+    validations: int = 2
     steps: int = 6
     batch_tasks: int = 32
     learning_rate: float = 5e-4

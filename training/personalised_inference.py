@@ -25,7 +25,7 @@ from training.user_states import StateHistories
 from user_embeddings_dagster.storage.durability import write_json
 from user_embeddings_dagster.storage.manifest import refuse_code, verify
 
-FORMAT = "personalised-decoder/1"
+FORMAT = "personalised-decoder/2"
 DESCRIPTION, WEIGHTS = "personalised.json", "model.safetensors"
 
 

@@ -57,7 +57,7 @@ class Config(JobConfig):
     longest: int = 40
     cache_mb: int = 2048
     valid_tasks: int = 512
-    validations: int = 2
+    validations: int = 3
 
     def shape(self, dimension: int, contributions: int) -> Shape:
         """Sizes of the model over states of `dimension` axes, for so many training tasks about what SUBJECT writes."""

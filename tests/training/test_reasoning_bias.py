@@ -74,6 +74,12 @@ def test_an_option_scores_as_it_does_alone(folders):
         torch.nn.init.normal_(weight, std=0.1)
     scores = option_scores(lambda rows: reading(llm.model, users[rows]), 3, questions, "cpu")
     torch.testing.assert_close(late_scores(llm.model, users, questions, "cpu"), scores, atol=1e-5, rtol=0)
+    spoken = PersonalisedLLM.load(Path(folders["personalised"]), Path(folders["decoder"])).model
+    spoken.add_voice()
+    spoken.speaking.scale(3.0)
+    aloud = option_scores(lambda rows: reading(spoken, users[rows], speaking=True), 3, questions, "cpu")
+    assert (aloud - scores).abs().max() > 1e-3
+    torch.testing.assert_close(late_scores(spoken, users, questions, "cpu", speaking=True), aloud, atol=1e-5, rtol=0)
     by_adapter = option_scores(lambda rows: adapted(adapters, rows), 3, questions, "cpu")
     for number in (0, 5, 9):
         question = questions[number]
