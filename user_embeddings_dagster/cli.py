@@ -14,7 +14,7 @@ from user_embeddings_dagster.quality.escaping import line
 from user_embeddings_dagster.settings import PREFIX, Layout, data_root, prepare_environment
 from user_embeddings_dagster.storage.manifest import finalise, refuse_code
 
-DEMO_DIMENSIONS = ("64", "256", "1024")
+DIMENSIONS = ("64", "256", "1024")
 # What two processors without a GPU can embed in under an hour: per DataDAO a random sample of the users with
 # some history, and the latest part of it. The item encoder trains longer than in the demo.
 REAL_CONFIG = {
@@ -48,22 +48,18 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
 
     demo = commands.add_parser("demo", help="sample exports through the whole graph, then a table of results")
-    demo.add_argument("--seed", type=int, default=7)
-    demo.add_argument("--contributors", type=int, default=128)
-    demo.add_argument("--dimensions", nargs="+", default=DEMO_DIMENSIONS, help="of the user state")
-
     samples = commands.add_parser("samples", help="write sample exports into the landing folder")
-    samples.add_argument("--seed", type=int, default=7)
-    samples.add_argument("--contributors", type=int, default=128)
-
+    for generating in (demo, samples):
+        generating.add_argument("--seed", type=int, default=7)
+        generating.add_argument("--contributors", type=int, default=128)
     real = commands.add_parser("real", help="real exports through the whole graph")
     real.add_argument("--exports", type=Path, required=True, help="folder that the patterns are relative to")
     real.add_argument("corpora", nargs="+", metavar="DATADAO=PATTERN", help="e.g. zig=telegram/zig*.zip")
     real.add_argument(
         "--basis", default="public archive", help="on which the people in them may be used, stated in datadao.json"
     )
-    real.add_argument("--dimensions", nargs="+", default=["64", "256", "1024"])
     for running, usual in ((demo, {}), (real, REAL_CONFIG)):
+        running.add_argument("--dimensions", type=_dimension, nargs="+", default=DIMENSIONS, help="of the user state")
         running.add_argument(
             "--config", type=_config, default=usual, metavar="FILE",
             help='JSON, settings by "asset" or "asset:partition", in place of the default ones',
@@ -168,6 +164,15 @@ def _state_basis(folder: Path, basis: str) -> None:
     _say(f"{folder.name}: YOU STATE in {STATEMENT} that everybody in it may be used ({EVERYTHING}), basis: {basis!r}")
 
 
+def _dimension(text: str) -> str:
+    """A partition of sequence_encoder. Raises ArgumentTypeError for another."""
+    from assets.partitions import DIMENSIONS as KNOWN
+
+    if text not in KNOWN:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(KNOWN)}")
+    return text
+
+
 def _config(path: str) -> dict[str, dict[str, object]]:
     """Settings by asset. Raises ArgumentTypeError unless they are an object of objects under names of assets."""
     from user_embeddings_dagster.definitions import defs
@@ -185,15 +190,12 @@ def _config(path: str) -> dict[str, dict[str, object]]:
 
 
 def _run(layout: Layout, dimensions, ops) -> int:
-    from assets.partitions import DIMENSIONS, SERVED_DIMENSION
+    from assets.partitions import SERVED_DIMENSION
     from user_embeddings_dagster.evaluation.report import results_table
     from user_embeddings_dagster.runner import open_instance, run_lineage
     from user_embeddings_dagster.storage.inventory import inventory
     from user_embeddings_dagster.storage.score_table import ScoreTable
 
-    if unknown := sorted(set(dimensions) - set(DIMENSIONS)):
-        print(f"--dimensions: {unknown} are none of {list(DIMENSIONS)}", file=sys.stderr)
-        return 2
     if SERVED_DIMENSION not in dimensions:
         _say(f"dimension {SERVED_DIMENSION} is trained too: its states are the user embeddings")
         dimensions = [*dimensions, SERVED_DIMENSION]
