@@ -41,7 +41,7 @@ class BaseDecoderConfig(dg.Config):
 
 
 class SupervisedDecoderConfig(dg.Config):
-    """Hyperparameters of the supervised stage (training.supervised_decoder.Config).
+    """Hyperparameters of the supervised stage (training.supervised_training.Config).
 
     `preset`: what is trained: "proj", "perceiver", "enc", "lora" or "full"; `injection`: "cross_attention" into
     `injected_layers` layers, or "soft_prompt"; `axes` of a state that are read (None: one for every 12 tasks about what
@@ -69,7 +69,7 @@ class SupervisedDecoderConfig(dg.Config):
 
 
 class PersonalisedDecoderConfig(dg.Config):
-    """Hyperparameters of the reward stage (training.personalised_decoder.Config).
+    """Hyperparameters of the reward stage (training.reward_training.Config).
 
     `judge` of free-form answers: "similarity" to what SUBJECT said, by the frozen text encoder, "word_overlap", or
     "language_model": the configured model by its rubric, `samples` · `batch_questions` answers a step. Its prompts hold

@@ -12,13 +12,14 @@ import torch
 from made_up_population import SUPERVISED, Population, finished, metrics, record, terminated
 from safetensors.torch import load_file
 
-from training import personalised_decoder
+from training import reward_training
 from training import supervised_decoder as supervised_stage
 from training.decoder import load_decoder, weights_hash
 from training.job import Job
 from training.llm_inputs import LLMInputs
-from training.personalised_decoder import STRENGTHS, Config, RewardTraining, advantages, train
+from training.personalised_decoder import train
 from training.personalised_model import VOICE
+from training.reward_training import STRENGTHS, Config, RewardTraining, advantages
 from user_embeddings_dagster.personalisation.guards import Guards, words
 from user_embeddings_dagster.personalisation.judges import Judged, WordOverlap
 from user_embeddings_dagster.personalisation.judging import serving
@@ -166,7 +167,7 @@ def test_a_judge_that_can_be_gamed_is_gamed_without_guards_alone(
     population: Population, supervised: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guards: bool
 ) -> None:
     """C44, C47: an answer of nothing earns nothing behind the guards, so that it is not learned."""
-    monkeypatch.setitem(personalised_decoder.JUDGES, "brevity", lambda threads: Brevity())
+    monkeypatch.setitem(reward_training.JUDGES, "brevity", lambda threads: Brevity())
     config = {"judge": "brevity", "kl": 0.0, "steps": 160, "samples": 8, "learning_rate": 2e-2, "batch_tasks": 1}
     stage = training(population, supervised, tmp_path, guards=guards, **config)
     for step in range(1, 161):
