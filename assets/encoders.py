@@ -31,6 +31,7 @@ CHECKS = {
 class ItemEncoderConfig(dg.Config):
     """Hyperparameters of the LoRA; `steps` of `batch_size` pairs, learning rate and temperature of InfoNCE.
 
+    `validations` in the steps, evenly: the weights of the best are kept, and two without a better one stop it.
     `top_layers`: adapters in the last so many layers alone (None: in all): twice as fast a step, but worth less after
     the same number of steps (docs/encoders.md). `cache_layers` then runs the layers below in half precision, once per
     text if that stays within `cache_mb` on disk while it trains. `pairs`: a chunk's positive is its "own" summary, or
@@ -39,6 +40,7 @@ class ItemEncoderConfig(dg.Config):
     """
 
     steps: int = 16
+    validations: int = 2
     batch_size: int = 64
     learning_rate: float = 1e-3
     temperature: float = 0.05

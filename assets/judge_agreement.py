@@ -31,7 +31,7 @@ class JudgeAgreementConfig(EvaluationConfig):
     another's (masked; its answer is one word). `max_pairs` of each DataDAO are judged, by a model in both orders."""
 
     judge: str = "similarity"
-    max_pairs: int = 60
+    max_pairs: int = 40
 
 
 @contextmanager

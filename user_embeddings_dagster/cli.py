@@ -19,7 +19,7 @@ DIMENSIONS = ("64", "256", "1024")
 # some history, and the latest part of it. The item encoder trains longer than in the demo.
 REAL_CONFIG = {
     "masked_chunks": {"max_users": 400, "max_chunks_per_user": 25, "min_chunks_per_user": 5},
-    "item_encoder": {"steps": 40},
+    "item_encoder": {"steps": 40, "validations": 4},
 }
 
 
