@@ -39,7 +39,7 @@ class ItemEncoderConfig(dg.Config):
     the chunks that are not there).
     """
 
-    steps: int = 16
+    steps: int = 12
     validations: int = 2
     batch_size: int = 64
     learning_rate: float = 1e-3

@@ -246,6 +246,8 @@ def run(name: str, train: Callable[[Job], None], code_version: str = "1", argv: 
     parser.add_argument("--output", type=Path, required=True, help="folder of the result, made or replaced")
     arguments = parser.parse_args(argv)
     prepare_environment()
+    # transformers imports it wherever it is installed, 1.5 s of every job, for a decoding that no job does.
+    sys.modules.setdefault("sklearn", None)  # pyright: ignore[reportArgumentType]
     with _pipes() as pipes:
         try:
             _work(Job(name, arguments.inputs, arguments.output, code_version, pipes), train)
