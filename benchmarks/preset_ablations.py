@@ -1,6 +1,6 @@
 """What each way of personalising a decoder is worth: variants trained on an existing data root, compared pairwise.
 
-    python -m benchmarks.preset_ablations --data DIR [--steps 48] [--max-tasks 20000] [--only NAME ...]
+    python -m benchmarks.preset_ablations --data DIR [--steps 48] [--max-tasks N] [--max-asked N] [--only NAME ...]
 
 Every variant is the supervised stage with its `config.json` changed, by the job's own entry point, on the root's tasks,
 histories, decoder and sequence encoder; it then answers the choices of test users. In brackets the paired difference
@@ -51,15 +51,16 @@ UNTRAINED = {"dimension": int(SERVED_DIMENSION), "steps": 0, "pooled": False}
 
 
 class Root:
-    """What the jobs read of a data root, `most` training tasks of it."""
+    """What the jobs read of a data root, `most` training tasks and `most_asked` choices of it (random ones)."""
 
-    def __init__(self, data: Path, most: int) -> None:
+    def __init__(self, data: Path, most: int, most_asked: int) -> None:
         layout = Layout(data)
         lake, lance, models = Lake(layout.root), LanceTables(layout.lancedb), Models(layout.models)
         snapshot = consented_snapshot(lake)
         seen = snapshot.filter(pl.col("split") != "test")
         self.tasks = training_tasks(lake, seen, kept_only=False, most=most)
-        self.asked = consented_tasks(lake, snapshot, "test").filter(pl.col("answer") >= 0).sort("task_id")
+        asked = consented_tasks(lake, snapshot, "test").filter(pl.col("answer") >= 0).sort("task_id")
+        self.asked = asked.sample(min(most_asked, asked.height), seed=0).sort("task_id")
         self.histories, self.held_out = sequences(seen, lance), sequences(snapshot, lance, ("test",))
         self.decoder = str(decoder_folder(models))
         self.encoder = str(models.current(f"sequence_encoder/{SERVED_DIMENSION}").output)
@@ -84,10 +85,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="data root of a finished lineage (only read)")
     parser.add_argument("--steps", type=int, help="of every training, in place of the default's")
     parser.add_argument("--max-tasks", type=int, default=20_000, help="training tasks")
+    parser.add_argument("--max-asked", type=int, default=20_000, help="choices of test users")
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="variants, besides the default")
     parser.add_argument("--work", type=Path, help="folder of the trainings (a temporary one, removed at the end)")
     arguments = parser.parse_args()
-    root, notes = Root(arguments.data, arguments.max_tasks), {}
+    root, notes = Root(arguments.data, arguments.max_tasks, arguments.max_asked), {}
     settings = SETTINGS if arguments.steps is None else SETTINGS | {"steps": arguments.steps}
     found: dict[str, Trained] = {}
     with tempfile.TemporaryDirectory() as temporary:

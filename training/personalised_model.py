@@ -113,12 +113,13 @@ class PersonalisedDecoder(nn.Module):
         with self.decoder.disable_adapter() if self.is_adapted else nullcontext():
             yield self.decoder
 
-    def prepare(self, states: torch.Tensor, prior: torch.Tensor) -> None:
-        """Before training: scale of training users' states [n, d], the population's prior [d], gates opened."""
+    def prepare(self, states: torch.Tensor, prior: torch.Tensor, preset: str) -> None:
+        """Before training: scale of training users' states [n, d], the population's prior [d], and gates opened, unless
+        what they gate stays as it is (preset "proj")."""
         read = self.shape.state_dimension
         self.perceiver.fit_scale(states[:, :read])
         self.get_buffer("prior").copy_(prior[:read])
-        if isinstance(self.injection, CrossAttentionInjection):
+        if isinstance(self.injection, CrossAttentionInjection) and preset != "proj":
             self.injection.open()
 
     @torch.no_grad()

@@ -79,9 +79,8 @@ class SupervisedTraining:
         self.contributions = np.flatnonzero((self.tasks["kind"] == CONTRIBUTION).to_numpy())
         shape = config.shape(self.states.dimension, len(self.contributions))
         self.model = PersonalisedDecoder(inputs.decoder, shape).to(inputs.device)
-        self.model.prepare(
-            self.states.every(inputs.users("train")).to(inputs.device), self.states.prior.to(inputs.device)
-        )
+        states = self.states.every(inputs.users("train")).to(inputs.device)
+        self.model.prepare(states, self.states.prior.to(inputs.device), config.preset)
         if config.preset == "lora":
             self.model.adapt_decoder(config.rank)
         self.trained = trained_parameters(self.model, config.preset, inputs.encoder.model)
