@@ -6,6 +6,7 @@
 import gzip
 import json
 import sqlite3
+from collections import Counter
 from datetime import UTC, datetime
 from random import Random
 
@@ -218,6 +219,14 @@ def test_a_leak_in_an_encrypted_answer_would_be_found(tmp_path):
     assert {key[0] for key in Auditor([made]).scan(tmp_path).unlawful()} == {"cache, opened"}
 
 
+def test_no_two_canaries_are_alike():
+    """A hit says which field it came from: two draws of one seed would else give the same."""
+    taken: set[str] = set()
+    drawn = [list(canaries(Random(seed), 300, ["phone_ru"], taken)) for seed in (1, 1)]
+    needles = Counter(needle for part in drawn for one in part for needle in one.needles)
+    assert max(needles.values()) == 1 and len(drawn[1]) == 300
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_of_a_canary_is_found_too(kind):
     """The control: what half a masking leaves behind."""
@@ -235,6 +244,7 @@ def test_a_part_of_a_canary_is_found_too(kind):
         ("my number: 07870 931797 (07870 931797) here", "931797"),  # two numbers side by side
         ("and 0049 30 7464720 (0049 30 7464720)", "7464720"),
         ("day 7. 090-3714-9567 is my new number", "3714"),  # a count before a number
+        ("day 124. (11) 90980-0281 is my new number", "0281"),  # and an area code that no other country has
     ],
 )
 def test_what_the_leak_test_found_stays_masked(text, kept):

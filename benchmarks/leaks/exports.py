@@ -33,10 +33,11 @@ def write_exports(
     landing: Path, each: int, seed: int = 1, kinds: Sequence[str] = (), formats: Sequence[str] = ()
 ) -> list[Source]:
     """Exports of the formats (default: all) below `landing`, with `each` canaries of each kind in every class."""
-    sources = []
+    sources, taken = [], set()
     for name in formats or FORMATS:
         datadao, write_format, classes, names = FORMATS[name]
-        made = source(name, datadao, seed, each, classes=classes, names=names, kinds=kinds or tuple(KINDS))
+        chosen = {"classes": classes, "names": names, "kinds": kinds or tuple(KINDS)}
+        made = source(name, datadao, seed, each, **chosen, taken=taken)
         write_format(made, landing)
         _attach(made, landing)
         write(landing / datadao / "datadao.json", json.dumps(CONSENT).encode())

@@ -4,6 +4,7 @@ A canary is a value as somebody may write it, the sentence it stands in, and its
 whole or in part (the e-mail, its local part, its domain; a telephone number as written and as digits alone).
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from benchmarks.leaks import values as v
 from benchmarks.leaks.makers import HEX, Made
 
 SHORTEST = 8  # bytes of a needle
+RARE_WORD = re.compile("(?:[qxzjvkw][aeiou]){4,}")  # values.word makes them
 _PLAIN = (
     "you can have {} if that helps", "I noted {} yesterday", "here: {}", "it was {}, and it worked", "what about {}?",
     "they sent me {} this morning", "take this one ({}) instead", "{} is what I was given", "so in short: {}.",
@@ -122,13 +124,16 @@ KINDS: dict[str, tuple[Callable[[Random], Made], tuple[str, ...]]] = {
 NAMES = ("name_handle", "name_display", "name_first", "name_unspaced", "name_accented")
 
 
-def canaries(draw: Random, each: int, kinds: Iterable[str] = tuple(KINDS)) -> Iterator[Canary]:
-    """`each` canaries of each kind."""
+def canaries(
+    draw: Random, each: int, kinds: Iterable[str] = tuple(KINDS), taken: set[str] | None = None
+) -> Iterator[Canary]:
+    """`each` canaries of each kind, none of them like what is `taken`, which grows by them."""
+    taken = set() if taken is None else taken
     for kind in kinds:
         make, sentences = KINDS[kind]
         for place in range(each):
-            value, parts = make(draw)
-            yield canary(kind, value, parts, sentences[place % len(sentences)])
+            sentence = sentences[place % len(sentences)]
+            yield apart(lambda make=make, kind=kind, sentence=sentence: canary(kind, *make(draw), sentence), taken)
 
 
 def canary(kind: str, value: str, parts: Iterable[str], sentence: str) -> Canary:
@@ -139,6 +144,17 @@ def canary(kind: str, value: str, parts: Iterable[str], sentence: str) -> Canary
         raise ValueError(f"a canary of kind {kind} is too short to be found")
     more = (part for part in dict.fromkeys(parts) if part not in wholes and len(part.encode()) >= SHORTEST)
     return Canary(kind, value, sentence.format(value), (*wholes, *more), len(wholes), kind == "seed_phrase")
+
+
+def apart(draw: Callable[[], Canary], taken: set[str]) -> Canary:
+    """A canary of which nothing in `taken` is a needle, nor a made-up word of one: a hit tells which of them it is."""
+    while True:
+        one = draw()
+        needles = [needle.casefold() for needle in one.needles]
+        own = {*needles, *(word for needle in needles for word in RARE_WORD.findall(needle))}
+        if taken.isdisjoint(own):
+            taken |= own
+            return one
 
 
 _HAN = "鑫淼焱垚犇骉羴猋贔晶磊森淼"

@@ -17,7 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from benchmarks.leaks.kinds import Canary, canaries, named
+from benchmarks.leaks.kinds import Canary, apart, canaries, named
 
 CLASSES = ("spoken", "named", "filed", "dropped")
 PEOPLE = "people"
@@ -60,18 +60,23 @@ def source(
     classes: Sequence[str],
     names: Sequence[str],
     kinds: Sequence[str],
+    taken: set[str] | None = None,
 ) -> Source:
-    """Canaries of a format: `each` of the kinds in each of its classes, and of the kinds of names of its people."""
-    planted = {}
+    """Canaries of a format: `each` of the kinds in each of its classes, and of the kinds of names of its people.
+
+    None is like what is `taken` (needles, words of them), which grows by them.
+    """
+    planted, taken = {}, set() if taken is None else taken
     for of in classes:
         draw = Random(f"{seed}/{format}/{of}")
-        made = list(canaries(draw, each, kinds))
+        made = list(canaries(draw, each, kinds, taken))
         if of == "filed":
             made = [one for one in made if _FILE_NAME.issuperset(one.written) and len(one.written) <= _LONGEST_NAME]
         draw.shuffle(made)
         planted[of] = made
     draw = Random(f"{seed}/{format}/people")
-    return Source(format, datadao, planted, [named(draw, kind) for _ in range(each) for kind in names])
+    people = [apart(lambda kind=kind: named(draw, kind), taken) for _ in range(each) for kind in names]
+    return Source(format, datadao, planted, people)
 
 
 def said(number: int, batch: Sequence[Canary], *more: Canary) -> str:

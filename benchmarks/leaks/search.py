@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.leaks.kinds import SHORTEST, Canary
+from benchmarks.leaks.kinds import RARE_WORD, SHORTEST, Canary
 from user_embeddings_dagster.privacy.audit.canaries import forms
 
 _BITS = 26
@@ -23,7 +23,6 @@ FRAGMENT = 5  # characters of a word of rare letters; of anything else as many a
 _DIGITS, _MIXED, _HEX = 11, 10, 14
 COMMON = 4  # canaries that share the beginning of a fragment, which then tells of none of them
 _ORDINARY = frozenset({"awake", "awoke", "evoke", "ejavu", "kazak"})  # "revoked" and "DejaVu" are in every log
-_RARE_WORD = re.compile("(?:[qxzjvkw][aeiou]){4,}")
 
 
 class Patterns:
@@ -142,11 +141,11 @@ def fragments(canary: Canary) -> set[bytes]:
             found |= {" ".join(words[at : at + 3]) for at in range(len(words) - 2)}
             continue
         folded = needle.casefold()
-        for word in _RARE_WORD.finditer(folded):
+        for word in RARE_WORD.finditer(folded):
             found |= {word[0][at : at + FRAGMENT] for at in range(len(word[0]) - FRAGMENT + 1)} - _ORDINARY
         plain = re.sub(r"[^a-z0-9]", "", folded)
         size = _DIGITS if plain.isdigit() else _HEX if re.fullmatch("[0-9a-fx]*", plain) else _MIXED
         size = min(size, len(folded))
-        if not _RARE_WORD.search(folded) and unicodedata.is_normalized("NFKC", folded):
+        if not RARE_WORD.search(folded) and unicodedata.is_normalized("NFKC", folded):
             found |= {folded[at : at + size] for at in range(len(folded) - size + 1)}
     return {part.encode() for part in found}

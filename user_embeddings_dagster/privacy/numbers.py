@@ -52,9 +52,13 @@ class _Phones(Kind):
 def _part(run: str) -> tuple[int, int] | None:
     """The first number between gaps of two characters or more, such as " (" and ". "; of those from there the longest."""
     gaps = [gap.span() for gap in _WIDE_GAP.finditer(run)]
-    starts, ends = [0, *(end for _, end in gaps)], [*(start for start, _ in gaps), len(run)]
-    parts = ((start, end) for place, start in enumerate(starts) for end in reversed(ends[place:]))
-    return next((part for part in parts if is_phone(run[slice(*part)])), None) if gaps else None
+    starts = [0, *(end - (run[end - 1] == "(") for _, end in gaps)]  # "124. (11) 91234-5678": the bracket is its own
+    ends = [*(start for start, _ in gaps), len(run)]
+    parts = ((start, end) for place, start in enumerate(starts) for end in reversed(ends[place:])) if gaps else ()
+    for start, end in parts:
+        if span := _phone_span(run[start:end]):
+            return start + span[0], start + span[1]
+    return None
 
 
 NUMBERS = (
