@@ -219,6 +219,18 @@ def test_a_leak_in_an_encrypted_answer_would_be_found(tmp_path):
     assert {key[0] for key in Auditor([made]).scan(tmp_path).unlawful()} == {"cache, opened"}
 
 
+def test_the_digits_of_a_time_are_no_leak(tmp_path):
+    """Half a coordinate in a Unix time came up by chance; beside one it is still found."""
+    made = source("x", "x", 3, 1, classes=("spoken",), names=(), kinds=["coordinates_decimal"])
+    whole, *parts = made.planted["spoken"][0].needles
+    part = next(part for part in parts if part[0] != "-")
+    time = "1795369150"[: 10 - part.index(".")] + part
+    (tmp_path / "prompts").mkdir()
+    for text, leaks in ((time, 0), (f"{time} {part}", 1), (f"{time} {whole}", 1)):
+        (tmp_path / "prompts" / "said.txt").write_text(text)
+        assert Auditor([made]).scan(tmp_path).unlawful().total() == leaks, text
+
+
 def test_no_two_canaries_are_alike():
     """A hit says which field it came from: two draws of one seed would else give the same."""
     taken: set[str] = set()
