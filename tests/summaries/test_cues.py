@@ -1,5 +1,6 @@
 """C25: KOAIs by cue phrases: deterministic, and honest about quoting."""
 
+import math
 import time
 from datetime import UTC, datetime
 
@@ -97,10 +98,10 @@ def test_about_as_fast_as_the_extractive_summariser() -> None:
             for i in range(3_000)
         ]
     )
-    seconds = []
-    for work in (summarise, extract):
+    seconds = {summarise: math.inf, extract: math.inf}  # the best of three turns: a busy machine stretches single ones
+    for work in (summarise, extract) * 3:
         start = time.process_time()
         assert work(frame).height == frame.height
-        seconds.append(time.process_time() - start)
-    print(f"extractive {3_000 / seconds[0]:,.0f} chunks/s, cues {3_000 / seconds[1]:,.0f} chunks/s")
-    assert seconds[1] < 4 * seconds[0]
+        seconds[work] = min(seconds[work], time.process_time() - start)
+    print(f"extractive {3_000 / seconds[summarise]:,.0f} chunks/s, cues {3_000 / seconds[extract]:,.0f} chunks/s")
+    assert seconds[extract] < 4 * seconds[summarise]
