@@ -54,12 +54,9 @@ class Config(JobConfig):
 def packed(tokenizer: Any, texts: list[str], length: int) -> torch.Tensor:
     """Tokens of all texts, each ended by END, as rows [n, length + 1]; the rest that fills no row is left out."""
     end = tokenizer.convert_tokens_to_ids(END)
-    ids = [
-        token
-        for row in tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-        for token in (*row, end)
-    ]
-    n = (len(ids) - 1) // length
+    read = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"] if texts else []
+    ids = [token for row in read for token in (*row, end)]
+    n = max(0, len(ids) - 1) // length
     stream = torch.tensor(ids, dtype=torch.long)
     return (
         torch.stack([stream[i * length : i * length + length + 1] for i in range(n)])

@@ -50,6 +50,14 @@ def test_it_learns_and_loads_with_transformers_alone(tmp_path: Path) -> None:
     assert decoder(**tokenizer("the cat", return_tensors="pt")).logits.shape[-1] == len(tokenizer)
 
 
+def test_without_validation_users_it_trains_and_claims_no_perplexity(tmp_path: Path) -> None:
+    """Of two dozen people a split may leave none to validate with."""
+    folder = inputs(tmp_path / "in", steps=2)
+    chunks().filter(split="train").write_parquet(folder / "chunks.parquet")
+    record = json.loads((trained(folder, tmp_path / "out").output / "job.json").read_text())["metadata"]
+    assert record["valid_chunks"] == 0 and "perplexity" not in record
+
+
 def test_stopped_half_way_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
     whole = trained(inputs(tmp_path / "in"), tmp_path / "whole")
     job = Job("base_decoder", tmp_path / "in", tmp_path / "halves", "test")
