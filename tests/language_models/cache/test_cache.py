@@ -145,7 +145,7 @@ def _put_until_killed(url, keys_path, acknowledged):
 def test_kill_9_of_a_writer_loses_nothing_that_was_put(file_url, tmp_path, kill):
     """C23, C27: put returned, so the answer is there, however soon the process is killed after it."""
     context = multiprocessing.get_context("forkserver")
-    path, acknowledged = tmp_path / "keys.sqlite", context.Value("i", 0)
+    path, acknowledged = tmp_path / "keys.sqlite", context.Value("i", 0, lock=False)
     writer = context.Process(target=_put_until_killed, args=(file_url, path, acknowledged))
     writer.start()
     deadline = time.monotonic() + 30
