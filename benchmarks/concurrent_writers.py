@@ -215,6 +215,12 @@ def _run(
         process.start()
     history = History()
     for _ in started:
+        while results.empty() and any(process.is_alive() for process in started):
+            if any(process.exitcode for process in started):  # it died without a word: the others wait for it
+                barrier.abort()
+            time.sleep(0.002)
+        if results.empty():
+            raise RuntimeError(f"writers ended with {[process.exitcode for process in started]}, without a result")
         found = results.get()
         history.writes += found.writes
         history.reads += found.reads
