@@ -32,9 +32,8 @@ LAWFUL: dict[str, frozenset[str]] = {
 TEXT_STORES = ("tables/", "dagster", "cache", "output", "prompts", "home", "tmp", "erasures", "batches")
 BATCH = 32 << 20  # bytes searched at once
 _CONTROLS = bytes(range(9))
-_TIME = re.compile(
-    rb"(?<![\d.])1[6-9]\d{8}\.\d{3,7}(?!\d)"
-)  # of Unix, in whose digits half a coordinate turns up by chance
+# A Unix time, in whose digits half a coordinate turns up by chance.
+_TIME = re.compile(rb"(?<![\d.])1[6-9]\d{8}\.\d{3,7}(?!\d)")
 _BLOB = re.compile(rb"[A-Za-z0-9+/=_-]{300,}")  # a picture in base64: five letters of a word turn up in it by chance
 
 
