@@ -3,10 +3,11 @@
 import re
 import unicodedata
 
-_INVISIBLE = ("Cc", "Cf", "Cs")  # controls, format characters (bidi, zero width), surrogates
+_INVISIBLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, format (bidi, zero width), surrogates, separators of lines
 
 _PLAIN = re.compile(r"[\w .,:@+%=±/<>()-]*")
-_ADDRESS = re.compile(r"://|www\.|@|<|\]\(|^\s*[-+>]\s|__|mailto:|javascript:", re.IGNORECASE)
+# A `_` emphasises unless it stands inside a word (CommonMark 0.31, 6.2).
+_LIVE = re.compile(r"://|www\.|@|<|\]\(|^\s*[-+>]\s|(?<![^\W_])_|_(?![^\W_])|mailto:|javascript:", re.IGNORECASE)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0", "\\x00", "\\r", "\\t", "|", "%", "＝", "＋", "－", "＠")
 
 
@@ -35,7 +36,7 @@ def line(text: str) -> str:
 def cell(text: str) -> str:
     """A cell of a Markdown table: plain words stay, anything that could be markup, a link or HTML is shown as code."""
     shown = line(text)
-    if _PLAIN.fullmatch(shown) and not _ADDRESS.search(shown):
+    if _PLAIN.fullmatch(shown) and not _LIVE.search(shown):
         return shown
     return "`" + shown.replace("`", "'").replace("\\", "\\\\").replace("|", "\\|") + "`"
 
