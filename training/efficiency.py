@@ -27,7 +27,7 @@ from training.cost import operations
 from training.cost_formula import bare_flops, embedding_flops
 from training.job import Job, run
 from training.job_config import JobConfig
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.personalised_model import PersonalisedDecoder, Shape
 from training.reading import reading
 from training.sequence_inference import SequenceEncoder
@@ -133,7 +133,7 @@ def measure(job: Job) -> None:
     """Count and measure every way at every number of items, count larger decoders, report."""
     config, device = Config.of(job.config), job.seed()
     folders = {name: Path(job.config[name]) for name in ("decoder", "personalised", "sequence_encoder")}
-    llm = PersonalisedLLM.load(folders["personalised"], folders["decoder"], device)
+    llm = TrainedLLM.load(folders["personalised"], folders["decoder"], device)
     encoder = SequenceEncoder.load(folders["sequence_encoder"], device)
     history = History(pl.read_parquet(job.inputs / "items.parquet"), max(config.items), llm, encoder)
     question = llm.tokenizer(QUESTION, add_special_tokens=False)["input_ids"]

@@ -31,7 +31,7 @@ from training.free_form import ANSWERS, JUDGES, FreeForm
 from training.job import Job, run
 from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, Moment, batches, tokens_of
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.personalised_model import PersonalisedDecoder
 from training.reading import reading
 from training.user_states import StateHistories
@@ -74,8 +74,8 @@ class Asking:
 
     def __init__(self, job: Job, config: Config, inputs: LLMInputs) -> None:
         self.config, self.inputs, self.log = config, inputs, job.log
-        self.llm = PersonalisedLLM.load(Path(job.config["personalised"]), inputs.decoder_folder, inputs.device)
-        self.supervised = PersonalisedLLM.load(Path(job.config["supervised"]), inputs.decoder_folder, inputs.device)
+        self.llm = TrainedLLM.load(Path(job.config["personalised"]), inputs.decoder_folder, inputs.device)
+        self.supervised = TrainedLLM.load(Path(job.config["supervised"]), inputs.decoder_folder, inputs.device)
         self.states = self.llm.user_states(inputs.encoder, inputs.sequences)
         texts = dict(pl.read_parquet(job.inputs / "texts.parquet").select("chunk_id", "text").iter_rows())
         self._past: dict[Any, list[str]] = {}

@@ -1,4 +1,6 @@
-"""A trained personalised decoder, loaded: decoder, Perceiver and injection, and how users' states are read.
+"""A trained personalised LLM, loaded: decoder, Perceiver and injection, and how users' states are read.
+
+What is exported of it is `standalone_llm.PersonalisedLLM`, which needs nothing else of ours.
 
 A result folder holds `personalised.json` (format, shape, preset, version, what it was trained on) and
 `model.safetensors` (`model.*`: Perceiver and injection; `decoder.*`: low-rank adapters or weights, if the preset
@@ -57,7 +59,7 @@ def save(
     write_json(folder / DESCRIPTION, described)
 
 
-class PersonalisedLLM:
+class TrainedLLM:
     """Model and tokenizer; `described` is what `personalised.json` says.
 
     `encoder_weights` are the sequence encoder's by name, if they were trained along with the model.
@@ -74,9 +76,7 @@ class PersonalisedLLM:
         self.encoder_weights = encoder_weights
 
     @classmethod
-    def load(
-        cls, folder: Path, decoder: Path, device: str = "cpu", dtype: torch.dtype | None = None
-    ) -> "PersonalisedLLM":
+    def load(cls, folder: Path, decoder: Path, device: str = "cpu", dtype: torch.dtype | None = None) -> "TrainedLLM":
         """From a job's output folder and the decoder's.
 
         Raises CorruptArtifact unless all is as the manifest says, ValueError for another format or another decoder.

@@ -28,7 +28,7 @@ from training.job import Job, run
 from training.job_config import JobConfig
 from training.option_answers import Question, divergence, late_scores, option_scores, tokenised
 from training.option_texts import padded
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.reading import Reader, reading
 from training.sequence_inference import SequenceEncoder
 from training.user_adapters import UserAdapters
@@ -128,7 +128,7 @@ def measure(job: Job) -> None:
     """Ask every model, write its answers, report of how many users."""
     config, device = Config.of(job.config), job.seed()
     folders = {name: Path(job.config[name]) for name in ("decoder", "personalised", "sequence_encoder")}
-    llm = PersonalisedLLM.load(folders["personalised"], folders["decoder"], device)
+    llm = TrainedLLM.load(folders["personalised"], folders["decoder"], device)
     shared = llm.described["preset"] in FROZEN_DECODER
     bare = llm.model.decoder if shared else load_decoder(folders["decoder"], device)[0]
     questions = neutral_questions(config.questions, config.seed)
@@ -154,7 +154,7 @@ def measure(job: Job) -> None:
 
 @torch.no_grad()
 def _embeddings(
-    llm: PersonalisedLLM,
+    llm: TrainedLLM,
     encoder: SequenceEncoder,
     bare: Any,
     subjects: Subjects,

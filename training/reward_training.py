@@ -13,7 +13,7 @@ from training.free_form import ANSWERS, JUDGES, FreeForm
 from training.injection import CrossAttentionInjection
 from training.job_config import JobConfig
 from training.llm_inputs import Choices, LLMInputs, batches, tokens_of
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.personalised_model import VOICE, PersonalisedDecoder, trained_parameters
 from training.sampling import answer_log_likelihoods, answer_states, written
 from training.user_states import StateHistories
@@ -67,8 +67,8 @@ class RewardTraining:
 
     def __init__(self, config: Config, inputs: LLMInputs, start: Path, threads: int) -> None:
         self.config, self.inputs = config, inputs
-        llm = PersonalisedLLM.load(start, inputs.decoder_folder, inputs.device)
-        reference = PersonalisedLLM.load(start, inputs.decoder_folder, inputs.device)
+        llm = TrainedLLM.load(start, inputs.decoder_folder, inputs.device)
+        reference = TrainedLLM.load(start, inputs.decoder_folder, inputs.device)
         self.described, self.encoder_weights = llm.described, llm.encoder_weights
         self.model, self.reference = llm.model, reference.model.requires_grad_(False)
         if self.described["preset"] == "full":

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from training.checkpoint import load_tensors
 from training.decoder import weights_hash
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.sequence_inference import FORMAT
 from training.standalone_encoder import USER_ENCODER_FORMAT
 from training.standalone_llm import PERSONALISED_FORMAT
@@ -70,9 +70,9 @@ def merged_weights(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
 def write_personalised(to: Path, personalised: Path, decoder: Path) -> dict[str, Any]:
     """Decoder and tokenizer, Perceiver and injection, from the job's output and the decoder's folder; the config.
 
-    Adapters on the decoder are added to its weights. Raises CorruptArtifact or ValueError as PersonalisedLLM.load.
+    Adapters on the decoder are added to its weights. Raises CorruptArtifact or ValueError as TrainedLLM.load.
     """
-    llm = PersonalisedLLM.load(personalised, decoder)
+    llm = TrainedLLM.load(personalised, decoder)
     written = llm.model.decoder
     if hasattr(written, "merge_and_unload"):
         written = written.merge_and_unload()

@@ -10,7 +10,7 @@ import torch
 
 from training.cost import Cost, counted
 from training.injection import SoftPrompt
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.personalised_model import PersonalisedDecoder
 from training.reading import Reader, cache_bytes, reading
 from training.sequence_inference import SequenceEncoder
@@ -22,7 +22,7 @@ OWNER = ("all", "history")
 class History:
     """One history of all items: tokens of each, the states after each, and what the encoder goes on from."""
 
-    def __init__(self, items: pl.DataFrame, longest: int, llm: PersonalisedLLM, encoder: SequenceEncoder) -> None:
+    def __init__(self, items: pl.DataFrame, longest: int, llm: TrainedLLM, encoder: SequenceEncoder) -> None:
         datadao, user = OWNER
         ordered = items.sort("ended_at", "chunk_id")
         again = np.arange(max(longest, ordered.height)) % ordered.height

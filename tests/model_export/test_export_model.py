@@ -13,7 +13,7 @@ import pytest
 import torch
 from exported_root import DIMENSION, MAX_TOKENS, Root, make_root, snapshot
 
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.sequence_inference import SequenceEncoder
 from user_embeddings_dagster.embedding.text_encoder import TextEncoder
 from user_embeddings_dagster.evaluation.splits import split_hash
@@ -113,7 +113,7 @@ def test_the_personalised_llm_alone_says_what_ours_says(root: Root, made: dict[s
 @torch.inference_mode()
 def ours(root: Root) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """User tokens, logits and the bare decoder's logits, as the platform's own loader has them."""
-    llm = PersonalisedLLM.load(root.personalised.output, root.decoder)
+    llm = TrainedLLM.load(root.personalised.output, root.decoder)
     known = llm.user_states(SequenceEncoder.load(root.sequence.output), chunks(root, ["SUBJECT: the gas one, always"]))
     users = llm.model.user_tokens(*known.batch([("d", "u")], [1], llm.model.shape.max_states))
     ids = llm.tokenizer("Which stove?", return_tensors="pt").input_ids

@@ -16,7 +16,7 @@ from training.cost import counted
 from training.cost_formula import bare_flops, embedding_flops
 from training.efficiency import EMBEDDED, STUFFED, measure
 from training.job import Job
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.personalised_model import PersonalisedDecoder, Shape
 from training.reading import cache_bytes, reading
 from training.sequence_inference import SequenceEncoder
@@ -52,8 +52,8 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     return {**{name: Path(path) for name, path in read.items()}, "inputs": inputs}
 
 
-def loaded(folders) -> tuple[PersonalisedLLM, History]:
-    llm = PersonalisedLLM.load(folders["personalised"], folders["decoder"])
+def loaded(folders) -> tuple[TrainedLLM, History]:
+    llm = TrainedLLM.load(folders["personalised"], folders["decoder"])
     llm.model.requires_grad_(False)
     items = pl.read_parquet(folders["inputs"] / "items.parquet")
     return llm, History(items, 100, llm, SequenceEncoder.load(folders["sequence_encoder"]))

@@ -11,7 +11,7 @@ from training import supervised_decoder
 from training.job import Job
 from training.llm_inputs import Choices, LLMInputs, Moment, tokens_of
 from training.personalised_answers import Asking, Config, chosen_share, evaluate
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.personalised_model import PersonalisedDecoder
 
 NAME = "personalised_answers"
@@ -180,4 +180,4 @@ def test_states_of_another_sequence_encoder_are_refused(population: Population, 
     asked = asking(inputs(population, trained, tmp_path / "in"))
     asked.inputs.encoder.version = "another"
     with pytest.raises(ValueError, match="another sequence encoder"):
-        PersonalisedLLM.load(trained, population.decoder).user_states(asked.inputs.encoder, population.sequences)
+        TrainedLLM.load(trained, population.decoder).user_states(asked.inputs.encoder, population.sequences)

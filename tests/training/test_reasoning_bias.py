@@ -15,7 +15,7 @@ from assets.reasoning_bias import MIN_CHUNKS, some_users, with_longest_histories
 from training.decoder import load_decoder, token_log_likelihoods, weights_hash
 from training.job import Job
 from training.option_answers import Question, divergence, late_scores, option_scores, tokenised
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.reading import Reader, reading
 from training.reasoning_bias import ADAPTER, BARE, EMBEDDING, VOICED, measure
 from training.user_adapters import UserAdapters
@@ -66,7 +66,7 @@ def adapted(adapters: UserAdapters, rows: torch.Tensor):
 @torch.no_grad()
 def test_an_option_scores_as_it_does_alone(folders):
     """With one token or several, for an embedding and for an adapter."""
-    llm = PersonalisedLLM.load(Path(folders["personalised"]), Path(folders["decoder"]))
+    llm = TrainedLLM.load(Path(folders["personalised"]), Path(folders["decoder"]))
     short = Question([0, 5, 6], [[7], [8], [9], [10, 11]])
     users, questions = torch.randn(3, 4, 24), [short, *asked(llm.tokenizer)]
     adapters = UserAdapters(llm.model.decoder, 3, 2, 0)
@@ -74,7 +74,7 @@ def test_an_option_scores_as_it_does_alone(folders):
         torch.nn.init.normal_(weight, std=0.1)
     scores = option_scores(lambda rows: reading(llm.model, users[rows]), 3, questions, "cpu")
     torch.testing.assert_close(late_scores(llm.model, users, questions, "cpu"), scores, atol=1e-5, rtol=0)
-    spoken = PersonalisedLLM.load(Path(folders["personalised"]), Path(folders["decoder"])).model
+    spoken = TrainedLLM.load(Path(folders["personalised"]), Path(folders["decoder"])).model
     spoken.add_voice()
     spoken.speaking.scale(3.0)
     aloud = option_scores(lambda rows: reading(spoken, users[rows], speaking=True), 3, questions, "cpu")

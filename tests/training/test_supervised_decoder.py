@@ -14,7 +14,7 @@ from made_up_population import CHUNKS, GROUPS, SUPERVISED, Population, finished,
 from training.decoder import load_decoder, weights_hash
 from training.job import Job
 from training.llm_inputs import Choices, LLMInputs, tokens_of
-from training.personalised_inference import PersonalisedLLM
+from training.personalised_inference import TrainedLLM
 from training.personalised_model import PRESETS
 from training.supervised_decoder import Config, SupervisedTraining, train
 
@@ -39,7 +39,7 @@ def test_users_choices_are_found_by_their_own_states_and_not_by_others(
     assert metrics(output, "valid_accuracy")[0] < 0.6, "before the first step"
     assert record(output)["valid_accuracy"] > 0.9
     inputs = loaded(population, tmp_path)
-    llm = PersonalisedLLM.load(output, inputs.decoder_folder)
+    llm = TrainedLLM.load(output, inputs.decoder_folder)
     states = llm.user_states(inputs.encoder, inputs.sequences)
     choices = Choices(inputs, llm.model, inputs.choices("test"), longest=40)
     rows = list(range(len(choices)))
@@ -73,7 +73,7 @@ def test_the_decoder_is_the_same_before_and_after(population: Population, output
 def test_of_whom_nothing_is_known_the_bare_decoder_speaks(population: Population, output: Path, tmp_path: Path) -> None:
     """C38, C42: no chunk, no token: after training too, to the bit."""
     inputs = loaded(population, tmp_path)
-    llm = PersonalisedLLM.load(output, inputs.decoder_folder)
+    llm = TrainedLLM.load(output, inputs.decoder_folder)
     states = llm.user_states(inputs.encoder, inputs.sequences)
     nobody, somebody = (
         tokens_of(llm.model, states, [moment], "cpu") for moment in ((("zig", "new"), 0), (("zig", "test0"), CHUNKS))
@@ -95,7 +95,7 @@ def test_it_begins_with_what_a_linear_discriminant_finds(population: Population,
     assert accuracy > 0.9 and loss < 0.5 * bare
     assert record(output)["valid_loss"] <= min(loss, after) + 1e-6
     inputs = loaded(population, tmp_path)
-    llm = PersonalisedLLM.load(output, inputs.decoder_folder)
+    llm = TrainedLLM.load(output, inputs.decoder_folder)
     nobody = tokens_of(llm.model, llm.user_states(inputs.encoder, inputs.sequences), [(("zig", "new"), 0)], "cpu")
     assert nobody.abs().max() == 0
 
@@ -169,7 +169,7 @@ def test_what_was_trained_beside_the_adapters_is_read_back(population: Populatio
     config = SUPERVISED | {"preset": preset, "rank": 2, "steps": 2, "batch_tasks": 2}
     folder = finished(NAME, train, population.inputs(tmp_path / "inputs", **config), tmp_path / "output")
     inputs = loaded(population, tmp_path)
-    llm = PersonalisedLLM.load(folder, inputs.decoder_folder)
+    llm = TrainedLLM.load(folder, inputs.decoder_folder)
     states = llm.user_states(inputs.encoder, inputs.sequences)
     valid = inputs.choices("valid")
     choices = Choices(inputs, llm.model, valid.sample(valid.height, seed=0), longest=40)
@@ -207,4 +207,4 @@ def test_weights_of_another_decoder_are_refused(population: Population, output: 
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
     with pytest.raises(ValueError, match="another decoder"):
-        PersonalisedLLM.load(output, other)
+        TrainedLLM.load(output, other)
