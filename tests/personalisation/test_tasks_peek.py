@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 from insight_platform import Platform, platform
 
+from user_embeddings_dagster.personalisation import build as build_module
 from user_embeddings_dagster.personalisation import koai_tasks, tasks, unseen
 from user_embeddings_dagster.personalisation.build import KINDS, build_tasks
 from user_embeddings_dagster.personalisation.tasks import OPTIONS
@@ -53,11 +54,29 @@ def test_the_check_catches_tasks_of_repeated_turns(monkeypatch: pytest.MonkeyPat
     """C43: a twin that takes whole chunks shows the embedding's own past; both the test's and the asset's check see."""
     for module in (tasks, koai_tasks):
         monkeypatch.setattr(module, "unseen_turns", everything)
+    monkeypatch.setattr(build_module, "said_before", lambda tasks, *_: tasks.select("task_id").clear())
     data = platform()
     made = build(data)
     assert seen_texts(made, data) > 0
     outcome = no_peeking(made, data[0], data[1])
     assert not outcome.passed and outcome.metrics["references_seen"] > 0
+
+
+def test_who_repeats_themselves_is_not_asked_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C43: a message that says again, word by word, what an earlier one said is another message, and no news."""
+    snapshot, chunks, koais, vectors = platform(overlap=False)
+    again, mine = "as I always say, the same words in every one of them", pl.col("chunk_id").str.contains("^c1-[345]")
+    spoken = chunks.filter(mine).with_columns(
+        pl.col("speakers", "message_ids").list.head(2),
+        turns=pl.concat_list(pl.col("turns").list.first(), pl.lit(again)),
+        text=pl.format("<P1>: {}\nSUBJECT: {}", pl.col("turns").list.first(), pl.lit(again)),
+    )
+    repeated = pl.concat([chunks.filter(~mine), spoken])
+    data = snapshot, repeated, koais.filter(~mine), vectors
+    assert set(build(data).filter(reference=again)["n_history"]) == {3}, "the first time is news"
+    assert no_peeking(build(data), snapshot, repeated).passed
+    monkeypatch.setattr(build_module, "said_before", lambda tasks, *_: tasks.select("task_id").clear())
+    assert not no_peeking(build(data), snapshot, repeated).passed, "the control"
 
 
 Spoiling = Callable[[pl.DataFrame], pl.DataFrame]

@@ -18,7 +18,7 @@ from user_embeddings_dagster.personalisation.unseen import heard_by, unseen_turn
 from user_embeddings_dagster.schema import INSIGHT_TASKS
 from user_embeddings_dagster.storage.lance_tables import stacked
 
-VERSION = "2"
+VERSION = "3"
 OPTIONS = 4
 MAX_CHARACTERS = 240
 VALIDATION = ("status", "context_answer", "search_answer", "validator")

@@ -49,12 +49,12 @@ def no_peeking(tasks: pl.DataFrame, snapshot: pl.DataFrame, chunks: pl.DataFrame
         "options_heard": float(shared["task_id"].n_unique()),
         "references_seen": float(_seen(tasks, mine)),
     }
-    passed = not any(metrics[name] for name in ("wrong_position", "wrong_gold", "options_heard"))
-    return CheckOutcome("no_peeking", passed and metrics["references_seen"] <= 0.01 * tasks.height, ERROR, metrics)
+    wrong = ("wrong_position", "wrong_gold", "options_heard", "references_seen")
+    return CheckOutcome("no_peeking", not any(metrics[name] for name in wrong), ERROR, metrics)
 
 
 def _seen(tasks: pl.DataFrame, mine: pl.DataFrame) -> int:
-    """Tasks whose reference stands word by word in an earlier chunk: few, of people who repeat themselves."""
+    """Tasks whose reference stands word by word in an earlier chunk."""
     long = tasks.filter(pl.col("reference").str.len_chars() >= SEEN_CHARACTERS)
     earlier = long.select("task_id", "datadao", "user_id", "n_history", "reference").join(
         mine.select("datadao", "user_id", "position", "text"), on=["datadao", "user_id"]

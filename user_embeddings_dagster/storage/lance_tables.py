@@ -165,6 +165,12 @@ class LanceTables:
         frame = self.read(datadao, table, ["id", "version"])
         return (frame if version is None else frame.filter(pl.col("version") == version))["id"].to_list()
 
+    def versions(self, datadao: str, table: str) -> dict[str, int]:
+        """Number of rows by encoder version; empty if there is no table."""
+        if not self.exists(datadao, table):
+            return {}
+        return dict(self.read(datadao, table, ["version"])["version"].value_counts(sort=True).iter_rows())
+
     def vectors(self, datadao: str, table: str, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Ids and their vectors [n, d] float32, sorted by id; of all rows by default."""
         frame = self.read(datadao, table, ["id", "vector"], ids)
