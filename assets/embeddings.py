@@ -1,5 +1,7 @@
 """Vectors of chunks and summaries in LanceDB: from the frozen base encoder, and from the item encoder."""
 
+from collections.abc import Iterable
+
 import dagster as dg
 import polars as pl
 
@@ -117,6 +119,16 @@ def summary_embeddings(context: dg.AssetExecutionContext, store: Store, text_enc
 )
 def item_embeddings(context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource):
     """Item vectors of chunks."""
-    adapter = store.models.current("item_encoder").output
     users = Consent.of(store.lake, context.partition_key).item_users(context.partition_key, store.key)
-    return embed(context, store, text_encoder.load(adapter), "masked_chunks", "item_embeddings", users)
+    encoder = text_encoder.load(store.models.current("item_encoder").output)
+    return embed(context, store, encoder, "masked_chunks", "item_embeddings", users)
+
+
+def refuse_stale_vectors(store: Store, text_encoder: TextEncoderResource, datadaos: Iterable[str]) -> None:
+    """Raises StaleVectors if a DataDAO's item vectors are not by the promoted item encoder, or its chunk vectors not by
+    the base encoder: vectors of two encoders mean nothing beside each other (C60)."""
+    base = text_encoder.load().version
+    tuned = text_encoder.load(store.models.current("item_encoder").output).version
+    for datadao in datadaos:
+        store.lance.require_version(datadao, "item_embeddings", tuned)
+        store.lance.require_version(datadao, "chunk_embeddings", base)

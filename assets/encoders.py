@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import dagster as dg
 import polars as pl
 
+from assets.embeddings import refuse_stale_vectors
 from assets.partitions import dimensions
 from assets.policies import GPU, ML, MODELS_FRESH, RETRY
 from assets.reporting import check_result, plot
@@ -219,6 +220,7 @@ def sequence_encoder(
     context: dg.AssetExecutionContext,
     config: SequenceEncoderConfig,
     store: Store,
+    text_encoder: TextEncoderResource,
     training_jobs: TrainingJobs,
 ) -> dg.MaterializeResult:
     """One row per dimension of the user state: a causal recurrence or transformer over a user's item embeddings.
@@ -230,6 +232,7 @@ def sequence_encoder(
     lake, dimension = store.lake, context.partition_key
     snapshot = consented_snapshot(lake)
     names = snapshot["datadao"].unique().sort().to_list()
+    refuse_stale_vectors(store, text_encoder, names)
     tables = ("item_embeddings", "chunk_embeddings")
     vectors = {name: [store.lance.content_hash(name, table) for table in tables] for name in names}
     settings = {**config.model_dump(), "dimension": int(dimension)}

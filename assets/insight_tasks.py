@@ -93,7 +93,7 @@ def insight_tasks(
     commit = lake.up_to_date(ASSET, partition, wanted)
     reused = commit is not None and not commit.stats.get("to_ask_again")
     if commit is None or not reused:
-        topics = vector_frame(store.lance, "chunk_embeddings", [partition])
+        topics = vector_frame(store.lance, "chunk_embeddings", snapshot)
         sizes = {"per_user": config.per_user, "seed": config.seed}
         tasks = build_tasks(snapshot, chunks, lake.read("koais", partition), topics, **sizes)
         past = Past.of(snapshot, chunks, topics)

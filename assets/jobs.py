@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from assets.partitions import SERVED_DIMENSION
+
 DATADAO_STAGES = ("ingestion", "conversations", "embeddings")
 
 MASKED = dg.AssetSelection.assets("masked_chunks")
@@ -113,9 +115,17 @@ JOBS = [
     purge,
 ]
 
+
+@dg.schedule(name="train_sequence_weekly", job=train_sequence_encoder, cron_schedule="0 6 * * 0")
+def train_sequence_weekly() -> dg.RunRequest:
+    """The served sequence encoder, hours after the item encoder: automation embeds the items in between."""
+    return dg.RunRequest(partition_key=SERVED_DIMENSION)
+
+
 # Off until an operator turns them on: training costs a GPU, and what is purged is gone.
 SCHEDULES = [
     dg.ScheduleDefinition(name="purge_daily", job=purge, cron_schedule="30 2 * * *"),
     dg.ScheduleDefinition(name="train_weekly", job=train, cron_schedule="0 3 * * 0"),
+    train_sequence_weekly,
     dg.ScheduleDefinition(name="evaluate_weekly", job=evaluate, cron_schedule="0 9 * * 0"),
 ]

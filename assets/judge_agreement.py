@@ -74,7 +74,7 @@ def judge_agreement_scores(
             mine = snapshot.filter(datadao=name)
             chunks = lake.scan("masked_chunks", name).select("chunk_id", "text")
             chunks = chunks.join(mine.lazy().select("chunk_id"), on="chunk_id", how="semi").collect()
-            past = Past.of(mine, chunks, vector_frame(store.lance, "chunk_embeddings", [name]))
+            past = Past.of(mine, chunks, vector_frame(store.lance, "chunk_embeddings", mine))
             pairs, asked = pairs_of(tasks.filter(datadao=name), past, config.max_pairs, config.seed)
             found.append(judged([judge for judge, _ in chosen], pairs, asked))
         versions = [(judge.name, version) for judge, version in chosen]

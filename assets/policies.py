@@ -18,6 +18,17 @@ LANCE_WRITE, GPU, SCORES_WRITE, LLM = "lance_write", "gpu", "scores_write", "llm
 # one new chat message must not start a GPU job.
 EAGER = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
 
+# User embeddings wait while the item encoder is newer than the sequence encoder that reads its vectors: between two
+# trainings they would only fail. (What was trained while automation was off is not known here, and is refused there.)
+_NEW = dg.AutomationCondition.newly_updated()
+_NEW_ITEMS = dg.AutomationCondition.asset_matches(
+    "item_embeddings", dg.AutomationCondition.asset_matches("item_encoder", _NEW)
+)
+SEQUENCE_ENCODER_BEHIND = _NEW_ITEMS.since(dg.AutomationCondition.asset_matches("sequence_encoder", _NEW)).with_label(
+    "sequence_encoder_behind"
+)
+EAGER_WITH_BOTH_ENCODERS = EAGER & ~SEQUENCE_ENCODER_BEHIND
+
 # A DataDAO that received nothing for a quarter is warned about, after half a year it is overdue.
 DROPS_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=180), warn_window=timedelta(days=90))
 MODELS_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=60), warn_window=timedelta(days=30))

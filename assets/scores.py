@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 import polars as pl
 
+from assets.embeddings import refuse_stale_vectors
 from assets.partitions import SERVED_DIMENSION
 from assets.policies import ML, RETRY, SCORES_WRITE
 from assets.reporting import check_result, domain_specs, expectation_results, expectation_specs, plot, table_metadata
 from resources.store import Store
+from resources.text_encoder import TextEncoderResource
 from user_embeddings_dagster.evaluation import plots
 from user_embeddings_dagster.evaluation.disclosure import published, visible
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
@@ -21,6 +23,7 @@ from user_embeddings_dagster.evaluation.measure import (
     measure_sparse_users,
 )
 from user_embeddings_dagster.evaluation.user_probes import measure_probes
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot
 from user_embeddings_dagster.quality.domain import tuned_not_worse_than_base
 from user_embeddings_dagster.quality.escaping import cell
 from user_embeddings_dagster.quality.outcome import CheckOutcome
@@ -167,12 +170,15 @@ def trained_dimensions(store: Store) -> list[str]:
     ["item_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings"],
     domain_specs("item_encoder_scores", tuned_not_worse_than_base),
 )
-def item_encoder_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
+def item_encoder_scores(
+    context: dg.AssetExecutionContext, config: QueryConfig, store: Store, text_encoder: TextEncoderResource
+):
     """One row per metric of the item encoder, tuned and untuned, on held-out users.
 
     A chunk must find its own summary among all held-out summaries (full ranking), and the right SUBJECT among
     the rivals of its window (C31, C32).
     """
+    refuse_stale_vectors(store, text_encoder, consented_snapshot(store.lake)["datadao"].unique())
     version = store.models.current("item_encoder").record()["data_version"]
     scores = measure_item_encoder(store.lake, store.lance, config.seed, version, config.max_queries)
     picture = plots.score_bars(

@@ -2,10 +2,12 @@
 
 import dagster as dg
 
+from assets.embeddings import refuse_stale_vectors
 from assets.partitions import SERVED_DIMENSION, datadaos
-from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
+from assets.policies import EAGER_WITH_BOTH_ENCODERS, LANCE_WRITE, ML, RETRY
 from assets.reporting import check_result, column_lineage, domain_specs, vector_columns
 from resources.store import Store
+from resources.text_encoder import TextEncoderResource
 from user_embeddings_dagster.embedding.users import update_users
 from user_embeddings_dagster.privacy.access.serving import not_removed, rows_locked
 from user_embeddings_dagster.privacy.consent.grants import SERVE
@@ -39,11 +41,13 @@ COLUMNS = vector_columns(
     metadata=COLUMNS,
     code_version="1",
     check_specs=domain_specs("user_embeddings", *CHECKS, partitions=datadaos),
-    automation_condition=EAGER,
+    automation_condition=EAGER_WITH_BOTH_ENCODERS,
     retry_policy=RETRY,
     pool=LANCE_WRITE,
 )
-def user_embeddings(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:
+def user_embeddings(
+    context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource
+) -> dg.MaterializeResult:
     """One row per contributor who consented to be served: vector, projected vector, chunks, last time, encoder version.
 
     The sequence encoder reads every chunk of the user in time order; every user with at least one chunk has a
@@ -56,6 +60,7 @@ def user_embeddings(context: dg.AssetExecutionContext, store: Store) -> dg.Mater
     encoder = SequenceEncoder.load(
         store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder").output
     )
+    refuse_stale_vectors(store, text_encoder, [context.partition_key])
     consenting = Consent.of(store.lake, context.partition_key).users(context.partition_key, SERVE)
     with rows_locked(store.layout, context.partition_key), store.user_memories(context.partition_key) as memories:
         users = not_removed(store.layout, context.partition_key, consenting)

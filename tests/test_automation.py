@@ -5,6 +5,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
 
+from assets.partitions import SERVED_DIMENSION
 from user_embeddings_dagster.definitions import defs
 
 
@@ -30,6 +31,20 @@ def materialised(instance: dg.DagsterInstance, asset: str, datadao: str, failed:
                     partition=datadao if spec.partitions_def else None,
                 )
             )
+
+
+def ran(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> None:
+    """A run in which this asset was materialised and passed its checks; may be repeated."""
+    graph = defs.resolve_asset_graph()
+    specs = [graph.get_check_spec(key) for key in graph.asset_check_keys if key.asset_key.path == [asset]]
+
+    @dg.asset(name=asset, partitions_def=graph.get(dg.AssetKey(asset)).partitions_def, check_specs=specs)
+    def again() -> dg.MaterializeResult:
+        return dg.MaterializeResult(
+            check_results=[dg.AssetCheckResult(check_name=spec.name, passed=True) for spec in specs]
+        )
+
+    assert dg.materialize([again], instance=instance, partition_key=partition).success
 
 
 def requested(result: dg.EvaluateAutomationConditionsResult, asset: str) -> set[str | None]:
@@ -80,3 +95,35 @@ def test_a_failed_blocking_check_holds_back_its_own_datadao_alone():
         materialised(instance, "messages", "telegram")
         held = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
     assert requested(held, "masked_chunks") == {"telegram"}
+
+
+def test_user_embeddings_wait_until_the_sequence_encoder_fits_the_item_encoder():
+    """C67, C62: after a training of the item encoder alone, item vectors are made anew and user embeddings are not."""
+    names = ("reddit", "telegram")
+    above = ("messages", "consent_ledger", "masked_chunks", "chunk_embeddings")
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("datadao", list(names))
+        for asset in above:
+            for name in names:
+                ran(instance, asset, name)
+        ran(instance, "item_encoder")
+        for name in names:
+            ran(instance, "item_embeddings", name)
+        ran(instance, "sequence_encoder", SERVED_DIMENSION)
+        for name in names:
+            ran(instance, "user_embeddings", name)
+        tick = dg.evaluate_automation_conditions(defs, instance)
+
+        def after(asset: str, *partitions: str | None) -> dict[str, set[str | None]]:
+            nonlocal tick
+            for partition in partitions:
+                ran(instance, asset, partition)
+            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            return {which: requested(tick, which) for which in ("item_embeddings", "user_embeddings")}
+
+        assert after("item_embeddings", "reddit")["user_embeddings"] == {"reddit"}
+        after("user_embeddings", "reddit")
+        assert after("item_encoder", None) == {"item_embeddings": set(names), "user_embeddings": set()}
+        assert after("item_embeddings", *names)["user_embeddings"] == set()
+        assert after("sequence_encoder", "64")["user_embeddings"] == set(), "not the dimension that is served"
+        assert after("sequence_encoder", SERVED_DIMENSION)["user_embeddings"] == set(names)

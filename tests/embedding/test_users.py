@@ -66,8 +66,9 @@ class Platform:
         self.lake, self.lance = Lake(root), LanceTables(root / "lancedb")
         self.memories = UserMemories(root / "user_memories" / "dao.sqlite")
 
-    def write(self, histories, contents=None):
-        """Chunks `{user: number of chunks}`; `contents` {(user, index): content} where it is not the default."""
+    def write(self, histories, contents=None, version="item"):
+        """Chunks `{user: number of chunks}`; `contents` {(user, index): content} where it is not the default;
+        `version` of the encoder of the item vectors."""
         rows = [(user, index) for user, n in histories.items() for index in range(n)]
         base = MASKED_CHUNKS.empty()
         start = datetime(2024, 1, 1, tzinfo=UTC)
@@ -87,7 +88,7 @@ class Platform:
             np.random.default_rng(list(f"{row} {c}".encode())).standard_normal(3)
             for row, c in zip(rows, content, strict=True)
         ]
-        items = pl.DataFrame({"id": chunks["chunk_id"], "content": content, "version": "item"}).with_columns(
+        items = pl.DataFrame({"id": chunks["chunk_id"], "content": content, "version": version}).with_columns(
             vector=pl.Series([v.tolist() for v in vectors], dtype=pl.List(pl.Float32))
         )
         contexts = items.with_columns(vector=pl.Series([(v.astype(np.float32) + 1).tolist() for v in vectors]))
@@ -158,6 +159,21 @@ def test_any_other_change_encodes_the_whole_history(platform, histories, content
     platform.update(Summing())
     platform.write(histories, contents)
     assert _counts(platform.update(Summing())) == (0, 0, 1)
+
+
+def test_vectors_of_a_new_item_encoder_encode_the_whole_history(platform):
+    """C60: the texts are the same, the space is not; it used to keep the state that the old vectors had given."""
+    platform.write({"ann": 3})
+    platform.update(Summing())
+    platform.write({"ann": 3}, version="another")
+    assert _counts(platform.update(Summing())) == (0, 0, 1)
+
+
+def test_a_chunk_without_an_item_vector_is_an_error(platform):
+    platform.write({"ann": 3})
+    platform.lance.delete(DAO, "item_embeddings", ["ann-1"])
+    with pytest.raises(ValueError, match="1 chunks have no item vector"):
+        platform.update(Summing())
 
 
 def test_a_second_run_writes_nothing_and_stale_users_go(platform):

@@ -83,7 +83,8 @@ class UserRows:
 def user_histories(lake: Lake, lance: LanceTables, datadao: str, users: pl.Series) -> pl.DataFrame:
     """Every chunk of these users of a DataDAO in time order: user_id, position, chunk_id, ended_at, content.
 
-    `content` is the hash of what the chunk's item vector was made from.
+    `content` is the hash of what the chunk's item vector was made from: text and encoder. Raises ValueError with the
+    number of chunks that have none.
     """
     order = ["ended_at", "started_at", "chunk_id"]
     rows = lake.scan("masked_chunks", datadao).filter(pl.col("user_id").is_in(users.implode()))
@@ -91,8 +92,13 @@ def user_histories(lake: Lake, lance: LanceTables, datadao: str, users: pl.Serie
     if chunks.is_empty():  # a DataDAO without chunks has no vector table
         items = pl.DataFrame(schema={"chunk_id": pl.String, "content": pl.String})
     else:
-        items = lance.read(datadao, "item_embeddings", ["id", "content"]).rename({"id": "chunk_id"})
-    return chunks.join(items, on="chunk_id", how="inner", validate="1:1", maintain_order="left").select(
+        items = lance.read(datadao, "item_embeddings", ["id", "content", "version"]).select(
+            chunk_id="id", content=pl.col("content") + pl.col("version")
+        )
+    found = chunks.join(items, on="chunk_id", how="inner", validate="1:1", maintain_order="left")
+    if missing := chunks.height - found.height:
+        raise ValueError(f"{datadao}: {missing} chunks have no item vector: materialise item_embeddings")
+    return found.select(
         "user_id", pl.int_range(pl.len()).over("user_id").alias("position"), "chunk_id", "ended_at", "content"
     )
 

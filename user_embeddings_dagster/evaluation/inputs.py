@@ -34,7 +34,7 @@ class EvaluationInputs:
         Of users who have consented to what their split needs (train, evaluate), and to the purposes `also`.
         """
         snapshot = consented_snapshot(lake, *also)
-        frame = vector_frame(lance, table, snapshot["datadao"].unique().sort().to_list())
+        frame = vector_frame(lance, table, snapshot)
         return cls(snapshot, frame["chunk_id"], stacked(frame["vector"]), seed)
 
     @classmethod

@@ -95,7 +95,7 @@ def measure_item_encoder(
     """Tuned and untuned item encoder: chunk to its own summary, and the right SUBJECT in its window."""
     inputs = EvaluationInputs.load(lake, lance, "item_embeddings", seed)
     pairs = training_pairs(inputs.snapshot, lake, lance)
-    tuned = vector_frame(lance, "item_embeddings", inputs.datadaos).rename({"vector": "item_vector"})
+    tuned = vector_frame(lance, "item_embeddings", inputs.snapshot).rename({"vector": "item_vector"})
     rows = pairs.join(tuned, on="chunk_id", how="left").sort("chunk_id")
     summaries = stacked(rows["summary_vector"])
     models = {

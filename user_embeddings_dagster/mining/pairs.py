@@ -1,37 +1,62 @@
 """Training pairs: a chunk's text, its summary's frozen vector, its split."""
 
+from collections.abc import Callable
+
 import polars as pl
 
 from user_embeddings_dagster.storage.lake import Lake
-from user_embeddings_dagster.storage.lance_tables import LanceTables
+from user_embeddings_dagster.storage.lance_tables import LanceTables, StaleVectors
 
 VECTOR = pl.List(pl.Float32)
 
 
-def vector_frame(lance: LanceTables, table: str, datadaos: list[str]) -> pl.DataFrame:
-    """Vectors of one table over DataDAOs: chunk_id, vector (list of float32), sorted by chunk_id."""
-    schema = {"chunk_id": pl.String, "vector": VECTOR}
-    frames = [pl.DataFrame(schema=schema)]
-    for datadao in datadaos:
-        ids, vectors = lance.vectors(datadao, table)
-        frames.append(pl.DataFrame({"chunk_id": ids, "vector": list(vectors)}, schema))
-    return pl.concat(frames).sort("chunk_id")
+def of_snapshot(snapshot: pl.DataFrame, table: str, read: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
+    """One row per chunk of the snapshot, as `read(datadao)` has it of the chunk's own DataDAO, by chunk_id.
+
+    Another DataDAO may hold the same chunk. Raises ValueError with the number of chunks that are not there.
+    """
+    parts = [
+        read(datadao).join(mine.select("chunk_id"), on="chunk_id", how="semi")
+        for (datadao,), mine in sorted(snapshot.partition_by("datadao", as_dict=True).items())
+    ]
+    rows = pl.concat(parts).sort("chunk_id")
+    if missing := snapshot.height - rows.height:
+        raise ValueError(f"{missing} chunks of the snapshot are not in {table}: materialise both again")
+    return rows
+
+
+def vector_frame(lance: LanceTables, table: str, snapshot: pl.DataFrame) -> pl.DataFrame:
+    """Vectors of the chunks of a snapshot (datadao, chunk_id) in one table: chunk_id, vector (list of float32); sorted.
+
+    Raises StaleVectors if they are by more than one encoder, ValueError if a chunk has none.
+    """
+    if snapshot.is_empty():
+        return pl.DataFrame(schema={"chunk_id": pl.String, "vector": VECTOR})
+    frame = of_snapshot(snapshot, table, lambda datadao: _vectors(lance, datadao, table))
+    if frame["version"].n_unique() > 1:
+        raise StaleVectors(f"{table}: by {frame['version'].n_unique()} encoders: materialise it for every DataDAO")
+    return frame.drop("version")
+
+
+def _vectors(lance: LanceTables, datadao: str, table: str) -> pl.DataFrame:
+    rows = lance.read(datadao, table, ["id", "version", "vector"])
+    return rows.select("version", pl.col("vector").cast(VECTOR), chunk_id="id")
 
 
 def training_pairs(snapshot: pl.DataFrame, lake: Lake, lance: LanceTables) -> pl.DataFrame:
     """One row per snapshot chunk: chunk_id, datadao, user_id, split, window_id, text, chunk and summary vector."""
-    names = snapshot["datadao"].unique().sort().to_list()
-    texts = pl.concat(lake.scan("masked_chunks", name).select("chunk_id", "text") for name in names).collect()
+    read = lambda name: lake.scan("masked_chunks", name).select("chunk_id", "text").collect()  # noqa: E731
+    texts = of_snapshot(snapshot, "masked_chunks", read)
     return (
         snapshot.select("chunk_id", "datadao", "user_id", "split", "window_id", "position", "ended_at")
         .join(texts, on="chunk_id", how="left", validate="1:1")
         .join(
-            vector_frame(lance, "chunk_embeddings", names).rename({"vector": "chunk_vector"}),
+            vector_frame(lance, "chunk_embeddings", snapshot).rename({"vector": "chunk_vector"}),
             on="chunk_id",
             how="left",
         )
         .join(
-            vector_frame(lance, "summary_embeddings", names).rename({"vector": "summary_vector"}),
+            vector_frame(lance, "summary_embeddings", snapshot).rename({"vector": "summary_vector"}),
             on="chunk_id",
             how="left",
         )
@@ -46,8 +71,13 @@ def with_negatives(
 
     With `relabelled` (RELABELLED_PAIRS), a training chunk's positive is the one chosen there, null for one that was
     left out, and the hard negative chosen there comes before the mined ones. Validation pairs stay as they are.
+    What was mined or chosen of people who have withdrawn since is not among the pairs any more, and left out.
     """
-    ranked = negatives.sort("chunk_id", "rank").group_by("chunk_id", maintain_order=True)
+    there = pairs.select("chunk_id", "split")
+    mined = negatives.join(there, on="chunk_id").join(
+        there.rename({"chunk_id": "negative_chunk_id"}), on=["negative_chunk_id", "split"], how="semi"
+    )
+    ranked = mined.sort("chunk_id", "rank").group_by("chunk_id", maintain_order=True)
     trained = (
         pairs.filter(pl.col("split") != "test")
         .select(
@@ -62,7 +92,14 @@ def with_negatives(
 
 
 def _relabelled(trained: pl.DataFrame, pairs: pl.DataFrame, relabelled: pl.DataFrame) -> pl.DataFrame:
-    chosen = relabelled.select("chunk_id", "positive_chunk_id", "negative_chunk_id")
+    known = pairs.filter(split="train")["chunk_id"].implode()
+    chosen = relabelled.select(
+        "chunk_id",
+        *(
+            pl.when(pl.col(name).is_in(known)).then(name).alias(name)
+            for name in ("positive_chunk_id", "negative_chunk_id")
+        ),
+    )
     targets = pairs.select(positive_chunk_id="chunk_id", target="summary_vector")
     similarity = (
         chosen.join(pairs.select("chunk_id", "chunk_vector"), on="chunk_id")
@@ -92,23 +129,13 @@ def sequences(snapshot: pl.DataFrame, lance: LanceTables, splits: tuple[str, ...
     `context` is the vector of the whole chunk by the frozen text encoder: what the conversation is about, where the
     item vector is about SUBJECT.
     """
-    names = snapshot["datadao"].unique().sort().to_list()
+    rows = snapshot.filter(pl.col("split").is_in(splits)).select(
+        "datadao", "user_id", "split", "position", "started_at", "ended_at", "chunk_id", "window_id", "thread_id"
+    )
     return (
-        snapshot.filter(pl.col("split").is_in(splits))
-        .select(
-            "datadao",
-            "user_id",
-            "split",
-            "position",
-            "started_at",
-            "ended_at",
-            "chunk_id",
-            "window_id",
-            "thread_id",
-        )
-        .join(vector_frame(lance, "item_embeddings", names), on="chunk_id", how="left", validate="1:1")
+        rows.join(vector_frame(lance, "item_embeddings", rows), on="chunk_id", how="left", validate="1:1")
         .join(
-            vector_frame(lance, "chunk_embeddings", names).rename({"vector": "context"}),
+            vector_frame(lance, "chunk_embeddings", rows).rename({"vector": "context"}),
             on="chunk_id",
             how="left",
             validate="1:1",
@@ -119,10 +146,10 @@ def sequences(snapshot: pl.DataFrame, lance: LanceTables, splits: tuple[str, ...
 
 def ranking_texts(snapshot: pl.DataFrame, lake: Lake) -> pl.DataFrame:
     """What rankers read of every training chunk: chunk_id, user_id, speakers, turns, summary; by chunk_id."""
-    parts = []
-    for name in snapshot["datadao"].unique().sort():
+
+    def read(name: str) -> pl.DataFrame:
         summaries = lake.scan("chunk_summaries", name).select("chunk_id", summary="text")
         chunks = lake.scan("masked_chunks", name).select("chunk_id", "user_id", "speakers", "turns")
-        parts.append(chunks.join(summaries, on="chunk_id", how="left"))
-    train = snapshot.lazy().filter(pl.col("split") == "train").select("chunk_id")
-    return train.join(pl.concat(parts), on="chunk_id", how="left", validate="1:1").sort("chunk_id").collect()
+        return chunks.join(summaries, on="chunk_id", how="left").collect()
+
+    return of_snapshot(snapshot.filter(split="train"), "masked_chunks", read)

@@ -43,6 +43,10 @@ class IndexInfo:
     vector_index: str
 
 
+class StaleVectors(Exception):
+    """Vectors by another encoder than the one whose space is meant: they cannot be compared."""
+
+
 def _checked(name: str, what: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a {what}: {name!r} (expected {_NAME.pattern})")
@@ -165,11 +169,13 @@ class LanceTables:
         frame = self.read(datadao, table, ["id", "version"])
         return (frame if version is None else frame.filter(pl.col("version") == version))["id"].to_list()
 
-    def versions(self, datadao: str, table: str) -> dict[str, int]:
-        """Number of rows by encoder version; empty if there is no table."""
+    def require_version(self, datadao: str, table: str, version: str) -> None:
+        """Raises StaleVectors unless every row is by this encoder version; a table that is not there is empty."""
         if not self.exists(datadao, table):
-            return {}
-        return dict(self.read(datadao, table, ["version"])["version"].value_counts(sort=True).iter_rows())
+            return
+        rows = self.read(datadao, table, ["version"])["version"]
+        if stale := (rows != version).sum():
+            raise StaleVectors(f"{datadao}: {stale} of {len(rows)} {table} are by another encoder: materialise {table}")
 
     def vectors(self, datadao: str, table: str, ids: Sequence[str] | None = None) -> tuple[list[str], np.ndarray]:
         """Ids and their vectors [n, d] float32, sorted by id; of all rows by default."""

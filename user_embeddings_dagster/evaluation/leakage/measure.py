@@ -76,7 +76,7 @@ def _slices(rows: str, users: str, losses: Losses, sheet: ScoreSheet) -> list[tu
 def _pairs(matched: pl.DataFrame, snapshot: pl.DataFrame, lake: Lake, lance: LanceTables) -> pl.DataFrame:
     """Chunks of the matched users with their vectors: frozen, tuned, and of the summary."""
     mine = snapshot.join(matched, on=["datadao", "user_id"])
-    tuned = vector_frame(lance, "item_embeddings", mine["datadao"].unique().sort().to_list())
+    tuned = vector_frame(lance, "item_embeddings", mine)
     pairs = training_pairs(mine.drop("member"), lake, lance).join(mine.select("chunk_id", "member"), on="chunk_id")
     return pairs.join(tuned.rename({"vector": "item_vector"}), on="chunk_id", how="left")
 
