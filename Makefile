@@ -16,7 +16,8 @@ test: install
 
 install: $(VENV)/.installed
 
-# torch first and exactly: a range would pull gigabytes of CUDA packages.
+# torch first and exactly. PyPI's Linux wheels of torch are CUDA builds of gigabytes: for the CPU build, name PyTorch's
+# CPU index in PIP_EXTRA_INDEX_URL (its address is on PyTorch's installation page).
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt torch==2.13.0
@@ -37,6 +38,7 @@ bench: install
 	$(BIN)/python -m benchmarks
 
 # Real exports, each corpus as a DataDAO of its own: make real DATA=/path/to/exports
+# A corpus without consent.csv or datadao.json gets a datadao.json that grants everything, basis "public archive".
 CORPORA ?= zig='telegram/zig*.zip' ubuntu='telegram/ubuntu*.zip' telegram='telegram/*.json' \
 	chatgpt='chatgpt/*' pushshift='reddit/R[CS]_*' reddit='reddit/*.csv'
 real: install

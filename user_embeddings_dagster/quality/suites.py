@@ -132,8 +132,8 @@ SUITES: dict[str, tuple[Expectation, ...]] = {
         _ordered("value_above_ci_low", "ci_low", "value", "The value is not below its interval."),
         _ordered("value_below_ci_high", "value", "ci_high", "The value is not above its interval."),
         _between("n_counted", "n", "Every score says how many queries it averages.", min_value=0),
-        _matches("split_hash_is_hash", "split_hash", ID, "Every score names its split (Law 6)."),
-        _matches("candidate_set_named", "candidate_set", r"\S", "Every score names its candidates (Law 6)."),
+        _matches("split_hash_is_hash", "split_hash", ID, "A score names its split, to be measured again."),
+        _matches("candidate_set_named", "candidate_set", r"\S", "A score names its candidates, to be measured again."),
         _present("score_measured", "value", "No score was omitted for want of users.", WARNING),
     ),
 }  # fmt: skip
