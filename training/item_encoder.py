@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,14 @@ from training import item_data, lora, versions
 from training.frozen_layers import ActivationCache, FrozenLayers
 from training.item_data import Candidates, Pairs
 from training.job import Job, run
+from training.job_config import JobConfig
 from training.losses import info_nce
 from user_embeddings_dagster.embedding import base_model
 from user_embeddings_dagster.embedding.text_encoder import ENCODER, adapter_hash, encoder_version
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(JobConfig):
     """Hyperparameters. Steps are optimizer steps; `margin` as in mining; `patience` counts validations.
 
     `cache_layers`: run the layers below the adapters (`top_layers` given) apart, in half precision, and keep what
@@ -62,21 +63,15 @@ class Config:
 
     @classmethod
     def of(cls, values: dict[str, Any]) -> "Config":
-        """From config.json; what belongs to the job's runtime is left aside, an unknown key raises
-        ValueError."""
-        runtime = {"threads", "device", "checkpoint_seconds"}
+        """As JobConfig.of. Raises ValueError on settings of a private training too, which the item encoder has not."""
         if private := sorted(key for key in values if key.startswith("dp_")):
             raise ValueError(
                 f"config.json: {private}: the item encoder has no private training; its negatives are other users' "
                 f"summaries, so that clipping would bound nobody's influence and ε would be false"
             )
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(values.keys() - known - runtime):
-            raise ValueError(f"config.json: unknown settings {unknown}")
-        chosen = {name: value for name, value in values.items() if name in known}
-        if "target_modules" in chosen:
-            chosen["target_modules"] = tuple(chosen["target_modules"])
-        return cls(**chosen)
+        if "target_modules" in values:
+            values = {**values, "target_modules": tuple(values["target_modules"])}
+        return super().of(values)
 
 
 class ItemTraining:

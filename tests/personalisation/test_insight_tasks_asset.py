@@ -20,6 +20,8 @@ from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.language_models.protocol import Answer, Completion, LanguageModel, Request, Usage
+from user_embeddings_dagster.privacy.audit.canaries import scan
+from user_embeddings_dagster.runner import open_instance
 from user_embeddings_dagster.schema import INSIGHT_TASKS, KOAIS, MASKED_CHUNKS, TRAINING_SNAPSHOT
 
 SECRET = "long enough to be told"
@@ -94,9 +96,9 @@ MODEL = ChooserModel(kind="openai_compatible", name="chooser", base_url="http://
 
 
 def materialise(
-    store: Store, asset: dg.AssetsDefinition, model: LanguageModelResource, **config: Any
+    store: Store, asset: dg.AssetsDefinition, model: LanguageModelResource, home: Path | None = None, **config: Any
 ) -> dg.ExecuteInProcessResult:
-    with dg.DagsterInstance.ephemeral() as instance:
+    with open_instance(home) if home else dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(datadaos.name, ["zig"])
         return dg.materialize(
             [asset],
@@ -182,8 +184,21 @@ def test_settings_that_cannot_be_met_fail_and_say_which(
         assert f"{setting}: {words}" in str(failure.step_failure_data.error)
 
 
-def test_nothing_of_the_text_is_beside_the_tables(filled: Store) -> None:
-    for path in Path(filled.data).rglob("*"):
-        tables = ("tables", "lancedb")
-        if path.is_file() and path.relative_to(filled.data).parts[0] not in tables:
-            assert SECRET.encode() not in path.read_bytes(), path
+def test_nothing_of_the_text_is_beside_the_tables(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in Dagster's events nor in caches or scores, with a model and without: files are decoded. The control: it
+    is found in the tables."""
+    root = Path(filled.data)
+    home = root / "dagster_home"
+    monkeypatch.setenv("DAGSTER_HOME", str(home))  # open_instance sets it
+    for model, setting in ((LanguageModelResource(), "similarity"), (MODEL, "language_model")):
+        made = materialise(filled, insight_tasks, model, home, per_user=1, validator=setting)
+        judged = materialise(filled, judge_agreement_scores, model, home, max_pairs=5, judge=setting)
+        assert made.success and judged.success and not metadata(made)["reused"]
+    found = scan(root, [SECRET, "questions_tell_nothing"])
+    assert not found.undecoded
+    assert {hit.file.split("/")[0] for hit in found.hits if hit.canary == SECRET} == {"tables"}, (
+        "and the control: there"
+    )
+    events = {hit.file.split("/")[0] for hit in found.hits if hit.canary == "questions_tell_nothing"}
+    assert "dagster_home" in events, "the control: the check's name is read in the events"
+    assert filled.layout.language_model_cache.exists() and filled.layout.scores.exists()

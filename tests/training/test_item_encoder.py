@@ -293,3 +293,10 @@ def test_training_on_relabelled_pairs(base: str, inputs: Path, tmp_path: Path) -
 def test_unknown_setting_is_refused() -> None:
     with pytest.raises(ValueError, match="learning_rte"):
         item_encoder.Config.of({"seed": 0, "learning_rte": 1.0})
+
+
+def test_a_configuration_without_a_seed_is_refused() -> None:
+    """As every job's; control: with one, lists become what they are hashed as."""
+    with pytest.raises(ValueError, match="no seed"):
+        item_encoder.Config.of({"steps": 2})
+    assert item_encoder.Config.of({"seed": 0, "target_modules": ["key"]}).target_modules == ("key",)

@@ -65,7 +65,8 @@ class TextEncoder:
 
     `precision` is that of the linear layers' products: "float32", "bfloat16" (twice as fast where the processor
     has it; a text's two vectors are at cosine 0.9999 or more), or "auto", which takes bfloat16 on such a
-    processor and float32 elsewhere. It is how a vector is computed, not which: the version is the same.
+    processor and float32 elsewhere. The version holds what it came to: on machines of different precisions, "auto"
+    gives different versions.
     """
 
     def __init__(

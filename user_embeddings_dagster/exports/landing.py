@@ -28,6 +28,11 @@ class Drop:
     signature: str
 
 
+def datadao_folders(landing: Path) -> list[Path]:
+    """The folders below `landing`, in the order of their names; also those whose name is no slug."""
+    return sorted(path for path in landing.glob("*") if path.is_dir())
+
+
 def raw_paths(folder: Path) -> list[Path]:
     """Every file below a DataDAO's folder, in the order of their names; hidden files are left out.
 
@@ -76,7 +81,7 @@ def scan(landing: Path) -> tuple[list[Drop], int]:
     Sealing a file changes nothing: its content's name and size count, and it keeps the time.
     """
     drops, unnamed = [], 0
-    for folder in sorted(path for path in landing.glob("*") if path.is_dir()):
+    for folder in datadao_folders(landing):
         if not SLUG.fullmatch(folder.name):
             unnamed += 1
             continue

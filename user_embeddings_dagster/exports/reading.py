@@ -61,7 +61,7 @@ class Reading:
 
     def read(self, files: list[RawFile]) -> None:
         """Read all files, contributors' own exports before public dumps; the same bytes are read once."""
-        formats = [(file, _format(file)) for file in files]
+        formats = [(file, detect(file)) for file in files]
         formats.sort(key=lambda pair: (pair[1] is not None and pair[1].is_public, pair[0].name))
         clock = _Clock(self.progress, formats)
         seen: set[str] = set()
@@ -185,16 +185,6 @@ class Reading:
             "known_fields_not_read": len({name for found in self._surveys for name in found.known}),
             "unknown_fields_not_read": max((found.n_unknown for found in self._surveys), default=0),
         }
-
-
-def _format(file: RawFile) -> Format | None:
-    """How the file is read; None also where it begins as a sealed one and is none of this platform's."""
-    if isinstance(file, ForeignLink):
-        return None
-    try:
-        return detect(file)
-    except NotOurs:
-        return None
 
 
 def _unknown(file: RawFile) -> Rejected:

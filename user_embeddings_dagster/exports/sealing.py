@@ -28,7 +28,7 @@ from user_embeddings_dagster.exports.registry import detect
 from user_embeddings_dagster.keys import file_sha256, user_id
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.sealed import SealedReader, SealedWriter
-from user_embeddings_dagster.privacy.sealed_format import LEFTOVER, NotOurs, Shredded, Tampered, is_sealed
+from user_embeddings_dagster.privacy.sealed_format import LEFTOVER, Shredded, Tampered, is_sealed
 
 SETTLED = 5.0  # seconds since its last change, where the file system does not tell whether a file is being written
 _BLOCK = 1 << 20
@@ -162,10 +162,7 @@ class Owners:
 
 def owners_of(file: RawFile, key: bytes, links: dict[str, str]) -> set[str]:
     """user_ids of those whose own export the file is; nobody's, if it is public or no reader knows it."""
-    try:
-        format = detect(file)
-    except NotOurs:
-        return set()
+    format = detect(file)
     found: set[str] = set()
     if format is None or format.is_public:
         return found

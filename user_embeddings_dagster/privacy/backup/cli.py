@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from user_embeddings_dagster.exports.build import contributor_links
-from user_embeddings_dagster.exports.landing import LINKS, raw_paths
+from user_embeddings_dagster.exports.landing import LINKS, datadao_folders, raw_paths
 from user_embeddings_dagster.exports.opening import sealed_reader
 from user_embeddings_dagster.exports.sealing import seal_folder
 from user_embeddings_dagster.keys import load_or_create_key
@@ -50,14 +50,10 @@ def _keys(layout: Layout) -> ContributorKeys:
     return ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key))
 
 
-def _folders(layout: Layout) -> list[Path]:
-    return sorted(path for path in layout.landing.glob("*") if path.is_dir())
-
-
 def _seal(_: argparse.Namespace, layout: Layout) -> int:
     key = load_or_create_key(layout.key)
     with alone(layout), _keys(layout) as keys:
-        for folder in _folders(layout):
+        for folder in datadao_folders(layout.landing):
             done = seal_folder(folder, key, keys, contributor_links(folder / LINKS))
             left = "".join(f", {n} left in clear ({reason})" for reason, n in done.left.items())
             sys.stdout.write(f"{folder.name}: {done.sealed} files sealed{left}\n")
@@ -69,7 +65,7 @@ def _seal(_: argparse.Namespace, layout: Layout) -> int:
 def _check(_: argparse.Namespace, layout: Layout) -> int:
     damaged = 0
     with _keys(layout) as keys:
-        for folder in _folders(layout):
+        for folder in datadao_folders(layout.landing):
             counts: Counter[str] = Counter()
             for path in raw_paths(folder):
                 try:

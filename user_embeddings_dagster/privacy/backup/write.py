@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from user_embeddings_dagster.exports.build import contributor_links
-from user_embeddings_dagster.exports.landing import GRANTS, LINKS, STATEMENT, export_paths
+from user_embeddings_dagster.exports.landing import GRANTS, LINKS, STATEMENT, datadao_folders, export_paths
 from user_embeddings_dagster.exports.sealing import Owners, datadao_owner, raw_name
 from user_embeddings_dagster.keys import keyed_id, load_or_create_key
 from user_embeddings_dagster.privacy.backup.contents import (
@@ -43,7 +43,7 @@ def back_up(layout: Layout, target: Path, announce: Callable[[str], None] = lamb
     key = load_or_create_key(layout.key)
     with alone(layout), ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys:
         writing = _Backup(layout, target, key, keys)
-        for folder in sorted(path for path in layout.landing.glob("*") if path.is_dir()):
+        for folder in datadao_folders(layout.landing):
             announce(f"exports of {folder.name}")
             writing.exports(folder)
             writing.about(folder)

@@ -28,7 +28,7 @@ from user_embeddings_dagster.exports.json_repair import repair
 from user_embeddings_dagster.exports.landing import GRANTS, LINKS, export_paths, foreign_links
 from user_embeddings_dagster.exports.lines import chunks, compression
 from user_embeddings_dagster.exports.opening import sealed_reader
-from user_embeddings_dagster.exports.reader import Batch, Format, RawFile, raw_file
+from user_embeddings_dagster.exports.reader import Batch, RawFile, raw_file
 from user_embeddings_dagster.exports.reddit import data_request
 from user_embeddings_dagster.exports.registry import detect
 from user_embeddings_dagster.keys import user_id
@@ -94,7 +94,7 @@ def search(
             if theirs:
                 yield Found(RawFile(path, "", ""), own=True)
             continue
-        format = _format(file)
+        format = detect(file)
         if format is None:
             yield Found(file, known=theirs, own=theirs)
             continue
@@ -116,13 +116,6 @@ def _sealed_for(path: Path, keys: ContributorKeys) -> str:
         return owner_of(path, keys) if is_sealed(path) else ""
     except NotOurs:
         return ""
-
-
-def _format(file: RawFile) -> Format | None:
-    try:
-        return detect(file)
-    except NotOurs:
-        return None
 
 
 def _search_batch(found: Found, batch: Batch, is_person: Callable[[str], bool]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from user_embeddings_dagster.exports.landing import GRANTS, LINKS
+from user_embeddings_dagster.exports.landing import GRANTS, LINKS, datadao_folders
 from user_embeddings_dagster.exports.opening import remove
 from user_embeddings_dagster.exports.sealing import remove_leftovers as remove_leftovers_of_sealing
 from user_embeddings_dagster.privacy.access.whitelist import Whitelist
@@ -33,7 +33,7 @@ def plan(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) ->
     """Add to the journal everything that the stores still hold of the person, and count it before any of it goes."""
     lake, users = Lake(layout.root), frozenset(journal.users)
     names, records, sealed = {*journal.names}, 0, Counter[str]()
-    for folder in sorted(path for path in layout.landing.glob("*") if path.is_dir()):
+    for folder in datadao_folders(layout.landing):
         for found in search(folder, key, users, keys):
             add(journal.withdrawn if found.own else journal.shared, folder.name, [found.file.sha256] * found.known)
             names |= found.names
@@ -134,12 +134,12 @@ def erase_landing(journal: Journal, layout: Layout, key: bytes, keys: Contributo
     """Withdraw the person's own exports, cut their records out of the others; says what became of the files."""
     told = []
     people = contributors(layout.landing, key, journal.users)
-    for folder in sorted(path for path in layout.landing.glob("*") if path.is_dir()):
+    for folder in datadao_folders(layout.landing):
         try:
             cut_grants(folder, key, frozenset(journal.users))  # before the links, which say whose the accounts are
         except ValueError:
             told.append(f"{folder.name}: {GRANTS} could not be read and was left as it is")
-    for folder in sorted(path for path in layout.landing.glob("*") if path.is_dir()):
+    for folder in datadao_folders(layout.landing):
         for leftover in folder.rglob(".*.erasing"):
             leftover.unlink()
         remove_leftovers_of_sealing(folder)
@@ -155,7 +155,7 @@ def erase_landing(journal: Journal, layout: Layout, key: bytes, keys: Contributo
                 told.append(f"{folder.name}: a shared export could not be rewritten and was removed whole")
         if unknown:
             told.append(f"{folder.name}: {unknown} raw files that no reader knows were left as they are")
-    for folder in sorted(path for path in layout.landing.glob("*") if path.is_dir()):
+    for folder in datadao_folders(layout.landing):
         cut_links(folder / LINKS, people)  # last: it says which accounts are the person's
     return told
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from user_embeddings_dagster.exports.landing import export_paths
+from user_embeddings_dagster.exports.landing import datadao_folders, export_paths
 from user_embeddings_dagster.exports.opening import content_sha256, remove
 from user_embeddings_dagster.keys import file_sha256, load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
@@ -39,7 +39,7 @@ class RawFiles:
     def find(self, sweep: Sweep) -> Found:
         """Ids are <DataDAO>/<SHA-256>."""
         found = Found()
-        for folder in _folders(sweep):
+        for folder in datadao_folders(sweep.layout.landing):
             old, young = _by_age(folder, sweep.at.get(self.name))
             sha256 = _hashes(sweep, [*old, *young] if old else [])
             kept = {sha256[path] for path in young} if old else set()
@@ -52,7 +52,7 @@ class RawFiles:
 
     def remove(self, sweep: Sweep, found: Found) -> None:
         """The files, and their rows in every table that knows raw files."""
-        for folder in _folders(sweep):
+        for folder in datadao_folders(sweep.layout.landing):
             gone = set(found.of(folder.name))
             old = _by_age(folder, sweep.at.get(self.name))[0] if gone else []
             for path, sha256 in _hashes(sweep, old).items():
@@ -182,10 +182,6 @@ def _hashes(sweep: Sweep, paths: list[Path]) -> dict[Path, str]:
             except (Shredded, Tampered, NotOurs):
                 hashes[path] = file_sha256(path)
     return hashes
-
-
-def _folders(sweep: Sweep) -> list[Path]:
-    return sorted(path for path in sweep.layout.landing.glob("*") if path.is_dir())
 
 
 def _by_age(folder: Path, horizon: datetime | None) -> tuple[list[Path], list[Path]]:
