@@ -243,6 +243,7 @@ def test_by_products_go_and_what_is_current_stays(layout):
     assert report["language_model_cache"].n_purged > 10 and report["language_model_cache"].n_kept == 0
     assert report["leftovers"].n_purged >= 1 and not staging.exists()
     assert report["models"].n_purged == 1 and not unused.exists() and report["models"].n_kept == 3
+    assert nothing_kept_too_long(as_table({stage: purging.Evidence(None) for stage in DEFAULTS} | report), now).passed
     assert report["table_versions"].n_purged > 3 and not stale.exists()
     assert b"m399" not in layout.scores.read_bytes()
     assert ScoreTable(layout.scores).read().equals(SCORES.conform(rows))

@@ -148,8 +148,7 @@ class OldModels:
             if folder.root in promoted or (bases and folder.record().get("data_version") in bases)
         ]
         found = sweep.files(self.name, [folder.root for folder in versions if folder.root not in held])
-        for root in held:
-            found.keep(1, modified(root))
+        found.keep(len(held), None)  # whatever their age: the window is of the others
         return found
 
     def remove(self, sweep: Sweep, found: Found) -> None:
