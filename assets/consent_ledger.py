@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import polars as pl
 
+from assets.containment import containing
 from assets.partitions import datadaos
 from assets.policies import EAGER, LANCE_WRITE, PRIVACY, RETRY
 from assets.reporting import check_result, domain_specs, table_metadata, table_result
@@ -124,16 +125,18 @@ def say(
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Asks for the ledger of each DataDAO in which a grant has begun or ended by the clock.",
 )
+@containing
 def consent_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult | dg.SkipReason:
     """A run per DataDAO whose live grants are not those of its ledger's last materialisation; automation goes on.
 
-    A run that failed is asked for again in the next hour.
+    A ledger that an erasure took rows from does not say what held: it is asked for too. A run that failed is asked for
+    again in the next hour.
     """
     lake, moment = store.lake, now()
     requests = []
     for datadao in lake.partitions(ASSET):
         commit, ledger = lake.current(ASSET, datadao), lake.read(ASSET, datadao)
-        if commit is None or commit.stats["holds"] == live_hash(live(ledger, moment)):
+        if commit is None or commit.stats.get("holds") == live_hash(live(ledger, moment)):
             continue
         changed = last_change(ledger, moment)
         key = f"{datadao} {commit.file} {changed} {moment.astimezone(UTC):%Y-%m-%dT%H}"

@@ -15,6 +15,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
 
+from assets.exclusion import excluding
 from user_embeddings_dagster.exports.landing import SLUG
 from user_embeddings_dagster.privacy.containment import contained
 from user_embeddings_dagster.quality.escaping import printable
@@ -135,7 +136,8 @@ def containing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def contain(definitions: Iterable[Any]) -> list[Any]:
-    """The same definitions, every asset among them contained. Dagster has no public place for that."""
+    """The same definitions, every asset among them contained, and held off while somebody erases or purges
+    (assets.exclusion). Dagster has no public place for that."""
     definitions = list(definitions)
     for definition in definitions:
         if isinstance(definition, dg.AssetsDefinition) and definition.is_executable:
@@ -143,7 +145,7 @@ def contain(definitions: Iterable[Any]) -> list[Any]:
             if not isinstance(op, dg.OpDefinition) or not isinstance(op.compute_fn, DecoratedOpFunction):
                 raise TypeError(f"{definition.keys}: not an asset that can be contained")
             if not is_contained(definition):
-                wrapped = containing(op.compute_fn.decorated_fn)
+                wrapped = containing(excluding(op.compute_fn.decorated_fn))
                 wrapped.__dict__["contained"] = True
                 op._compute_fn = DecoratedOpFunction(wrapped)
     return definitions

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.exclusion import removing
 from assets.live_runs import refuse_beside_runs
 from assets.policies import PRIVACY, RETRY
 from assets.reporting import check_result, domain_specs, table_metadata, table_result
@@ -20,6 +21,7 @@ from user_embeddings_dagster.schema import ERASURES
     check_specs=domain_specs("erasures", nothing_left),
     retry_policy=RETRY,
 )
+@removing
 def erasures(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:
     """One row per erased contributor and store: what was removed, canaries found before and after, checkpoints named.
 
@@ -27,7 +29,7 @@ def erasures(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeR
     """
     for users in pending(store.layout):
         refuse_beside_runs(context.instance, context.run.run_id)
-        erase(store.layout, users, context.log.info)
+        erase(store.layout, users, context.log.info, executing="wait")
     before = store.lake.current(ERASURES.name)
     frame = as_table(receipts(store.layout))
     commit = store.lake.commit(ERASURES, frame)

@@ -1,11 +1,15 @@
-"""Runs under way: what erases or purges must not start beside them, because they write what it removes."""
+"""Runs under way or about to be: what erases or purges must not start beside them: they write what it removes."""
 
 import os
 from pathlib import Path
 
 import dagster as dg
 
+from user_embeddings_dagster.settings import Layout
+
 UNDER_WAY = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
@@ -31,11 +35,17 @@ def refuse_beside_runs(instance: dg.DagsterInstance, but_not: str = "") -> None:
         )
 
 
+def homes(layout: Layout) -> list[Path]:
+    """Where runs on this data root may be recorded: its own DAGSTER_HOME, and the environment's if that is another."""
+    own, named = layout.root / "dagster_home", os.environ.get("DAGSTER_HOME")
+    return [own, *([Path(named)] if named and Path(named).resolve() != own.resolve() else [])]
+
+
 def open_home(home: Path) -> dg.DagsterInstance | None:
     """The instance of a DAGSTER_HOME as it is, without ending what looks killed; None if there is none."""
     from dagster._core.instance.ref import InstanceRef
 
-    if not (home / "history").exists():
+    if not (home / "history").exists() and not (home / "dagster.yaml").exists():  # history may be in a database
         return None
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home)))
 

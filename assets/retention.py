@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from assets.exclusion import removing
 from assets.live_runs import refuse_beside_runs
 from assets.policies import PRIVACY
 from assets.reporting import check_result, domain_specs, table_metadata, table_result
@@ -109,6 +110,7 @@ def stages(instance: dg.DagsterInstance) -> list[Stage]:
     metadata=table_metadata(RETENTION_PURGES),
     check_specs=domain_specs("retention_purges", nothing_kept_too_long),
 )
+@removing
 def retention_purges(context: dg.AssetExecutionContext, store: Store) -> dg.MaterializeResult:
     """One row per stage of what is kept for a limited time: its window, what the last purge removed, what it kept.
 
@@ -116,7 +118,8 @@ def retention_purges(context: dg.AssetExecutionContext, store: Store) -> dg.Mate
     """
     refuse_beside_runs(context.instance, context.run.run_id)
     now = datetime.now(UTC)
-    purge(store.layout, windows(retention_setting()), now, stages(context.instance), announce=context.log.info)
+    limits, more = windows(retention_setting()), stages(context.instance)
+    purge(store.layout, limits, now, more, announce=context.log.info, executing="wait")
     before = store.lake.current(RETENTION_PURGES.name)
     frame = as_table(evidence(store.layout))
     commit = store.lake.commit(RETENTION_PURGES, frame)

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import sqlite3
+import sys
 import zipfile
 
 import duckdb
@@ -194,6 +195,15 @@ def test_a_file_that_cannot_be_decoded_is_reported(plant, tmp_path):
     (tmp_path / "planted").write_bytes(content[: len(content) // 2])
     [named] = scan(tmp_path, [PLAIN]).undecoded
     assert named.startswith("planted (")
+
+
+def test_without_lmdb_what_cannot_be_decoded_is_reported_too(tmp_path, monkeypatch):
+    """It is an extra."""
+    (tmp_path / "truncated.zip").write_bytes(b"PK\x03\x04 and no more")
+    _lmdb(tmp_path / "store")
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    found = scan(tmp_path, [PLAIN]).undecoded
+    assert sorted(found) == ["store/data.mdb (lmdb: not installed)", "truncated.zip (zip: BadZipFile)"]
 
 
 def test_a_canary_too_short_to_tell_is_refused():

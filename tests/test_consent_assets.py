@@ -24,6 +24,7 @@ from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.evaluation.funnel import data_funnel
 from user_embeddings_dagster.keys import user_id
+from user_embeddings_dagster.privacy.containment import ContainedError
 from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, TABLES
 from user_embeddings_dagster.storage.lake import Lake
 
@@ -244,6 +245,35 @@ def test_the_sensor_asks_for_the_ledger_when_a_grant_ends_by_the_clock(store, mo
     assert request.partition_key == "dao"
     materialise(store, [consent_ledger])
     assert isinstance(tick(2030), dg.SkipReason)
+
+
+def test_the_sensor_asks_for_a_ledger_that_an_erasure_took_rows_from(store):
+    """It does not say any more what held; the others are looked at as before."""
+    say(store, ann=EVERYTHING, bob=EVERYTHING)
+    materialise(store, [consent_ledger])
+    commit, table = store.lake.current("consent_ledger", "dao"), TABLES["consent_ledger"]
+    assert commit is not None
+    store.lake.commit(table, store.lake.read("consent_ledger", "dao"), "other", stats=commit.stats)
+    assert store.lake.purge(table, "dao", pl.col("user_id") == user_id(store.key, "reddit", "bob"))
+
+    def tick() -> Any:
+        with dg.DagsterInstance.ephemeral() as instance:
+            return consent_sensor(dg.build_sensor_context(instance=instance, resources={"store": store}))
+
+    assert [request.partition_key for request in tick().run_requests] == ["dao"]
+    materialise(store, [consent_ledger])
+    assert isinstance(tick(), dg.SkipReason)
+
+
+def test_what_the_sensor_cannot_read_is_not_quoted(store, monkeypatch):
+    def unreadable(*_: object) -> None:
+        raise KeyError("Ann from number 7")
+
+    monkeypatch.setattr(Lake, "partitions", unreadable)
+    context = dg.build_sensor_context(resources={"store": store})
+    with pytest.raises(ContainedError, match="KeyError") as raised:
+        consent_sensor(context)
+    assert "Ann" not in str(raised.value)
 
 
 def test_the_ledger_names_nobody_where_it_is_shown(store):

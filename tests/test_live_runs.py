@@ -7,6 +7,7 @@ import sys
 import dagster as dg
 import pytest
 from dagster._core.events import EngineEventData
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from assets.live_runs import RunsUnderWay, live_runs, open_home, refuse_beside_runs
 from user_embeddings_dagster import cli
@@ -26,7 +27,7 @@ def opened(home) -> dg.DagsterInstance:
     return instance
 
 
-def started(home, pid: int | None) -> str:
+def started(home, pid: int | None, status: dg.DagsterRunStatus = dg.DagsterRunStatus.STARTED) -> str:
     """A run under way, in a process if one is known."""
     with opened(home) as instance:
 
@@ -38,7 +39,11 @@ def started(home, pid: int | None) -> str:
         def waiting():
             wait()
 
-        run = instance.create_run_for_job(waiting, status=dg.DagsterRunStatus.STARTED)
+        origin = None
+        if status == dg.DagsterRunStatus.QUEUED:  # there is no queue but the daemon's
+            location = RegisteredCodeLocationOrigin("location")
+            origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "repository"), "waiting")
+        run = instance.create_run_for_job(waiting, status=status, remote_job_origin=origin)
         if pid is not None:
             instance.report_engine_event("executing", run, EngineEventData.in_process(pid))
         return run.run_id
@@ -74,3 +79,18 @@ def test_a_run_whose_process_was_killed_is_not_waited_for(home):
 
 def test_without_an_instance_nothing_runs(tmp_path):
     assert open_home(tmp_path / "dagster_home") is None
+
+
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED])
+def test_a_run_that_is_about_to_start_is_waited_for_too(home, status):
+    run = started(home, None, status)
+    with opened(home) as instance:
+        assert live_runs(instance) == [run]
+
+
+def test_runs_of_the_environments_instance_are_seen(home, tmp_path, capsys):
+    """DAGSTER_HOME need not be the data root's own; runs of `demo` are recorded there all the same."""
+    run = started(home, os.getpid())
+    assert cli.main(["--data", str(tmp_path / "elsewhere"), "purge"]) == 2
+    assert run[:8] in capsys.readouterr().err
+    assert cli.main(["--data", str(tmp_path / "elsewhere"), "purge", "--force"]) == 0

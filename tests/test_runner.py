@@ -31,6 +31,12 @@ with open_instance(Path(sys.argv[1])) as instance:
 """
 
 
+@pytest.fixture(autouse=True)
+def own_home(monkeypatch):
+    """What opening an instance says in the environment is gone after the test."""
+    monkeypatch.setenv("DAGSTER_HOME", "")
+
+
 @dg.op(pool="gpu")
 def takes_the_slot() -> str:
     """The next run's work on the same device."""

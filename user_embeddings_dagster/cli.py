@@ -270,8 +270,9 @@ def _erase(options: argparse.Namespace, layout: Layout) -> int:
             people = [identity.of_account(layout.landing, key, options.account)]
         else:
             people = [identity.of_user(layout.landing, key, options.user_id)]
-        receipts = [erase.erase(layout, users, _say) for users in people]
-    except (ValueError, erase.ErasureRunning) as error:
+        executing = "beside" if options.force else "refuse"
+        receipts = [erase.erase(layout, users, _say, executing) for users in people]
+    except (ValueError, erase.ErasureRunning, erase.AssetsExecuting) as error:
         print(error, file=sys.stderr)
         return 2
     for receipt in receipts:

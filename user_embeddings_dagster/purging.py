@@ -17,13 +17,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def beside_runs(options: argparse.Namespace, layout: Layout) -> str | None:
     """Why not to remove anything now; None if there is no reason, or the operator insists."""
-    from assets.live_runs import RunsUnderWay, open_home, refuse_beside_runs
+    from assets.live_runs import RunsUnderWay, homes, open_home, refuse_beside_runs
 
-    instance = None if options.force else open_home(layout.root / "dagster_home")
-    if instance is not None:
-        with instance:
+    for home in [] if options.force else homes(layout):
+        with open_home(home) or nullcontext() as instance:
             try:
-                refuse_beside_runs(instance)
+                if instance is not None:
+                    refuse_beside_runs(instance)
             except RunsUnderWay as error:
                 return str(error)
     return None
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace, layout: Layout, announce: Callable[[str], N
     """Purge what is past its window: exit status (2 if that is refused) and what to tell."""
     from assets import retention
     from assets.live_runs import open_home
-    from user_embeddings_dagster.privacy.erasure.erase import ErasureRunning
+    from user_embeddings_dagster.privacy.erasure.erase import AssetsExecuting, ErasureRunning
     from user_embeddings_dagster.privacy.retention.purge import as_text, purge
     from user_embeddings_dagster.privacy.retention.windows import windows
 
@@ -43,8 +43,11 @@ def run(options: argparse.Namespace, layout: Layout, announce: Callable[[str], N
         limits = windows(retention_setting())
         with open_home(layout.root / "dagster_home") or nullcontext() as instance:
             stages = retention.stages(instance) if instance else []
-            found = purge(layout, limits, datetime.now(UTC), stages, dry_run=options.dry_run, announce=announce)
-    except (ValueError, ErasureRunning) as error:
+            found = purge(
+                layout, limits, datetime.now(UTC), stages, dry_run=options.dry_run, announce=announce,
+                executing="beside" if options.force else "refuse",
+            )  # fmt: skip
+    except (ValueError, ErasureRunning, AssetsExecuting) as error:
         return 2, str(error)
     told = as_text(found)
     if options.dry_run:

@@ -14,6 +14,7 @@ import pytest
 from user_embeddings_dagster.exports.build import build_messages
 from user_embeddings_dagster.keys import load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
+from user_embeddings_dagster.language_models.cache_stores import KEY_BYTES, open_store
 from user_embeddings_dagster.privacy.audit.canaries import scan
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.retention import purge as purging
@@ -242,6 +243,7 @@ def test_by_products_go_and_what_is_current_stays(layout):
     assert report["language_model_cache"].n_purged > 10 and report["language_model_cache"].n_kept == 0
     assert report["leftovers"].n_purged >= 1 and not staging.exists()
     assert report["models"].n_purged == 1 and not unused.exists() and report["models"].n_kept == 3
+    assert nothing_kept_too_long(as_table({stage: purging.Evidence(None) for stage in DEFAULTS} | report), now).passed
     assert report["table_versions"].n_purged > 3 and not stale.exists()
     assert b"m399" not in layout.scores.read_bytes()
     assert ScoreTable(layout.scores).read().equals(SCORES.conform(rows))
@@ -256,6 +258,24 @@ def test_by_products_go_and_what_is_current_stays(layout):
         assert cache.stats.entries == 0
     again = purge(layout, windows(None), now)
     assert all(again[stage].purged_hash == report[stage].purged_hash for stage in report)
+
+
+@pytest.mark.parametrize("url", ["sqlite://{}/elsewhere.sqlite", "{}/elsewhere.sqlite", "lmdb://{}/elsewhere"])
+def test_a_cache_that_lies_elsewhere_is_purged_too(url, tmp_path, monkeypatch):
+    """And looking for it does not make it."""
+    monkeypatch.setenv("USER_EMBEDDINGS_LANGUAGE_MODEL_CACHE", url.format(tmp_path / "other"))
+    layout, now = Layout(tmp_path / "data"), datetime.now(UTC)
+    assert purge(layout, windows(None), now)["language_model_cache"].n_kept == 0
+    assert not (tmp_path / "other").exists()
+    store = open_store(layout.language_model_cache_url, None)
+    for days in (400, 1):
+        store.write(os.urandom(KEY_BYTES), b"an answer", (now - timedelta(days=days)).timestamp())
+    store.close()
+    found = purge(layout, windows(None), now)["language_model_cache"]
+    assert (found.n_purged, found.n_kept) == (1, 1)
+    store = open_store(layout.language_model_cache_url, None)
+    assert store.count() == 1
+    store.close()
 
 
 def test_settings_say_days_or_keep():

@@ -1,6 +1,7 @@
 """The lake: a partition is the old table or the new one, whole, and says what it was computed from (C67)."""
 
 import json
+from threading import Thread
 
 import polars as pl
 import pytest
@@ -62,6 +63,46 @@ def test_staged_files_of_dead_processes_go_and_those_of_living_ones_stay(lake):
     alive.touch()
     lake.stage(TABLE.name, "dao")
     assert (dead.exists(), alive.exists()) == (False, True)
+
+
+@pytest.mark.parametrize("gone", [99, 1])
+def test_what_is_committed_beside_a_purge_stays_whole(lake, monkeypatch, gone):
+    """A commit comes before a purge or after it, whether it finds anything or not; never is its file taken away."""
+    lake.commit(TABLE, rows(1), "dao", "f")
+    beside = Thread(target=lake.commit, args=(TABLE, rows(2, 3), "dao", "g"))
+
+    def read(self: Lake, *what: str) -> pl.DataFrame:
+        frame = pl.read_parquet(self.path(*what))
+        beside.start()
+        beside.join(0.5)
+        return frame
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lake, "read", read)
+        lake.purge(TABLE, "dao", pl.col("n") == gone)
+    beside.join()
+    assert lake.read(TABLE.name, "dao")["n"].to_list() == [2, 3]
+    assert len(list(lake.folder(TABLE.name, "dao").iterdir())) == 2
+
+
+@pytest.mark.parametrize("gone", [99, 1])
+def test_a_purge_takes_what_was_killed_and_nothing_that_is_being_written(lake, gone):
+    lake.commit(TABLE, rows(1, 2), "dao", "f")
+    folder = lake.folder(TABLE.name, "dao")
+    killed = {"staged-999999999-1.parquet", ".current.json.999999999", f"{'0' * 32}.parquet"}
+    for name in {*killed, "staged-1-1.parquet"}:
+        (folder / name).touch()
+    lake.purge(TABLE, "dao", pl.col("n") == gone)
+    assert {path.name for path in folder.iterdir()} == {
+        "current.json", lake.path(TABLE.name, "dao").name, "staged-1-1.parquet"
+    }  # fmt: skip
+
+
+def test_a_write_that_fails_leaves_nothing_behind(lake, monkeypatch):
+    monkeypatch.setattr(module, "sync", lambda path: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        lake.commit(TABLE, rows(1), "dao", "f")
+    assert not list(lake.folder(TABLE.name, "dao").iterdir())
 
 
 def test_up_to_date_asks_for_the_inputs_and_for_the_bytes(lake):

@@ -61,16 +61,24 @@ def open_store(url: str | Path, ttl: float | None) -> Store:
 
     Raises ValueError for any other, ImportError naming the extra to install.
     """
+    place = place_of(url)
+    if place is None:
+        return RedisStore(str(url), ttl)
+    return LmdbStore(place) if str(url).lower().startswith("lmdb://") else SqliteStore(place)
+
+
+def place_of(url: str | Path) -> Path | None:
+    """File or folder of a URL's store, which need not be there; None of a server's. Raises ValueError as above."""
     if isinstance(url, Path) or "://" not in url:
-        return SqliteStore(Path(url))
+        return Path(url)
     scheme, path = urlsplit(url).scheme, Path(unquote(urlsplit(url).path))
     if scheme in ("redis", "rediss"):
-        return RedisStore(url, ttl)
+        return None
     if scheme not in ("sqlite", "lmdb"):
         raise ValueError(f"cache {scheme}: no such store (sqlite, lmdb, redis, rediss)")
     if urlsplit(url).netloc or not path.is_absolute():
         raise ValueError(f"cache {scheme}: needs an absolute path after {scheme}://")
-    return SqliteStore(path) if scheme == "sqlite" else LmdbStore(path)
+    return path
 
 
 class SqliteStore:

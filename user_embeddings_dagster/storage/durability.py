@@ -8,7 +8,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,13 +59,36 @@ def _free(path: Path) -> int:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder alone among the processes that ask for it; a killed one lets go. Not reentrant."""
+def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder alone among the processes that ask for it; a killed one lets go. Not reentrant.
+
+    Raises BlockingIOError if it is held and we are not to `wait`.
+    """
+    with _opened(folder) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+
+
+@contextmanager
+def together(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Hold a folder, as others may at the same time, while nobody holds it `alone`; `waiting` is called if one does."""
+    with _opened(folder) as descriptor:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """A descriptor of its own, which holds what is locked by it until the end, whatever a forked process keeps."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        yield descriptor
     finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

@@ -13,9 +13,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import get_native_id
 
 import polars as pl
 
@@ -145,19 +146,27 @@ class Lake:
         frame = table.conform(frame).sort(table.primary_key)
         if frame.select(table.primary_key).is_duplicated().any():
             raise ValueError(f"{table.name}/{partition}: duplicate primary keys {table.primary_key}")
-        with writing(f"table {table.name}/{partition}", self.folder(table.name, partition)):
-            staged = self.stage(table.name, partition)
-            frame.write_parquet(staged, compression="zstd", row_group_size=100_000)
+        with self._written(table, frame, partition) as staged:
             return self.commit_file(table.name, staged, frame.height, partition, fingerprint, stats)
 
     def stage(self, table: str, partition: str = UNPARTITIONED) -> Path:
         """Path for a file to write and then give to `commit_file`; leftovers of killed runs are removed."""
         folder = self.folder(table, partition)
         make_folder(folder)
-        for stale in folder.glob("staged-*.parquet"):
-            if not Path(f"/proc/{stale.stem.split('-')[1]}").exists():
-                stale.unlink(missing_ok=True)
-        return folder / f"staged-{os.getpid()}.parquet"
+        for stale in _stale(folder):
+            stale.unlink(missing_ok=True)
+        return folder / f"staged-{os.getpid()}-{get_native_id()}.parquet"
+
+    @contextlib.contextmanager
+    def _written(self, table: Table, frame: pl.DataFrame, partition: str) -> Iterator[Path]:
+        """Rows in the order given, staged; the file goes again if it was not made current."""
+        with writing(f"table {table.name}/{partition}", self.folder(table.name, partition)):
+            staged = self.stage(table.name, partition)
+            try:
+                frame.write_parquet(staged, compression="zstd", row_group_size=100_000)
+                yield staged
+            finally:
+                staged.unlink(missing_ok=True)
 
     def commit_file(
         self,
@@ -172,10 +181,7 @@ class Lake:
 
         Of two processes that commit a partition at the same time the one waits for the other, and the last one wins.
         """
-        digest = file_sha256(staged)
-        commit = Commit(f"{digest[:32]}.parquet", rows, digest, fingerprint, dict(stats or {}))
-        folder = self.folder(table, partition)
-        sync(staged)
+        folder, commit = self.folder(table, partition), _commit_of(staged, rows, fingerprint, stats)
         with alone(folder):
             _make_current(folder, staged, commit)
         return commit
@@ -187,36 +193,54 @@ class Lake:
         is emptied, so that the next materialisation computes the table again from what its inputs are by then.
         """
         folder = self.folder(table.name, partition)
-        commit = self.current(table.name, partition)
-        if commit is None:
+        if self.current(table.name, partition) is None:
             return 0
-        _remove(folder, [*folder.glob("staged-*.parquet"), *folder.glob(".current.json.*")])
-        frame = self.read(table.name, partition)
-        kept = frame.filter(~gone.fill_null(False))
-        if kept.height < frame.height:
-            commit = self.replace(table, partition, kept)
-        with alone(folder):  # of a run killed between its commit and its cleaning up
-            _remove(folder, [old for old in folder.glob("*.parquet") if old.name != commit.file])
+        with alone(folder):  # what another process commits meanwhile comes before, and is purged, or after
+            frame = self.read(table.name, partition)
+            kept = frame.filter(~gone.fill_null(False))
+            if kept.height < frame.height:
+                with self._written(table, table.conform(kept), partition) as staged:
+                    _make_current(folder, staged, _commit_of(staged, kept.height))
+            current = self.path(table.name, partition).name
+            others = [old for old in folder.glob("*.parquet") if old.name != current and not _is_staged(old)]
+            _remove(folder, [*others, *_stale(folder), *folder.glob(".current.json.*")])
         return frame.height - kept.height
 
     def replace(self, table: Table, partition: str, frame: pl.DataFrame) -> Commit:
         """Commit rows in the order given with no fingerprint: the next materialisation computes the table again."""
-        with writing(f"table {table.name}/{partition}", self.folder(table.name, partition)):
-            staged = self.stage(table.name, partition)
-            table.conform(frame).write_parquet(staged, compression="zstd", row_group_size=100_000)
+        with self._written(table, table.conform(frame), partition) as staged:
             return self.commit_file(table.name, staged, frame.height, partition)
 
 
+def _commit_of(
+    staged: Path, rows: int, fingerprint: str = "", stats: Mapping[str, float | int | str] | None = None
+) -> Commit:
+    """Of a staged file, which is flushed to the disk."""
+    digest = file_sha256(staged)
+    sync(staged)
+    return Commit(f"{digest[:32]}.parquet", rows, digest, fingerprint, dict(stats or {}))
+
+
+def _is_staged(path: Path) -> bool:
+    return path.name.startswith("staged-")
+
+
+def _stale(folder: Path) -> list[Path]:
+    """What processes staged that live no more."""
+    staged = folder.glob("staged-*.parquet")
+    return [path for path in staged if not Path("/proc", path.stem.split("-")[1]).exists()]
+
+
 def _make_current(folder: Path, staged: Path, commit: Commit) -> None:
+    """To be called by who holds the folder alone."""
     staged.replace(folder / commit.file)
     write_json(folder / "current.json", asdict(commit))
-    others = (old for old in folder.glob("*.parquet") if not old.name.startswith("staged-"))
-    _remove(folder, [old for old in others if old.name != commit.file])
+    _remove(folder, [old for old in folder.glob("*.parquet") if old.name != commit.file and not _is_staged(old)])
 
 
 def _remove(folder: Path, files: Sequence[Path]) -> None:
     """Remove files of a folder so that none comes back after a power loss."""
     for path in files:
-        path.unlink()
+        path.unlink(missing_ok=True)
     if files:
         sync(folder)

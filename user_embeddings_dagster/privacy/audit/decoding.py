@@ -237,8 +237,10 @@ def _duckdb(path: Path, folder: Path) -> Iterator[bytes]:
 
 
 def _lmdb(path: Path, folder: Path) -> Iterator[bytes]:
-    import lmdb
-
+    try:
+        import lmdb
+    except ImportError:  # an extra
+        raise Undecoded("lmdb: not installed") from None
     copy = folder / "data.mdb"
     shutil.copyfile(path, copy)
     with lmdb.open(str(folder), readonly=True, lock=False, max_dbs=64, map_size=max(path.stat().st_size, 1)) as store:
@@ -268,10 +270,13 @@ def _copied(path: Path, folder: Path, log: str) -> Path:
 
 
 def _errors() -> tuple[type[Exception], ...]:
-    import lmdb
-
-    libraries = (sqlite3.Error, duckdb.Error, lmdb.Error, pa.ArrowException, zstandard.ZstdError, zlib.error)
-    return (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, *libraries)
+    libraries = (sqlite3.Error, duckdb.Error, pa.ArrowException, zstandard.ZstdError, zlib.error)
+    known = (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, *libraries)
+    try:
+        import lmdb
+    except ImportError:
+        return known
+    return (*known, lmdb.Error)
 
 
 _DECODERS: dict[str, Callable[[Path, Path], Iterator[bytes]]] = {

@@ -2,7 +2,8 @@
 
     tombstone → raw exports → tables → vectors → memories → checkpoints named → leftovers → cache and key → scan
 
-Killed at any point, it is resumed by running it again. No run of the platform may be under way. The others' rows
+Killed at any point, it is resumed by running it again. No run of the platform may be under way, and no asset executes
+meanwhile (assets.exclusion). The others' rows
 keep their values; chunks of others in which the person speaks are removed and cut again, without them, by the next
 materialisation.
 """
@@ -10,9 +11,10 @@ materialisation.
 import fcntl
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from user_embeddings_dagster.keys import content_id, keyed_id, load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
@@ -24,6 +26,7 @@ from user_embeddings_dagster.privacy.erasure.journal import SUFFIX, Journal, loa
 from user_embeddings_dagster.privacy.lineage import descendants
 from user_embeddings_dagster.privacy.tombstones import Tombstones, erasure_id
 from user_embeddings_dagster.settings import Layout
+from user_embeddings_dagster.storage import durability
 from user_embeddings_dagster.storage.lake import write_json
 from user_embeddings_dagster.storage.models import Models
 
@@ -40,8 +43,16 @@ NOT_COVERED = (
 )
 
 
+Executing = Literal["refuse", "wait", "beside"]
+"""What to do about assets that execute; whatever it is, those that start later wait, if none did before."""
+
+
 class ErasureRunning(Exception):
     """Another process is erasing."""
+
+
+class AssetsExecuting(Exception):
+    """Assets execute that write what is to be removed."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +94,19 @@ def pending(layout: Layout) -> list[frozenset[str]]:
 
 
 def erase(
-    layout: Layout, users: frozenset[str], announce: Callable[[str], None] = lambda line: None
-) -> Receipt:  # fmt: skip
+    layout: Layout,
+    users: frozenset[str],
+    announce: Callable[[str], None] = lambda line: None,
+    executing: Executing = "refuse",
+) -> Receipt:
     """Erase the person with these user_ids (erasure.identity); done again it finds nothing more and says so.
 
-    Raises ErasureRunning, ValueError without any user_id.
+    Raises ErasureRunning, AssetsExecuting, ValueError without any user_id.
     """
     if not users:
         raise ValueError("nobody to erase")
     key = load_or_create_key(layout.key)
-    with alone(layout), _keys(layout) as keys:
+    with undisturbed(layout, executing), _keys(layout) as keys:
         return _Erasure(layout, key, keys, users, announce).run()
 
 
@@ -105,6 +119,21 @@ def alone(layout: Layout) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ErasureRunning("another process is erasing or purging: wait for it") from None
+        yield
+
+
+@contextmanager
+def undisturbed(layout: Layout, executing: Executing) -> Iterator[None]:
+    """Alone, and no asset executes meanwhile. Raises ErasureRunning, AssetsExecuting."""
+    with alone(layout), ExitStack() as held:
+        try:
+            held.enter_context(durability.alone(layout.root, wait=executing == "wait"))
+        except BlockingIOError:
+            if executing == "refuse":
+                raise AssetsExecuting(
+                    "assets of the platform are executing: wait for them or end them, or go on with --force, and what "
+                    "they write meanwhile may stay behind"
+                ) from None
         yield
 
 

@@ -11,6 +11,7 @@ import duckdb
 
 from user_embeddings_dagster.keys import load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
+from user_embeddings_dagster.language_models.cache_stores import place_of
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure.stores import leftovers
 from user_embeddings_dagster.privacy.retention.stage import Found, Sweep, modified
@@ -27,7 +28,8 @@ class LanguageModelCache:
         """Ids are the entries' keyed hashes."""
         found = Found()
         url, horizon = sweep.layout.language_model_cache_url, sweep.at.get(self.name)
-        if horizon is None or (url.startswith("sqlite:") and not sweep.layout.language_model_cache.exists()):
+        place = place_of(url)
+        if horizon is None or (place is not None and not place.exists()):
             return found
         with _keys(sweep) as keys, open_cache(url, keys) as cache:
             found.items, oldest = cache.older_than(horizon.timestamp())
@@ -146,8 +148,7 @@ class OldModels:
             if folder.root in promoted or (bases and folder.record().get("data_version") in bases)
         ]
         found = sweep.files(self.name, [folder.root for folder in versions if folder.root not in held])
-        for root in held:
-            found.keep(1, modified(root))
+        found.keep(len(held), None)  # whatever their age: the window is of the others
         return found
 
     def remove(self, sweep: Sweep, found: Found) -> None:

@@ -3,7 +3,7 @@
     plan → journal → horizons (for readers) → stage after stage → evidence
 
 The plan is written down before anything is removed: killed at any point, the next purge finishes it and reports what
-an undisturbed one would have. No run of the platform may be under way.
+an undisturbed one would have. No run of the platform may be under way, and no asset executes meanwhile.
 """
 
 import json
@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from user_embeddings_dagster.keys import content_id
-from user_embeddings_dagster.privacy.erasure.erase import alone
+from user_embeddings_dagster.privacy.erasure.erase import Executing, alone, undisturbed
 from user_embeddings_dagster.privacy.retention.by_products import (
     LanguageModelCache,
     Leftovers,
@@ -67,13 +67,14 @@ def purge(
     *,
     dry_run: bool = False,
     announce: Callable[[str], None] = lambda line: None,
+    executing: Executing = "refuse",
 ) -> dict[str, Evidence]:
     """Remove what is past its window in each stage and say what that was; `dry_run` only says what it would be.
 
     Where nothing is past it, the evidence of the last purge that found something stands. Raises
-    erasure.erase.ErasureRunning while another process erases or purges.
+    ErasureRunning while another process erases or purges, AssetsExecuting (erasure.erase).
     """
-    with alone(layout):
+    with alone(layout) if dry_run else undisturbed(layout, executing):
         path = layout.retention / "purge.journal"
         journal = msgspec.json.decode(path.read_bytes(), type=_Journal) if path.exists() else None
         stages = (*STAGES, *more)
