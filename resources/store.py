@@ -65,7 +65,7 @@ class Store(dg.ConfigurableResource):
     @property
     def contributor_keys(self) -> ContributorKeys:
         """One key per contributor, wrapped under the platform's master key; to be closed."""
-        return ContributorKeys(self.layout.contributor_keys, load_or_create_key(self.layout.master_key))
+        return ContributorKeys.of(self.layout)
 
     @contextmanager
     def language_model_cache(self, ttl: float | None = None) -> Iterator[Cache]:

@@ -211,7 +211,7 @@ def test_a_leak_in_an_encrypted_answer_would_be_found(tmp_path):
     )
     Lake(layout.root).commit(MASKED_CHUNKS, pl.DataFrame([row], MASKED_CHUNKS.schema), "pushshift")
     with (
-        ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys,
+        ContributorKeys.of(layout) as keys,
         open_cache(layout.language_model_cache, keys) as cache,
     ):
         request = Request((Message("user", "x"),), {"type": "object"}, owner, "p/1")

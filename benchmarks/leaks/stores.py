@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.leaks.planting import CLASSES, PEOPLE, Source
 from benchmarks.leaks.search import Finder
-from user_embeddings_dagster.keys import keyed_id, load_or_create_key
+from user_embeddings_dagster.keys import keyed_id
 from user_embeddings_dagster.language_models.cache import _unsealed
 from user_embeddings_dagster.privacy.audit.decoding import Undecoded, views
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
@@ -139,7 +139,7 @@ def opened_answers(layout: Layout) -> Iterator[bytes]:
     if not layout.language_model_cache.is_file():
         return
     lake, by_owner = Lake(layout.root), {}
-    with ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys:
+    with ContributorKeys.of(layout) as keys:
         index = keys.derived("language model cache: entries")
         for datadao in lake.partitions("masked_chunks"):
             for owner in lake.read("masked_chunks", datadao)["user_id"].unique():

@@ -158,7 +158,7 @@ def _hold(folder: ModelFolder, version: str) -> None:
 def ask(layout: Layout) -> None:
     """One cached answer per chunk."""
     lake = Lake(layout.root)
-    keys = ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key))
+    keys = ContributorKeys.of(layout)
     with keys, open_cache(layout.language_model_cache, keys) as cache:
         for datadao in lake.partitions("masked_chunks"):
             for text, owner in lake.read("masked_chunks", datadao).select("text", "user_id").iter_rows():

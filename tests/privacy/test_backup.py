@@ -44,7 +44,7 @@ class Killed(BaseException):
 
 
 def key_store(layout: Layout) -> ContributorKeys:
-    return ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key))
+    return ContributorKeys.of(layout)
 
 
 @pytest.fixture(scope="module")

@@ -247,7 +247,7 @@ def test_answers_about_others_are_kept_and_the_erased_ones_key_is_gone(layout):
         for text, owner in chunks.select("text", "user_id").iter_rows()
     ]
     erase(layout, users)
-    with ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys:
+    with ContributorKeys.of(layout) as keys:
         assert not any(keys.existing(user) for user in users)
         with open_cache(layout.language_model_cache, keys) as cache:
             kept = cache.get("m", asked)

@@ -252,7 +252,7 @@ def test_by_products_go_and_what_is_current_stays(layout):
     for folder in layout.lancedb.glob("*/*.lance"):
         assert len(list((folder / "_versions").glob("*.manifest"))) == 1
     with (
-        ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys,
+        ContributorKeys.of(layout) as keys,
         open_cache(layout.language_model_cache_url, keys) as cache,
     ):
         assert cache.stats.entries == 0

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from user_embeddings_dagster.keys import KEY_BYTES, keyed_id
+from user_embeddings_dagster.keys import KEY_BYTES, keyed_id, load_or_create_key
+from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.durability import writing
 from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS
 
@@ -50,6 +51,11 @@ class ContributorKeys:
         self._connection.execute("CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, wrapped BLOB) WITHOUT ROWID")
         if self._kept(_CHECK, b"") is None:
             self._made(_CHECK, b"")
+
+    @classmethod
+    def of(cls, layout: Layout) -> Self:
+        """Those of a data root, under its master key."""
+        return cls(layout.contributor_keys, load_or_create_key(layout.master_key))
 
     def key(self, owner: str) -> bytes:
         """The 32-byte key of a contributor (user_id; "" for what belongs to none); made if there is none."""

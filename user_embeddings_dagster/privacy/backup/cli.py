@@ -46,13 +46,9 @@ def run(options: argparse.Namespace, layout: Layout) -> int:
         return 2
 
 
-def _keys(layout: Layout) -> ContributorKeys:
-    return ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key))
-
-
 def _seal(_: argparse.Namespace, layout: Layout) -> int:
     key = load_or_create_key(layout.key)
-    with alone(layout), _keys(layout) as keys:
+    with alone(layout), ContributorKeys.of(layout) as keys:
         for folder in datadao_folders(layout.landing):
             done = seal_folder(folder, key, keys, contributor_links(folder / LINKS))
             left = "".join(f", {n} left in clear ({reason})" for reason, n in done.left.items())
@@ -64,7 +60,7 @@ def _seal(_: argparse.Namespace, layout: Layout) -> int:
 
 def _check(_: argparse.Namespace, layout: Layout) -> int:
     damaged = 0
-    with _keys(layout) as keys:
+    with ContributorKeys.of(layout) as keys:
         for folder in datadao_folders(layout.landing):
             counts: Counter[str] = Counter()
             for path in raw_paths(folder):

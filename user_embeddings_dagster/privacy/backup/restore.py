@@ -41,7 +41,7 @@ def restore(layout: Layout, source: Path, announce: Callable[[str], None] = lamb
         if not path.exists():
             raise FileNotFoundError(f"{path}: restore the key store first, a backup does not hold it")
     key = load_or_create_key(layout.key)
-    with alone(layout), ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys:
+    with alone(layout), ContributorKeys.of(layout) as keys:
         restoring = _Restoring(layout, key, keys)
         for file_id, size in read_list(source, keys).items():
             restoring.take(sealed_file(source, file_id), size)

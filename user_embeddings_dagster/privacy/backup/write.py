@@ -41,7 +41,7 @@ def back_up(layout: Layout, target: Path, announce: Callable[[str], None] = lamb
     """
     _make_ready(target)
     key = load_or_create_key(layout.key)
-    with alone(layout), ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys:
+    with alone(layout), ContributorKeys.of(layout) as keys:
         writing = _Backup(layout, target, key, keys)
         for folder in datadao_folders(layout.landing):
             announce(f"exports of {folder.name}")

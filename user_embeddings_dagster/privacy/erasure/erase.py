@@ -88,7 +88,7 @@ def receipts(layout: Layout) -> list[Receipt]:
 
 def pending(layout: Layout) -> list[frozenset[str]]:
     """The people (user_ids) of erasures that were begun and not finished."""
-    with _keys(layout) as keys:
+    with ContributorKeys.of(layout) as keys:
         journals = [load(path, _journal_key(keys)) for path in sorted(layout.erasures.glob(f"*{SUFFIX}"))]
     return [frozenset(journal.users) for journal in journals if journal is not None]
 
@@ -106,7 +106,7 @@ def erase(
     if not users:
         raise ValueError("nobody to erase")
     key = load_or_create_key(layout.key)
-    with undisturbed(layout, executing), _keys(layout) as keys:
+    with undisturbed(layout, executing), ContributorKeys.of(layout) as keys:
         return _Erasure(layout, key, keys, users, announce).run()
 
 
@@ -135,10 +135,6 @@ def undisturbed(layout: Layout, executing: Executing) -> Iterator[None]:
                     "they write meanwhile may stay behind"
                 ) from None
         yield
-
-
-def _keys(layout: Layout) -> ContributorKeys:
-    return ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key))
 
 
 def _journal_key(keys: ContributorKeys) -> bytes:

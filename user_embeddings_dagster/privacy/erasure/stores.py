@@ -43,7 +43,7 @@ def plan(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) ->
     for store, n in {"landing": records, **sealed}.items():
         journal.count(store, n)
     for datadao in lake.partitions("participants"):
-        rows = lake.scan("participants", datadao).filter(_among("author_id", journal.users))
+        rows = lake.scan("participants", datadao).filter(among("author_id", journal.users))
         names |= set(rows.select("name", "name_kind").collect().iter_rows())
     journal.names = sorted(names)
     companions = {*journal.companions}
@@ -51,7 +51,7 @@ def plan(journal: Journal, layout: Layout, key: bytes, keys: ContributorKeys) ->
         chunks = lake.scan("masked_chunks", datadao)
         said = lake.scan("messages", datadao).filter(_gone(MESSAGES, datadao, journal)).select("message_id")
         spoken = chunks.select("chunk_id", message_id="message_ids").explode("message_id").join(said, on="message_id")
-        theirs = _among("user_id", journal.users) | pl.col("chunk_id").is_in(spoken.collect()["chunk_id"].implode())
+        theirs = among("user_id", journal.users) | pl.col("chunk_id").is_in(spoken.collect()["chunk_id"].implode())
         rows = chunks.filter(theirs).select("chunk_id", "user_id").collect()
         add(journal.chunks, datadao, rows["chunk_id"])
         companions |= {*rows["user_id"]} - users
@@ -100,7 +100,8 @@ def leftovers(layout: Layout) -> list[Path]:
     return [folder for folder in folders if folder.is_dir()]
 
 
-def _among(column: str, values: Iterable[str]) -> pl.Expr:
+def among(column: str, values: Iterable[str]) -> pl.Expr:
+    """Whether a column has one of the values; False where it is null."""
     return pl.col(column).is_in(pl.Series(sorted(values), dtype=pl.String).implode()).fill_null(False)
 
 
@@ -119,13 +120,13 @@ def _gone(table: Table, datadao: str, journal: Journal) -> pl.Expr:
     gone = pl.lit(False)
     for column in table.schema:
         if column in _USERS:
-            gone |= _among(column, journal.users)
+            gone |= among(column, journal.users)
         elif column in _CHUNKS:
-            gone |= _among(column, journal.all_chunks)
+            gone |= among(column, journal.all_chunks)
         elif column in _CHUNK_LISTS:
             gone |= any_among(column, journal.all_chunks)
         elif column == "raw_sha256":
-            withdrawn = _among(column, journal.withdrawn.get(datadao, ()))
+            withdrawn = among(column, journal.withdrawn.get(datadao, ()))
             gone |= withdrawn & ~pl.col("is_subject") if table == MESSAGES else withdrawn
     return gone
 
@@ -171,7 +172,7 @@ def erase_tables(journal: Journal, layout: Layout) -> None:
         if not redaction or lake.current("messages", datadao) is None:
             continue
         frame = lake.read("messages", datadao)
-        shared = _among("raw_sha256", files)
+        shared = among("raw_sha256", files)
         texts = pl.when(shared).then(redaction.texts(frame["text"])).otherwise("text").alias("text")
         if not (redacted := frame.with_columns(texts)).equals(frame):
             lake.replace(MESSAGES, datadao, redacted)

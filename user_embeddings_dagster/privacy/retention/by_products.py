@@ -9,7 +9,6 @@ from typing import Any
 
 import duckdb
 
-from user_embeddings_dagster.keys import load_or_create_key
 from user_embeddings_dagster.language_models.cache import open_cache
 from user_embeddings_dagster.language_models.cache_stores import place_of
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
@@ -31,7 +30,7 @@ class LanguageModelCache:
         place = place_of(url)
         if horizon is None or (place is not None and not place.exists()):
             return found
-        with _keys(sweep) as keys, open_cache(url, keys) as cache:
+        with ContributorKeys.of(sweep.layout) as keys, open_cache(url, keys) as cache:
             found.items, oldest = cache.older_than(horizon.timestamp())
             kept = cache.stats.entries - len(found.items)
             found.keep(kept, None if oldest is None else datetime.fromtimestamp(oldest, UTC))
@@ -40,12 +39,9 @@ class LanguageModelCache:
     def remove(self, sweep: Sweep, found: Found) -> None:
         """Removed entries are overwritten."""
         if found.items:
-            with _keys(sweep) as keys, open_cache(sweep.layout.language_model_cache_url, keys) as cache:
+            url = sweep.layout.language_model_cache_url
+            with ContributorKeys.of(sweep.layout) as keys, open_cache(url, keys) as cache:
                 cache.purge_before(sweep.at[self.name].timestamp())
-
-
-def _keys(sweep: Sweep) -> ContributorKeys:
-    return ContributorKeys(sweep.layout.contributor_keys, load_or_create_key(sweep.layout.master_key))
 
 
 class TableVersions:

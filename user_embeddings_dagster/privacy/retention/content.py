@@ -7,13 +7,14 @@ import polars as pl
 
 from user_embeddings_dagster.exports.landing import datadao_folders, export_paths
 from user_embeddings_dagster.exports.opening import content_sha256, remove
-from user_embeddings_dagster.keys import file_sha256, load_or_create_key
+from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.language_models.cache import open_cache
 from user_embeddings_dagster.personalisation.koai_tasks import KOAI_KINDS
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure import stores
 from user_embeddings_dagster.privacy.erasure.journal import Journal
-from user_embeddings_dagster.privacy.retention.stage import Found, Sweep, among
+from user_embeddings_dagster.privacy.erasure.stores import among
+from user_embeddings_dagster.privacy.retention.stage import Found, Sweep
 from user_embeddings_dagster.privacy.sealed_format import NotOurs, Shredded, Tampered
 from user_embeddings_dagster.schema import (
     CHUNK_SUMMARIES,
@@ -121,7 +122,7 @@ class MaskedChunks:
             with UserMemories(path) as memories:
                 memories.erase(found.users_of(path.stem))
         with (
-            ContributorKeys(layout.contributor_keys, load_or_create_key(layout.master_key)) as keys,
+            ContributorKeys.of(layout) as keys,
             open_cache(layout.language_model_cache_url, keys) as cache,
         ):
             for user in sorted({name.partition("/")[2] for name in found.users}):
@@ -175,7 +176,7 @@ def _note(found: Found, datadao: str, rows: pl.DataFrame, name: str, age: str) -
 def _hashes(sweep: Sweep, paths: list[Path]) -> dict[Path, str]:
     """SHA-256 of the content of raw files; of one whose key is destroyed, of the file."""
     hashes = {}
-    with ContributorKeys(sweep.layout.contributor_keys, load_or_create_key(sweep.layout.master_key)) as keys:
+    with ContributorKeys.of(sweep.layout) as keys:
         for path in paths:
             try:
                 hashes[path] = content_sha256(path, keys)
@@ -189,5 +190,7 @@ def _by_age(folder: Path, horizon: datetime | None) -> tuple[list[Path], list[Pa
     paths = export_paths(folder)
     if horizon is None:
         return [], paths
-    old = [path for path in paths if path.stat().st_mtime < horizon.timestamp()]
-    return old, [path for path in paths if path not in set(old)]
+    old, young = list[Path](), list[Path]()
+    for path in paths:
+        (old if path.stat().st_mtime < horizon.timestamp() else young).append(path)
+    return old, young

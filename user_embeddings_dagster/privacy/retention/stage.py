@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import polars as pl
 
 from user_embeddings_dagster.privacy.retention.windows import Horizons
 from user_embeddings_dagster.settings import Layout
@@ -93,11 +92,6 @@ class Stage(Protocol):
     def remove(self, sweep: Sweep, found: Found) -> None:
         """Remove it, so that no byte of it stays."""
         ...
-
-
-def among(column: str, values: Iterable[str]) -> pl.Expr:
-    """Whether a column has one of the values; False where it is null."""
-    return pl.col(column).is_in(pl.Series(sorted(values), dtype=pl.String).implode()).fill_null(False)
 
 
 def modified(path: Path) -> datetime:
