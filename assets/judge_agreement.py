@@ -67,6 +67,8 @@ def judge_agreement_scores(
     Accuracy against the gold, consistency when the two change places, Cohen's kappa between judges.
     """
     lake, snapshot = store.lake, consented_snapshot(store.lake).filter(split="test")
+    if snapshot.is_empty():
+        raise dg.Failure("no held-out user has consented to `evaluate`", allow_retries=False)
     tasks, names = consented_tasks(lake, snapshot, "test"), snapshot["datadao"].unique().sort().to_list()
     found = []
     with judges(context, config, store, text_encoder, language_model, training_jobs) as chosen:

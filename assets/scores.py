@@ -20,6 +20,7 @@ from user_embeddings_dagster.evaluation.measure import (
     measure_sequence_encoders,
     measure_sparse_users,
 )
+from user_embeddings_dagster.evaluation.scores import OMITTED
 from user_embeddings_dagster.evaluation.user_probes import measure_probes
 from user_embeddings_dagster.quality.domain import tuned_not_worse_than_base
 from user_embeddings_dagster.quality.escaping import cell
@@ -92,6 +93,7 @@ def record(
             "unchanged": written.unchanged,
             "scores": dg.MetadataValue.md(_markdown(headline)),
             "hidden_rows": int(measured["hidden"].sum()),
+            **omissions(scores),
             "plot": plot(picture),
             **{name: plot(png) for name, png in (pictures or {}).items()},
         },
@@ -100,6 +102,13 @@ def record(
             *(check_result(outcome, asset) for outcome in extra),
         ],
     )
+
+
+def omissions(scores: pl.DataFrame) -> dict[str, str]:
+    """Why rows could not be measured, as metadata; none, if every one could."""
+    said = scores["candidate_set"].unique().sort()
+    reasons = said.filter(said.str.starts_with(OMITTED)).str.strip_prefix(OMITTED)
+    return {"reason": "; ".join(reasons)} if len(reasons) else {}
 
 
 def shown(scores: pl.DataFrame) -> pl.DataFrame:

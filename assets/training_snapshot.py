@@ -47,6 +47,8 @@ def training_snapshot(
     """
     lake = store.lake
     names = lake.partitions("masked_chunks")
+    if not names:
+        raise dg.Failure("no DataDAO has masked chunks: nobody's exports have been read yet", allow_retries=False)
     hashes = [[lake.path(table, name).stem for table in ("masked_chunks", "messages")] for name in names]
     gated = Consent.of_all(lake).chunks_of_splits(lake, store.key)
     authors = pl.concat([lake.scan("messages", name).select("message_id", "author_id") for name in names])

@@ -85,7 +85,7 @@ def test_whitening_makes_the_training_vectors_isotropic_and_needs_some():
     whitened = (vectors - statistics.mean) @ statistics.whitening
     assert np.allclose(np.cov(whitened.T), np.eye(24), atol=0.02)
     assert np.isfinite(train_statistics(vectors[:3]).whitening).all()  # fewer vectors than dimensions
-    with pytest.raises(ValueError, match="no training vectors"):
+    with pytest.raises(ValueError, match="no training user"):
         train_statistics(vectors[:0])
 
 

@@ -84,6 +84,7 @@ def test_nothing_to_draw_and_no_interval_are_no_error():
     assert plots.loss_curve([]).startswith(PNG)
     assert plots.loss_curve([{"step": 0, "loss": 1.0}]).startswith(PNG)
     assert plots.funnel_bars(FUNNEL.clear()).startswith(PNG)
+    assert plots.dimension_sweep(SWEEP.clear()).startswith(PNG)
 
 
 def test_results_table_shows_headlines_with_intervals_and_says_what_is_missing():

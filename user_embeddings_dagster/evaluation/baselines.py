@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from user_embeddings_dagster.evaluation.histories import Histories
+from user_embeddings_dagster.evaluation.histories import Histories, NothingToFit
 from user_embeddings_dagster.evaluation.plda import TwoCovariance, fit_two_covariance
 from user_embeddings_dagster.evaluation.ranking import full_ranks, unit
 
@@ -72,9 +72,9 @@ class Tuning:
 
 
 def train_statistics(vectors: np.ndarray, ridge: float = RIDGE) -> TrainStatistics:
-    """Mean and PCA whitening of training vectors [n, d]. Raises ValueError if there are none."""
+    """Mean and PCA whitening of training vectors [n, d]. Raises NothingToFit if there are none."""
     if len(vectors) == 0:
-        raise ValueError("no training vectors to fit the baselines on")
+        raise NothingToFit("no training user has a chunk to fit the baselines on")
     mean = vectors.mean(axis=0, dtype=np.float64)
     centred = vectors - mean
     values, axes = np.linalg.eigh(centred.T @ centred / len(vectors))
@@ -199,7 +199,7 @@ class Fitted:
 
 
 def fit_baselines(training: Histories, valid: Histories | None = None) -> Fitted:
-    """Fit on training users and tune on validation users. Raises ValueError where there is nothing to fit on."""
+    """Fit on training users and tune on validation users. Raises NothingToFit where there is nothing to fit on."""
     statistics = train_statistics(training.vectors)
     contexts = None if training.contexts is None else train_statistics(training.contexts)
     tuning = None if valid is None else tune(valid, statistics, contexts)

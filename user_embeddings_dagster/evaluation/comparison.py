@@ -29,6 +29,7 @@ from user_embeddings_dagster.evaluation.user_suites import UserModel, temporal_h
 
 CHUNKS_PER_USER = 20
 MIN_CHUNKS_PER_USER = 4
+TOO_FEW = f"fewer than {MIN_USERS} held-out users of {MIN_CHUNKS_PER_USER} chunks"
 NEXT_CHUNK, CHUNK_TO_SUMMARY, SAME_USER, GEOMETRY = "next_chunk", "chunk_to_summary", "same_user", "geometry"
 
 
@@ -140,7 +141,7 @@ def datadao_comparison(
                 version=measured[a].versions[task, model],
             )  # fmt: skip
     for name in omitted:
-        sheet.omit("none", "mrr", slice_=NEXT_CHUNK, version="none", datadao=name)
+        sheet.omit("none", "mrr", reason=TOO_FEW, slice_=NEXT_CHUNK, version="none", datadao=name)
     return sheet.frame()
 
 

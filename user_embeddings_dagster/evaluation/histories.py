@@ -6,6 +6,10 @@ import numpy as np
 import polars as pl
 
 
+class NothingToFit(ValueError):
+    """No training user has the chunks that a baseline is fitted on."""
+
+
 @dataclass(frozen=True)
 class Histories:
     """Histories of `n_histories` users with `n_chunks` chunks in all.

@@ -9,7 +9,7 @@ import polars as pl
 from user_embeddings_dagster.evaluation.baselines import Fitted, fit_baselines
 from user_embeddings_dagster.evaluation.bootstrap import MIN_USERS
 from user_embeddings_dagster.evaluation.histories import Histories, histories_of
-from user_embeddings_dagster.evaluation.scores import Scope
+from user_embeddings_dagster.evaluation.scores import Scope, ScoreSheet
 from user_embeddings_dagster.evaluation.splits import split_hash
 from user_embeddings_dagster.mining.pairs import vector_frame
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot
@@ -63,6 +63,12 @@ class EvaluationInputs:
         """Who measures what, with seed and split hash."""
         return Scope(asset, datadao, self.seed, split_hash(self.snapshot))
 
+    def omitted(self, asset: str, metric: str, reason: str) -> pl.DataFrame:
+        """The scores of an asset that can measure nothing: one explicit row that says why."""
+        sheet = ScoreSheet(self.scope(asset))
+        sheet.omit("none", metric, reason=reason, slice_="all", version="none")
+        return sheet.frame()
+
     def histories(self, split: str, datadao: str = "all") -> Histories:
         """Histories of one split, of one DataDAO or of all."""
         rows = self.snapshot.filter(pl.col("split") == split)
@@ -71,5 +77,5 @@ class EvaluationInputs:
         return histories_of(rows, self.chunk_ids, self.vectors, self.contexts)
 
     def fitted(self) -> Fitted:
-        """The baselines, fitted on training users and tuned on validation users."""
+        """The baselines, fitted on training users and tuned on validation users. Raises NothingToFit."""
         return fit_baselines(self.histories("train"), self.histories("valid"))

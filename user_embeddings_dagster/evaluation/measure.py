@@ -14,7 +14,7 @@ from user_embeddings_dagster.evaluation.comparison import (
     equal_statistics,
     transfer_models,
 )
-from user_embeddings_dagster.evaluation.histories import Histories
+from user_embeddings_dagster.evaluation.histories import Histories, NothingToFit
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.suites import ItemModel, item_encoder_scores, sequence_encoder_scores
 from user_embeddings_dagster.evaluation.user_suites import (
@@ -94,6 +94,8 @@ def measure_item_encoder(
 ) -> pl.DataFrame:
     """Tuned and untuned item encoder: chunk to its own summary, and the right SUBJECT in its window."""
     inputs = EvaluationInputs.load(lake, lance, "item_embeddings", seed)
+    if inputs.snapshot.is_empty():
+        return inputs.omitted("item_encoder_scores", "mrr", "nobody has consented to 'train' or 'evaluate'")
     pairs = training_pairs(inputs.snapshot, lake, lance)
     tuned = vector_frame(lance, "item_embeddings", inputs.datadaos).rename({"vector": "item_vector"})
     rows = pairs.join(tuned, on="chunk_id", how="left").sort("chunk_id")
@@ -122,7 +124,10 @@ def measure_sequence_encoders(
     split: str = "test",
 ) -> pl.DataFrame:
     """Next chunk: every baseline and every sequence encoder, over all DataDAOs and within each."""
-    functions = baselines(inputs.fitted(), inputs.seed)
+    try:
+        functions = baselines(inputs.fitted(), inputs.seed)
+    except NothingToFit as error:
+        return inputs.omitted("sequence_encoder_scores", "mrr", str(error))
     parts = []
     for datadao in ("all", *inputs.held_out(split)):
         histories = inputs.histories(split, datadao)
@@ -147,7 +152,10 @@ def measure_matching(
     split: str = "test",
 ) -> pl.DataFrame:
     """Same user, temporal halves: pooled baselines and user embeddings, over all DataDAOs and within each."""
-    fitted = inputs.fitted()
+    try:
+        fitted = inputs.fitted()
+    except NothingToFit as error:
+        return inputs.omitted("user_matching_scores", "mrr", str(error))
     pools = user_pools(fitted.statistics, fitted.two_covariance)
     parts = []
     for datadao in ("all", *inputs.held_out(split)):
@@ -167,7 +175,10 @@ def measure_sparse_users(
     split: str = "test",
 ) -> pl.DataFrame:
     """Next chunk by length of history, over all DataDAOs and within each: some baselines and the sequence encoders."""
-    functions = baselines(inputs.fitted(), inputs.seed)
+    try:
+        functions = baselines(inputs.fitted(), inputs.seed)
+    except NothingToFit as error:
+        return inputs.omitted("sparse_user_scores", "mrr", str(error))
     chosen = {name: functions[name] for name in sorted(SPARSE_BASELINES & functions.keys())} | dict(models)
     parts = []
     for datadao in ("all", *inputs.held_out(split)):
@@ -190,6 +201,8 @@ def compare_datadaos(
 ) -> pl.DataFrame:
     """Every DataDAO on an equal budget of held-out users, chunks and queries; of people who consented to `compare`."""
     inputs = EvaluationInputs.of_users(lake, lance, seed, COMPARE)
+    if inputs.snapshot.is_empty():
+        return inputs.omitted("datadao_comparison", "mrr", "nobody has consented to 'compare'")
     held_out = {name: inputs.histories("test", name) for name in inputs.datadaos}
     budget = common_budget(held_out)
     samples = equal_samples(held_out, budget, seed)

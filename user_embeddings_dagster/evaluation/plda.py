@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from user_embeddings_dagster.evaluation.histories import Histories
+from user_embeddings_dagster.evaluation.histories import Histories, NothingToFit
 from user_embeddings_dagster.evaluation.ranking import unit
 
 
@@ -39,11 +39,11 @@ class TwoCovariance:
 def fit_two_covariance(training: Histories, ridge: float) -> TwoCovariance:
     """Moment estimates from users of two chunks or more: W pooled within users, B of their means less W / n.
 
-    `ridge`: share of W's mean eigenvalue added to every eigenvalue. Raises ValueError without such users.
+    `ridge`: share of W's mean eigenvalue added to every eigenvalue. Raises NothingToFit without such users.
     """
     repeated = training.lengths >= 2
     if not repeated.any():
-        raise ValueError("no training user has two chunks: nothing to fit a two-covariance model on")
+        raise NothingToFit("no training user has two chunks: nothing to fit a two-covariance model on")
     rows = repeated[training.history_of_row]
     n = training.lengths[repeated].astype(np.float64)
     mean = training.vectors.mean(axis=0, dtype=np.float64)

@@ -181,7 +181,8 @@ def dimension_sweep(rows: pl.DataFrame, *, metric: str = "mrr", title: str = "Em
             panel.fill_between(
                 x, rows["ci_low"].to_numpy(), rows["ci_high"].to_numpy(), color=PALETTE[0], alpha=0.14, lw=0
             )
-        panel.set_xscale("log", base=2)
+        if len(x):  # nothing has no logarithm
+            panel.set_xscale("log", base=2)
         panel.set_xticks(x, [str(dimension) for dimension in x])
         panel.set_ylim(bottom=0)
         panel.set_xlabel("dimension")

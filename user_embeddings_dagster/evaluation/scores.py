@@ -15,6 +15,8 @@ from user_embeddings_dagster.evaluation.bootstrap import (
 )
 from user_embeddings_dagster.schema import SCORES
 
+OMITTED = "none: "
+"""What the candidate set of a row that could not be measured begins with, before the reason."""
 Values = Mapping[str, np.ndarray]
 """Per query [n], by metric."""
 Task = tuple[str, np.ndarray]
@@ -138,9 +140,12 @@ class ScoreSheet:
         for metric, estimate in zip(a, estimates, strict=True):
             self.add(model, f"{metric}_difference", estimate, slice_=slice_, candidates=candidates, version=version)
 
-    def omit(self, model: str, metric: str, *, slice_: str, version: str, datadao: str | None = None) -> None:
-        """An explicit row for what could not be measured: null value, n 0."""
-        self.add(model, metric, NOTHING, slice_=slice_, candidates="none", version=version, datadao=datadao)
+    def omit(
+        self, model: str, metric: str, *, reason: str, slice_: str, version: str, datadao: str | None = None
+    ) -> None:
+        """An explicit row for what could not be measured: null value, n 0, the reason in the candidate set's place."""
+        candidates = f"{OMITTED}{reason}"
+        self.add(model, metric, NOTHING, slice_=slice_, candidates=candidates, version=version, datadao=datadao)
 
     def frame(self) -> pl.DataFrame:
         """The rows as a SCORES frame, in canonical order. Raises ValueError on duplicate keys."""

@@ -7,7 +7,7 @@ import polars as pl
 
 from user_embeddings_dagster.evaluation.attributes import Attribute, attributes_of, chunk_facts, topics
 from user_embeddings_dagster.evaluation.baselines import user_pools
-from user_embeddings_dagster.evaluation.histories import Histories
+from user_embeddings_dagster.evaluation.histories import Histories, NothingToFit
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.measure import SequenceModel
 from user_embeddings_dagster.evaluation.probes import SPLITS, ProbeModel, ProbeTask, probe_scores
@@ -24,7 +24,10 @@ def measure_probes(lake: Lake, inputs: EvaluationInputs, models: Mapping[str, Se
     coordinates; `datadao_only`, what belonging explains; `past_attributes`, the same attributes of the first half,
     what of a person is steady at all. Within a DataDAO the probes are fitted on its own training users.
     """
-    fitted, names = inputs.fitted(), inputs.datadaos
+    try:
+        fitted, names = inputs.fitted(), inputs.datadaos
+    except NothingToFit as error:
+        return inputs.omitted("user_probe_scores", "r2", str(error))
     halves = {split: temporal_halves(inputs.histories(split)) for split in SPLITS}
     facts = chunk_facts(lake, names)
     directions = topics(inputs.histories("train").vectors, fitted.statistics, inputs.seed)

@@ -69,7 +69,7 @@ def _write_gains(sheet: ScoreSheet, gains: pl.DataFrame, version: str) -> None:
     """What each model is for, beside what it costs."""
     if gains.is_empty():
         for name in (EMBEDDING, ADAPTER):
-            sheet.omit(name, "gain", slice_="next chunk", version=version)
+            sheet.omit(name, "gain", reason="nobody asked has a next chunk", slice_="next chunk", version=version)
         return
     wide = gains.pivot("model", index="user", values="gain").sort("user")
     users, same = wide["user"].to_numpy(), {"slice_": "next chunk", "candidates": "none", "version": version}

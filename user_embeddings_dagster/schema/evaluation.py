@@ -20,7 +20,7 @@ SCORES = Table(
         Column("n_users", COUNT, "users resampled for the interval"),
         Column("seed", COUNT, "seed of the bootstrap and any sampling"),
         Column("split_hash", TEXT, "hash of the user split"),
-        Column("candidate_set", TEXT, "what was ranked: 'full:2911', 'window:3.1', …"),
+        Column("candidate_set", TEXT, "what was ranked: 'full:2911', 'window:3.1', …; 'none: …' says why nothing was"),
         Column("version", TEXT, "version of the encoder or baseline measured"),
     ),
     ("asset", "datadao", "model", "metric", "slice"),

@@ -69,7 +69,7 @@ def words_of(texts: pl.Series) -> pl.Series:
 
 def presence(texts: pl.Series, words: list[str]) -> np.ndarray:
     """Which of `words` [v] stand in each text: [n, v] float64 of 0 and 1."""
-    place = pl.DataFrame({"word": words, "column": np.arange(len(words))})
+    place = pl.DataFrame({"word": words, "column": np.arange(len(words))}, {"word": pl.String, "column": pl.Int64})
     rows = pl.DataFrame({"row": np.arange(len(texts)), "word": words_of(texts)}).explode("word").join(place, on="word")
     table = np.zeros((len(texts), len(words)))
     table[rows["row"].to_numpy(), rows["column"].to_numpy()] = 1.0

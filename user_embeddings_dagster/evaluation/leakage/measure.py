@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
+from user_embeddings_dagster.evaluation.bootstrap import MIN_USERS
 from user_embeddings_dagster.evaluation.histories import Histories, histories_of
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.leakage.canaries import Canaries, add_exposures, exposures, prompts
@@ -98,8 +99,9 @@ def measure_inversion(lake: Lake, lance: LanceTables, seed: int, tuned_version: 
     histories = {split: inputs.histories(split) for split in DECODER_TEXTS}
     sheet = ScoreSheet(inputs.scope(INVERSION))
     test = histories["test"]
-    if test.n_histories == 0 or test.contexts is None:
-        raise ValueError("no held-out users to read texts back from")
+    if test.n_histories == 0:
+        return inputs.omitted(INVERSION, "f1", "no held-out user has a text to read back")
+    assert test.contexts is not None  # of_users reads them
     users = test.user_ids[test.history_of_row]
     of_item = {"slice_": "item vector to text", "version": tuned_version}
     add_retrieval(sheet, "item_encoder", test.vectors, test.contexts, users, **of_item)
@@ -173,7 +175,10 @@ def measure_cross_user(lake: Lake, lance: LanceTables, seed: int, tuned_version:
     for name, model in models.items():
         states = model.states(histories)
         add_reidentification(sheet, name, states, histories.user_ids, datadaos, model.encoder.version)
-    return pl.concat([*parts, sheet.frame()])
+    scores = pl.concat([*parts, sheet.frame()])
+    if scores.is_empty():
+        return inputs.omitted(CROSS_USER, "foreign@10", f"no DataDAO has {MIN_USERS} held-out users to search for")
+    return scores
 
 
 def measure_exposure(
