@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy: small matrices, m
 import numpy as np
 import polars as pl
 
+from benchmarks.likelihood_ratios import likelihood_ratios
 from benchmarks.shadow_training import trained_encoder
 from user_embeddings_dagster.evaluation.baselines import DECAY, Predictions, decayed_mean, next_chunk_queries
 from user_embeddings_dagster.evaluation.bootstrap import Estimate, bootstrap_statistics
@@ -34,7 +35,6 @@ from user_embeddings_dagster.evaluation.histories import Histories, histories_of
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.leakage.audit import AuditResult, audit, chance_tpr, tpr_at
 from user_embeddings_dagster.evaluation.leakage.membership import info_nce
-from user_embeddings_dagster.evaluation.leakage.shadow import likelihood_ratios
 from user_embeddings_dagster.evaluation.measure import SequenceModel
 from user_embeddings_dagster.evaluation.probes import auc
 from user_embeddings_dagster.evaluation.ranking import unit

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.texts import best, pairs, timed
+from benchmarks.unmined_pairs import unmined_pairs
 from training.item_data import Pairs
 from training.item_encoder import Config, ItemTraining
 from user_embeddings_dagster.embedding import base_model
@@ -90,7 +91,7 @@ def theirs(chunks: list[str], summaries: list[str], top_layers: int | None, fold
 def prepared(training: ItemTraining, chunks: list[str], targets: np.ndarray) -> Pairs:
     """The pairs as the job reads them, without mined negatives."""
     tokens = base_model.tokenize(training.tokenizer, chunks, MAX_TOKENS)
-    return Pairs.unmined(tokens, torch.from_numpy(targets), 0.95)
+    return unmined_pairs(tokens, torch.from_numpy(targets), 0.95)
 
 
 def ours(

@@ -36,22 +36,6 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    @classmethod
-    def unmined(cls, tokens: list[list[int]], summaries: torch.Tensor, limit: float) -> "Pairs":
-        """Chunks with their own summaries as positives, one limit for all, no mined negatives."""
-        n = len(tokens)
-        return cls(
-            tokens=tokens,
-            lengths=np.array([len(row) for row in tokens]),
-            summaries=summaries,
-            limit=torch.full((n,), limit),
-            positive_limit=torch.full((n,), limit),
-            positives=np.arange(n),
-            queries=np.arange(n),
-            negatives=[np.array([], dtype=np.int64)] * n,
-            users=n,
-        )
-
 
 @dataclass(frozen=True)
 class Candidates:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.likelihood_ratios import likelihood_ratios
 from user_embeddings_dagster.evaluation.bootstrap import Estimate
 from user_embeddings_dagster.evaluation.leakage.audit import (
     audit,
@@ -12,7 +13,6 @@ from user_embeddings_dagster.evaluation.leakage.audit import (
     p_value,
     tpr_at,
 )
-from user_embeddings_dagster.evaluation.leakage.shadow import likelihood_ratios
 
 
 def randomised_response(units: int, epsilon: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

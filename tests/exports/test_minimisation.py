@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from assets.messages import messages
-from user_embeddings_dagster.exports import reddit
 from user_embeddings_dagster.exports.build import build_messages
 from user_embeddings_dagster.exports.minimisation import FILES, NOT_READ, READ, as_markdown, survey
 from user_embeddings_dagster.exports.reader import RawFile
@@ -142,8 +141,6 @@ def test_every_format_has_a_list_and_no_field_is_on_both():
     assert FORMATS.keys() == READ.keys() == NOT_READ.keys() == EXPORTS.keys()
     for format, kinds in NOT_READ.items():
         assert not READ[format] & {name for names in kinds.values() for name in names}, format
-    for kind, names in reddit.DROPPED_COLUMNS.items():
-        assert set(names) <= {n for group in NOT_READ["reddit_request_zip"].values() for n in group}, kind
 
 
 @pytest.mark.parametrize("format", EXPORTS)

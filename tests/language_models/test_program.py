@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import dspy
 import pytest
@@ -53,6 +54,14 @@ class Capturing:
             yield Completion(request.id, self.value, Usage(calls=1))
 
 
+def predictor(program: Program) -> dspy.Predict:
+    """The program as DSPy's module, demonstrations included."""
+    predict = dspy.Predict(program.signature())
+    examples = (dspy.Example(**demo.inputs, **demo.output) for demo in program.demos)
+    predict.demos = [example.with_inputs(*program.inputs) for example in examples]
+    return predict
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_dspy_sends_the_same_messages(name: str) -> None:
     """C24: `dspy.Predict` with our adapter sends what `request` makes, so that an optimiser refines that program."""
@@ -60,7 +69,7 @@ def test_dspy_sends_the_same_messages(name: str) -> None:
     model = Capturing(answer)
     lm = dspy_lm(model, owner="u", program=program.name)
     with dspy.context(lm=lm, adapter=adapter()):
-        prediction = program.predictor()(**inputs)
+        prediction = predictor(program)(**inputs)
     [sent] = model.requests
     assert sent.messages == program.request(inputs, "u").messages
     assert len(sent.messages) == 2 + 2 * len(program.demos)
@@ -114,7 +123,7 @@ def test_the_version_is_the_content() -> None:
     variants = [
         program,
         program.with_instructions("Do."),
-        program.with_demos(()),
+        replace(program, demos=()),
         Program(program.name, program.instructions, program.inputs, ChunkKOAIs, (), program.max_tokens),
         Program(program.name, program.instructions, {"chunk": "x"}, SubjectSummary, program.demos, program.max_tokens),
         Program(program.name, program.instructions, program.inputs, SubjectSummary, program.demos, 7),
@@ -138,7 +147,7 @@ def test_json_and_back(name: str) -> None:
 
 
 def test_a_demonstration_that_does_not_fit_is_refused() -> None:
-    program = summarise_subject().with_demos([Demo(chunk_inputs(SPEAKERS, TURNS), {"summary": 3})])
+    program = replace(summarise_subject(), demos=(Demo(chunk_inputs(SPEAKERS, TURNS), {"summary": 3}),))
     with pytest.raises(ValueError, match="answer does not fit"):
         Program.from_json(program.to_json(), SubjectSummary)
 

@@ -20,7 +20,6 @@ from user_embeddings_dagster.personalisation.guards import (
     Guards,
 )
 from user_embeddings_dagster.personalisation.judges import (
-    ExactChoice,
     Guarded,
     Judged,
     JudgeFailed,
@@ -46,7 +45,7 @@ def judged(*answers: str) -> list[Judged]:
     return [Judged("u", QUESTION, REFERENCE, answer, ("A rye bread", "Only white flour")) for answer in answers]
 
 
-@pytest.mark.parametrize("judge", [ExactChoice(), Similarity(encode), WordOverlap()], ids=lambda judge: judge.name)
+@pytest.mark.parametrize("judge", [Similarity(encode), WordOverlap()], ids=lambda judge: judge.name)
 def test_scores_are_1_for_the_reference_and_0_for_nothing_of_it(judge: Any) -> None:
     same, none, between = judge.scores(judged(REFERENCE, "", HONEST))
     assert same == pytest.approx(1.0) and none == 0.0 and 0.0 <= between < 1.0

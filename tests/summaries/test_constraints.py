@@ -9,7 +9,6 @@ from user_embeddings_dagster.summaries.constraints import (
     Violation,
     adherence,
     count,
-    koai_adherence,
     koai_violations,
     summary_violations,
     withheld,
@@ -65,7 +64,6 @@ def test_clean_answers_violate_nothing() -> None:
     assert summary_violations(CLEAN, BIKES) == []
     assert koai_violations([RIDE, LANES], BIKES) == [[], []]
     assert summary_violations("", STICKER) == [] and withheld([], STICKER) == []
-    assert koai_adherence([RIDE, LANES], BIKES) == koai_adherence([], STICKER) == 1.0
 
 
 @pytest.mark.parametrize("number", SUMMARY_RULES)
@@ -141,9 +139,7 @@ def test_adherence_and_counts() -> None:
     """C25: the share of constraints that hold; an answer withheld is worth nothing, so that silence never pays."""
     assert adherence([], SUMMARY_RULES) == 1.0
     assert adherence([Violation(1, ""), Violation(1, ""), Violation(7, "")], SUMMARY_RULES) == pytest.approx(7 / 9)
-    assert adherence(summary_violations("", BIKES), SUMMARY_RULES) == koai_adherence([], BIKES) == 0.0
-    quoted = RIDE.model_copy(update={"statement": "SUBJECT: I ride my cargo bike to the office every day"})
-    assert koai_adherence([RIDE, quoted], BIKES) == pytest.approx((1 + 7 / 9) / 2)
+    assert adherence(summary_violations("", BIKES), SUMMARY_RULES) == adherence(withheld([], BIKES), KOAI_RULES) == 0.0
     assert count([[1, 4], [4], []], KOAI_RULES) == {1: 1, 2: 0, 3: 0, 4: 2, 5: 0, 6: 0, 7: 0, 8: 0, 9: 0}
 
 
@@ -158,4 +154,4 @@ def test_programs_name_the_constraints_they_are_checked_for() -> None:
     for demo in extract_koai().demos:
         words = chunk_words(*zip(*((row["speaker"], row["text"]) for row in demo.inputs["chunk"]), strict=True))
         koais = [KOAI(**koai) for koai in demo.output["koais"]]
-        assert koai_adherence(koais, words) == 1.0
+        assert not any(koai_violations(koais, words)) and not withheld(koais, words)

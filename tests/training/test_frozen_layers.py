@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.unmined_pairs import unmined_pairs
 from training import lora
 from training.frozen_layers import ActivationCache, FrozenLayers
 from training.item_data import Pairs
@@ -56,7 +57,7 @@ def made_pairs(n: int, longest: int = 40) -> Pairs:
     generator = np.random.default_rng(0)
     tokens = [generator.integers(2, VOCABULARY, size=generator.integers(3, longest)).tolist() for _ in range(n)]
     targets = torch.nn.functional.normalize(torch.randn(n, WIDTH, generator=torch.Generator().manual_seed(1)), dim=1)
-    return Pairs.unmined(tokens, targets, 0.99)
+    return unmined_pairs(tokens, targets, 0.99)
 
 
 def training_on(base: str, **settings) -> ItemTraining:

@@ -23,8 +23,7 @@ NEEDED = {
     COMMENTS: ("id", "permalink", "date", "subreddit", "link", "parent", "body"),
     POSTS: ("id", "permalink", "date", "subreddit", "title", "body"),
 }
-# Data minimisation: columns that no table receives, and files of the archive that are never opened.
-DROPPED_COLUMNS = {COMMENTS: ("ip", "gildings", "media"), POSTS: ("ip", "gildings", "url")}
+# Data minimisation: files of the archive that are never opened. Of the two above, other columns are not read.
 UNREAD_FILES = (
     "account_gender.csv", "approved_submitter_subreddits.csv", "birthdate.csv", "chat_history.csv",
     "checkfile.csv", "comment_headers.csv", "comment_votes.csv", "drafts.csv", "friends.csv", "gilded_content.csv",

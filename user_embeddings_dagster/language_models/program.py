@@ -7,7 +7,7 @@ server's prefix cache computes once.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -95,10 +95,6 @@ class Program(Generic[Output]):
         """The same program with another task text."""
         return replace(self, instructions=instructions)
 
-    def with_demos(self, demos: Iterable[Demo]) -> "Program[Output]":
-        """The same program with other worked examples."""
-        return replace(self, demos=tuple(demos))
-
     def with_settings(self, settings: str) -> "Program[Output]":
         """The same program asked of a model with other settings: another version, whose answers are its own."""
         return replace(self, settings=settings)
@@ -134,13 +130,6 @@ class Program(Generic[Output]):
         for name, field in self.output.model_fields.items():
             fields[name] = (field.annotation, dspy.OutputField(desc=field.description or name))
         return dspy.Signature(fields, self.instructions)
-
-    def predictor(self) -> "dspy.Predict":
-        """The program as DSPy's module, demonstrations included; `adapter()` formats it as `request` does."""
-        dspy = _dspy()
-        predict = dspy.Predict(self.signature())
-        predict.demos = [dspy.Example(**fields).with_inputs(*self.inputs) for fields in self._demo_fields()]
-        return predict
 
     @cached_property
     def _template(self) -> tuple[Any, ...]:

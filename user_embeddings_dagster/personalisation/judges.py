@@ -85,17 +85,6 @@ class ByScore(ABC):
 
 
 @dataclass(frozen=True)
-class ExactChoice(ByScore):
-    """1 for the reference, word by word; 0 for anything else. For choices."""
-
-    name: str = "exact_choice"
-
-    def scores(self, answers: Sequence[Judged]) -> np.ndarray:
-        """As of Judge."""
-        return np.array([float(_plain(each.answer) == _plain(each.reference)) for each in answers])
-
-
-@dataclass(frozen=True)
 class Similarity(ByScore):
     """Cosine of answer and reference by the frozen text encoder, 0 below 0. The default for free text."""
 
@@ -245,10 +234,6 @@ def both_orders(ask: Callable[[Sequence[Pair]], np.ndarray], pairs: Sequence[Pai
 def _texts(about: Judged | Pair, **answers: str) -> dict[str, Rows]:
     texts = {"question": about.question, "reference": about.reference, **answers}
     return {name: [{"text": text}] for name, text in texts.items()}
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 def _overlap(said: Sequence[str], wanted: Sequence[str]) -> float:

@@ -21,9 +21,6 @@ KEPT, CONTEXT_DISAGREES, SEARCH_DISAGREES, BOTH_DISAGREE = (
     "kept", "context_disagrees", "search_disagrees", "both_disagree",
 )  # fmt: skip
 NO_HISTORY, TOO_SHORT, GIVEN_AWAY, UNANSWERED = "no_history", "too_short", "given_away", "unanswered"
-STATUSES = (
-    KEPT, CONTEXT_DISAGREES, SEARCH_DISAGREES, BOTH_DISAGREE, NO_HISTORY, TOO_SHORT, GIVEN_AWAY, UNANSWERED,
-)  # fmt: skip
 MIN_WORDS = 3
 """A free-form reference of fewer words ("yes", "lol thanks") says nothing that could be judged."""
 MODEL_SPLITS = ("valid", "test")

@@ -151,13 +151,6 @@ def adherence(violations: Iterable[Violation], rules: Mapping[int, str]) -> floa
     return 0.0 if 9 in numbers else 1 - len(numbers) / len(rules)
 
 
-def koai_adherence(koais: Sequence[Statement], chunk: ChunkWords) -> float:
-    """Mean adherence of the statements of one chunk; without any, that of the chunk to K9."""
-    if not koais:
-        return adherence(withheld(koais, chunk), KOAI_RULES)
-    return sum(adherence(found, KOAI_RULES) for found in koai_violations(koais, chunk)) / len(koais)
-
-
 def count(violations: Iterable[Iterable[int]], rules: Mapping[int, str]) -> dict[int, int]:
     """Statements that violate each constraint, all constraints named."""
     counts = Counter(number for numbers in violations for number in set(numbers))

@@ -6,7 +6,6 @@ The plan is written down before anything is removed: killed at any point, the ne
 an undisturbed one would have. No run of the platform may be under way, and no asset executes meanwhile.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -161,8 +160,3 @@ def as_text(found: Mapping[str, Evidence]) -> str:
         oldest = f"{row.oldest_kept:%Y-%m-%d}" if row.oldest_kept else "-"
         lines.append(f"{stage:22} {window:>8} {row.n_purged:9,} {row.bytes_purged:14,} {row.n_kept:9,}  {oldest}")
     return "\n".join(lines)
-
-
-def as_json(found: Mapping[str, Evidence]) -> str:
-    """Canonical, to compare two purges."""
-    return json.dumps(msgspec.to_builtins(dict(found)), sort_keys=True)
