@@ -146,7 +146,7 @@ def usual_telegram(path: Path, names: Names) -> Iterator[dict[str, Any]]:
             if (first := name.split()[0]) != name:
                 names.add((thread, author, first, "first_name"))
         yield {
-            "native_thread": thread, "native_id": str(message["id"]),
+            "native_thread": thread, "native_id": str(message["id"]), "numbering": None,
             "native_parent": None if reply is None else str(reply),
             "native_author": author, "author_name": name,
             "role": "service" if service else "user",
@@ -174,7 +174,8 @@ def usual_chatgpt(path: Path, _: Names) -> Iterator[dict[str, Any]]:
             role = message["author"]["role"]
             text = "\n".join(part for part in message["content"]["parts"] if isinstance(part, str))
             yield {
-                "native_thread": conversation["conversation_id"], "native_id": name, "native_parent": parent,
+                "native_thread": conversation["conversation_id"], "native_id": name, "numbering": None,
+                "native_parent": parent,
                 "native_author": path.name if role == "user" else None, "author_name": None, "role": role,
                 "created_at": datetime.fromtimestamp(message["create_time"], UTC), "edited_at": None,
                 "text": text, "media_kind": None, "community": None, "thread_shape": "tree", "is_owner": role == "user",

@@ -10,6 +10,7 @@ import pytest
 from user_embeddings_dagster.exports import merge
 from user_embeddings_dagster.exports.build import TABLES, build_messages, contributor_links
 from user_embeddings_dagster.keys import keyed_id, user_id
+from user_embeddings_dagster.privacy.containment import contained
 from user_embeddings_dagster.storage.lake import Lake
 
 KEY = bytes(range(32))
@@ -184,6 +185,34 @@ def test_a_wrong_contributors_file_names_the_line_and_no_account(tmp_path, text)
     path.write_text(text)
     with pytest.raises(ValueError, match=r"contributors\.csv"):
         contributor_links(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("contributor,account\np-1,ann\np-2,José\n".encode("cp1252"), 3),
+        ("contributor,account\np-1,ann\n".encode("utf-16"), 1),
+        ("contributor,account\np-1,ann\n".encode("utf-16-be"), 1),
+        (b"contributor,account\r\np-1,al\0ice\r\n", 2),
+        (b"contributor,account\np-1,ann\np-2," + b"x" * (3 << 20) + b"\n", 3),
+    ],
+    ids=["cp1252", "utf-16", "utf-16 without a mark", "nul", "long field"],
+)
+def test_a_contributors_file_that_is_no_text_is_told_by_its_line_and_not_by_its_content(landing, content, line):
+    dump(landing / "reddit", record("a", "ann", "x"))
+    (landing / "reddit" / "contributors.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^reddit/contributors\.csv, line {line}: ") as caught:
+        build(landing)
+    told = contained(caught.value)
+    assert told is caught.value and type(told) is ValueError  # its text is our own, and shown
+    assert not any(word in str(told) for word in ("Jos", "p-1", "al", "xx"))
+
+
+@pytest.mark.parametrize("text", ["\ufeffcontributor,account\np-1,José\n", "contributor,account\r\np-1,josé\r\n"])
+def test_a_contributors_file_with_a_mark_or_windows_lines_is_read(tmp_path, text):
+    path = tmp_path / "contributors.csv"
+    path.write_text(text, encoding="utf-8", newline="")
+    assert contributor_links(path) == {"josé": "p-1"}
 
 
 def test_unknown_files_and_bad_lines_are_rejected_rows(landing):

@@ -99,6 +99,7 @@ def test_miner(tmp_path: Path) -> None:
         ("8@user7", "1", None, "user7", "user", "mine"),
         ("1229138991", "9", None, "channel1229138991", "user", "post"),
     ]
+    assert messages["numbering"].to_list() == ["919006036@user7"] * 4 + ["8@user7"] * 2 + [None]
     assert messages["is_owner"].to_list() == [False, True, False, False, False, True, False]
     assert messages["created_at"][1] == datetime.fromtimestamp(1700000004, UTC)
     assert messages["edited_at"].to_list() == [None, datetime.fromtimestamp(1700000100, UTC)] + [None] * 5

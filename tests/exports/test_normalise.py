@@ -12,7 +12,8 @@ IDS = ["t1_a", "", "ünï\U0001f642", "a" * 300, "x\0y", "'; DROP TABLE frame; -
 
 def native(**columns) -> pl.DataFrame:
     base: dict[str, object] = {
-        "native_thread": "t", "native_id": "i", "native_parent": None, "native_author": "Ann", "author_name": None,
+        "native_thread": "t", "native_id": "i", "numbering": None, "native_parent": None, "native_author": "Ann",
+        "author_name": None,
         "role": "user", "created_at": None, "edited_at": None, "text": "x", "media_kind": None, "community": None,
         "thread_shape": "tree", "is_owner": False, "is_public": True, "raw_sha256": "f", "raw_member": "",
         "raw_location": 1,

@@ -63,7 +63,8 @@ def test_account_knows_its_owner_in_every_chat(tmp_path: Path) -> None:
     )
     messages, names, rejected = _read(tmp_path, document)
     assert not rejected
-    assert messages["native_thread"].to_list() == ["2@user1"] * 2 + ["3"] * 3 + ["4"] * 2
+    assert messages["native_thread"].to_list() == ["user1+user2"] * 2 + ["3"] * 3 + ["4"] * 2
+    assert messages["numbering"].to_list() == ["2@user1"] * 2 + [None] * 5
     assert messages["is_owner"].to_list() == [False, True, False, True, False, True, False]
     assert messages["is_public"].to_list() == [False] * 5 + [True] * 2
     assert messages["native_parent"].to_list() == [None] * 4 + ["1"] + [None] * 2
@@ -71,8 +72,9 @@ def test_account_knows_its_owner_in_every_chat(tmp_path: Path) -> None:
     assert set(messages["thread_shape"]) == {"linear"}
     assert messages["created_at"][0] == datetime(2024, 1, 1, 0, 0, 1, tzinfo=UTC)
     rows = set(names.rows())
-    assert {("2@user1", "user1", "ann", "handle"), ("2@user1", "user1", "Ann Owner", "display_name")} <= rows
-    assert {("2@user1", "user2", "Bob", "display_name"), ("3", "user3", "Name3", "first_name")} <= rows
+    pair = "user1+user2"
+    assert {(pair, "user1", "ann", "handle"), (pair, "user1", "Ann Owner", "display_name")} <= rows
+    assert {(pair, "user2", "Bob", "display_name"), ("3", "user3", "Name3", "first_name")} <= rows
     assert "0100" not in str(rows)
 
 
@@ -102,7 +104,7 @@ def test_text_media_and_what_is_not_the_authors_own(tmp_path: Path) -> None:
     assert not rejected
     assert messages["text"].to_list() == [text for _, text, _ in cases]
     assert messages["media_kind"].to_list() == [kind for _, _, kind in cases]
-    assert ("3@user1", "user77", "Carl X", "display_name") in names.rows()
+    assert ("group3", "user77", "Carl X", "display_name") in names.rows()
     assert "0101" not in str(messages.rows()) and "41.3" not in str(messages.rows())
 
 
@@ -138,6 +140,44 @@ def test_owner_of_a_single_chat(tmp_path: Path, chat: dict, owners: list[bool]) 
     """Where the partner cannot be told from the owner, nobody is the owner."""
     messages, _, rejected = _read(tmp_path, chat)
     assert messages["is_owner"].to_list() == owners and not rejected
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "zoned", "thread", "numbering"),
+    [
+        ("personal_chat", 7, True, "user2+user7", "2@user7"),
+        ("personal_chat", 7, False, "2@user7", "2@user7"),
+        ("personal_chat", None, True, None, None),
+        ("personal_chat", 2, True, "2@user2", "2@user2"),
+        ("private_group", 7, True, "group2", "2@user7"),
+        ("private_group", 7, False, "2@user7", "2@user7"),
+        ("private_group", None, True, "group2", "2@" + "0" * 64),
+        ("private_group", None, False, None, None),
+        ("bot_chat", 7, True, "2@user7", None),
+        ("saved_messages", 7, True, "2@user7", None),
+        ("private_supergroup", 7, True, "2", None),
+        ("public_channel", None, True, "2", None),
+        ("", 7, True, "2", "2"),
+    ],
+)
+def test_threads_are_named_by_what_all_exports_of_them_know(
+    tmp_path: Path, kind: str, owner: int | None, zoned: bool, thread: str | None, numbering: str | None
+) -> None:
+    """Else by whose export it is; without an owner, by how the chat begins."""
+    rows = [_message(1, 8), _message(2, 9)]
+    for row in rows if not zoned else ():
+        del row["date_unixtime"]
+    document = _account(_chat(2, kind, *rows), personal_information={"user_id": owner})
+    messages, _, _ = _read(tmp_path, document)
+    threads, numberings = set(messages["native_thread"]), set(messages["numbering"])
+    if thread is None:
+        assert threads == numberings and len(threads) == 1
+        again = _chat(2, kind, *rows, _message(3, 8, "later"))
+        assert threads == set(_read(tmp_path, again)[0]["native_thread"])
+        rows[0]["text"] = "another chat"
+        assert threads != set(_read(tmp_path, _chat(2, kind, *rows))[0]["native_thread"])
+    else:
+        assert (threads, numberings) == ({thread}, {numbering})
 
 
 def test_order_of_keys_does_not_matter(tmp_path: Path) -> None:

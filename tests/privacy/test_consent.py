@@ -16,10 +16,14 @@ from user_embeddings_dagster.privacy.consent.grants import read_stated
 from user_embeddings_dagster.privacy.consent.ledger import build_ledger
 from user_embeddings_dagster.privacy.consent.live import Consent, last_change, live, live_hash, states
 from user_embeddings_dagster.privacy.consent.withdrawal import mark_models, withdraw_memories, withdraw_vectors
-from user_embeddings_dagster.privacy.erasure.raw_files import cut_grants
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.erasure.journal import Journal
+from user_embeddings_dagster.privacy.erasure.raw_files import UnreadableGrants, cut_grants
+from user_embeddings_dagster.privacy.erasure.stores import erase_landing
 from user_embeddings_dagster.privacy.lineage import subjects_of
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import CONSENT_LEDGER
+from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import write_json
 from user_embeddings_dagster.storage.lance_tables import LanceTables
 from user_embeddings_dagster.storage.manifest import finalise
@@ -175,6 +179,29 @@ def test_erasure_cuts_the_grants_of_one_person_and_leaves_the_bytes_of_the_other
     with (tmp_path / "consent.csv").open(newline="") as stream:
         assert stream.read() == HEADER + rest
     assert cut_grants(tmp_path, KEY, frozenset({someone("cat")})) == 1
+
+
+def test_erasure_tells_which_of_the_two_files_cannot_be_read(tmp_path):
+    """Links that cannot be read stop it before anything is cut: nobody knows whose the accounts are."""
+    layout = Layout(tmp_path)
+    folder = layout.landing / "dao"
+    folder.mkdir(parents=True)
+    grants = HEADER + "1,reddit:ann,,train,2024-01-01,,\n"
+    (folder / "consent.csv").write_text(grants)
+    (folder / "contributors.csv").write_bytes("contributor,account\np-1,José\n".encode("cp1252"))
+    with (
+        ContributorKeys(tmp_path / "keys" / "c.sqlite", KEY) as keys,
+        pytest.raises(ValueError, match=r"^dao/contributors\.csv, line 2: not UTF-8"),
+    ):
+        erase_landing(Journal([someone("ann")]), layout, KEY, keys)
+    with pytest.raises(ValueError, match=r"^dao/contributors\.csv, line 2: not UTF-8") as caught:
+        cut_grants(folder, KEY, frozenset({someone("ann")}))
+    assert not isinstance(caught.value, UnreadableGrants)
+    assert (folder / "consent.csv").read_text() == grants
+    (folder / "contributors.csv").unlink()
+    (folder / "consent.csv").write_bytes(b"\xff\xfe")
+    with pytest.raises(UnreadableGrants, match=r"^dao/consent\.csv: "):
+        cut_grants(folder, KEY, frozenset({someone("ann")}))
 
 
 def test_counts_per_purpose():

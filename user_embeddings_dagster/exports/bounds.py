@@ -15,7 +15,10 @@ MAX_FIELD = 4096  # bytes of an id or a name
 MAX_REJECTED = 20_000  # records of one file, and more than were read from it: the rest is given up
 
 _NAMES = ("native_thread", "native_author", "name")
-_FIELDS = ("native_thread", "native_id", "native_parent", "native_author", "author_name", "community", "raw_member")
+_FIELDS = (
+    "native_thread", "native_id", "numbering", "native_parent", "native_author", "author_name", "community",
+    "raw_member",
+)  # fmt: skip
 
 
 def bounded(batches: Iterator[Batch]) -> Generator[Batch, None, None]:

@@ -6,6 +6,7 @@ author of the dump is a subject. Memory is bounded at any size of input.
 """
 
 import csv
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ from user_embeddings_dagster.schema import (
 )
 from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
 
-VERSION = "messages-4"
+VERSION = "messages-5"
 TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
 MEMORY = "250MB"  # DuckDB's share of about 0.9 GB in all: what it cannot hold it spills below the lake
 
@@ -122,22 +123,40 @@ def build_messages(
 def contributor_links(path: Path) -> dict[str, str]:
     """Account (casefolded) to contributor, from a CSV with the columns contributor and account.
 
-    No file means no links. Raises ValueError naming the line that has no contributor or account.
+    No file means no links. Raises ValueError naming the line that has no contributor or account or cannot be read.
     """
     if not path.is_file():
         return {}
     links: dict[str, str] = {}
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
+    name = f"{path.parent.name}/{path.name}"
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    try:
         if not {"contributor", "account"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path.name}: expected the columns contributor and account")
+            raise ValueError(f"{name}: expected the columns contributor and account")
         for row in reader:
             contributor, account = (row["contributor"] or "").strip(), (row["account"] or "").strip()
             if not contributor or not account:
-                raise ValueError(f"{path.name}, line {reader.line_num}: no contributor or no account")
+                raise ValueError(f"{name}, line {reader.line_num}: no contributor or no account")
             if links.setdefault(account.casefold(), contributor) != contributor:
-                raise ValueError(f"{path.name}, line {reader.line_num}: account of another contributor")
+                raise ValueError(f"{name}, line {reader.line_num}: account of another contributor")
+    except csv.Error:
+        raise ValueError(f"{name}, line {reader.reader.line_num}: not a CSV file") from None
     return links
+
+
+def _text(path: Path) -> str:
+    """The text of a small file. Raises ValueError naming the line, and nothing of what stands there, where it is none:
+    saved in another encoding than UTF-8, or with NULs in it."""
+    content, name = path.read_bytes(), f"{path.parent.name}/{path.name}"
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{name}, line {line}: not UTF-8; save it as UTF-8") from None
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"{name}, line {line}: a NUL character; save it as plain text in UTF-8")
+    return text
 
 
 def _raw_files(folder: Path, keys: ContributorKeys | None, progress: Progress) -> Iterator[RawFile | None]:

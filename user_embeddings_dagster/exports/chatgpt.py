@@ -156,6 +156,7 @@ class _Reading:
             *(name for name in _ROW if name != "created_at"),
             pl.col("created_at").cast(TIMESTAMP),
             native_author=pl.when(is_owner).then(pl.lit(self._owner)),
+            numbering=pl.lit(None, pl.String),
             author_name=pl.lit(None, pl.String),
             edited_at=pl.lit(None, TIMESTAMP),  # an edit starts a branch of its own
             community=pl.lit(None, pl.String),

@@ -6,6 +6,8 @@ the sample inputs of the DataDAO's own refiner (miner-fileDto.json, webapp-fileD
 
 Accounts, chats and message ids are brought to the form of Telegram Desktop's export, so that one person or one
 supergroup met in both is the same. Names are not in these dumps. Nothing is public: they do not say so.
+Personal chats and basic groups stay one thread for each owner: what is no plain text reads differently by format, so
+that two people's copies would not become one.
 """
 
 import re
@@ -108,26 +110,28 @@ class _Reading:
         peer = dm.peer_account(message.peerId)
         chat = peer or (dm.chat_account(chat_id) if chat_id is not None else f"user:{self._file.sha256}")
         number = re.sub("^[a-z]+", "", chat)
-        thread = number if chat.startswith("channel") or not self._owner else f"{number}@{self._owner}"
+        numbering = None if chat.startswith("channel") else f"{number}@{self._owner or self._file.sha256}"
+        thread = numbering or number
         text, kind, is_service = dm.rendered(message)
         author = dm.author(message, self._owner, chat)
         reply = message.replyTo.replyToMsgId if message.replyTo else None
         reply = reply or (message.reply_to.message_id if message.reply_to else None) or message.reply_to_message_id
         self._rows.append(
             (
-                thread, dm.server_id(message, message.id) or "0", dm.server_id(message, reply), author,
+                thread, numbering, dm.server_id(message, message.id) or "0", dm.server_id(message, reply), author,
                 "service" if is_service else "user", message.date, message.editDate or message.edit_date,
                 text, kind, location,
             )
         )  # fmt: skip
 
     def _batch(self) -> Batch:
-        columns = list(zip(*self._rows, strict=True)) or [()] * 10
-        thread, number, reply, author, role, at, edited, text, kind, location = map(list, columns)
+        columns = list(zip(*self._rows, strict=True)) or [()] * 11
+        thread, numbering, number, reply, author, role, at, edited, text, kind, location = map(list, columns)
         authors = pl.Series("native_author", author, dtype=pl.String)
         frame = pl.DataFrame(
             {
                 "native_thread": pl.Series(thread, dtype=pl.String),
+                "numbering": pl.Series(numbering, dtype=pl.String),
                 "native_id": pl.Series(number, dtype=pl.String),
                 "native_parent": pl.Series(reply, dtype=pl.String),
                 "native_author": authors,

@@ -14,12 +14,21 @@ from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, REJECTED_RECO
 NEAR_MIN_CHARACTERS = 20  # of normalised text: shorter ones ("thanks a lot") are said again in good faith
 NEAR_MICROSECONDS = 24 * 3600 * 1_000_000  # since the last time the author said the same
 
-# Copies of one message: the contributor's own first, then those with text, then by place. `copies` are the
-# losers; `fill` is what the winners lack.
+# A numbering whose thread is known from another export of the same account: all of it belongs there.
+_PLACES = """
+    CREATE TEMP TABLE places AS
+    SELECT numbering, min(thread_id) AS thread_id FROM staged WHERE numbering <> thread_id
+    GROUP BY numbering HAVING min(thread_id) = max(thread_id);
+"""
+
+# Copies of one message: the contributor's own first, then those with text, those of a thread that is known to others,
+# then by place. `dropped` are the losers; `fill` is what the winners lack.
 _COPIES = """
     CREATE TEMP TABLE ranked AS
     SELECT seq, part, message_id, row_number() OVER (
-        PARTITION BY message_id ORDER BY is_owner DESC, text = '', raw_sha256, raw_member, raw_location, seq
+        PARTITION BY message_id ORDER BY
+            is_owner DESC, text = '', numbering IS NOT DISTINCT FROM thread_id,
+            raw_sha256, raw_member, raw_location, seq
     ) AS copy, count(*) OVER (PARTITION BY message_id) AS n FROM staged;
 
     CREATE TEMP TABLE dropped AS SELECT seq, part, 'exact_duplicate' AS reason FROM ranked WHERE copy > 1;
@@ -36,21 +45,75 @@ _COPIES = """
 
     DROP TABLE ranked;
 
-    CREATE TEMP VIEW merged AS
+    CREATE TEMP VIEW filled AS
     SELECT s.* REPLACE (
+        coalesce(p.thread_id, s.thread_id) AS thread_id,
         CASE WHEN s.text = '' THEN coalesce(f.text, '') ELSE s.text END AS text,
         coalesce(s.media_kind, f.media_kind) AS media_kind,
         coalesce(s.parent_id, f.parent_id) AS parent_id,
         coalesce(s.created_at, f.created_at) AS created_at,
         coalesce(s.edited_at, f.edited_at) AS edited_at,
         coalesce(s.community, f.community) AS community
-    ) FROM staged s LEFT JOIN fill f USING (message_id);
+    ) FROM staged s LEFT JOIN fill f USING (message_id) LEFT JOIN places p ON s.thread_id = p.numbering;
 """
 
-# 64-bit hashes stand for texts, compared only within one author.
+# One conversation as several accounts exported it, each with message ids of its own: the nth time that an author says
+# the same in a second is the same message in all of them, and so is the one message of a second that was edited. An
+# author's own export wins. What a message answers is taken from a copy in whose export that is, and told by its winner.
+_CONVERSATIONS = """
+    CREATE TEMP TABLE shared AS
+    SELECT thread_id FROM filled WHERE numbering IS NOT NULL
+    GROUP BY thread_id HAVING min(numbering) <> max(numbering);
+
+    CREATE TEMP TABLE said AS
+    SELECT seq, part, message_id, parent_id, thread_id, numbering, author_id, created_at, role, media_kind, is_owner,
+        edited_at IS NOT NULL AS edited, hash(text) AS text_hash, raw_sha256, raw_member, raw_location
+    FROM filled SEMI JOIN shared USING (thread_id) ANTI JOIN dropped USING (seq) WHERE numbering IS NOT NULL;
+
+    CREATE TEMP TABLE copies AS
+    WITH counted AS (
+        SELECT *, count(*) OVER (PARTITION BY thread_id, author_id, created_at, role, media_kind, numbering) AS n
+        FROM said
+    ), keyed AS (
+        SELECT * REPLACE (
+            IF(created_at IS NOT NULL AND bool_or(edited) OVER moment AND max(n) OVER moment = 1, NULL, text_hash)
+            AS text_hash
+        ) FROM counted WINDOW moment AS (PARTITION BY thread_id, author_id, created_at, role, media_kind)
+    ), repeated AS (
+        SELECT *, row_number() OVER (
+            PARTITION BY thread_id, author_id, created_at, role, media_kind, text_hash, numbering
+            ORDER BY raw_sha256, raw_member, raw_location, seq
+        ) AS nth FROM keyed
+    )
+    SELECT seq, part, message_id, parent_id, first_value(message_id) OVER one AS winner, row_number() OVER one AS copy
+    FROM repeated WINDOW one AS (
+        PARTITION BY thread_id, author_id, created_at, role, media_kind, text_hash, nth
+        ORDER BY is_owner DESC, raw_sha256, raw_member, raw_location, seq
+    );
+
+    DROP TABLE said;
+
+    INSERT INTO dropped SELECT seq, part, 'exact_duplicate' FROM copies WHERE copy > 1;
+
+    CREATE TEMP TABLE answers AS
+    SELECT c.winner AS message_id,
+        first(coalesce(p.winner, c.parent_id) ORDER BY p.winner IS NULL, c.copy) AS parent_id
+    FROM copies c LEFT JOIN copies p ON p.message_id = c.parent_id
+    WHERE c.parent_id IS NOT NULL GROUP BY c.winner;
+
+    DROP TABLE copies;
+
+    CREATE TEMP VIEW merged AS
+    SELECT f.* REPLACE (coalesce(a.parent_id, f.parent_id) AS parent_id)
+    FROM filled f LEFT JOIN answers a USING (message_id);
+"""
+
+# 64-bit hashes stand for texts, compared only within one author; and only within one thread where others may have
+# exported the same conversation, because what is said in both copies belongs to both.
 _EMPTY_AND_DUPLICATES = f"""
     CREATE TEMP TABLE narrow AS
     SELECT seq, part, message_id, author_id, created_at, is_owner,
+        IF(numbering IS NULL, NULL, thread_id) AS within,
         text = '' AND media_kind IS NULL AS empty, role = 'deleted' AS deleted,
         author_id IS NOT NULL AND created_at IS NOT NULL AND role = 'user' AND media_kind IS NULL AS comparable,
         IF(comparable, hash(text), NULL) AS text_hash,
@@ -63,20 +126,20 @@ _EMPTY_AND_DUPLICATES = f"""
 
     INSERT INTO dropped SELECT seq, part, 'exact_duplicate' FROM narrow WHERE comparable AND NOT empty
     QUALIFY row_number() OVER (
-        PARTITION BY author_id, created_at, text_hash ORDER BY is_owner DESC, message_id
+        PARTITION BY author_id, within, created_at, text_hash ORDER BY is_owner DESC, message_id
     ) > 1;
 
     INSERT INTO dropped SELECT seq, part, 'near_duplicate' FROM narrow ANTI JOIN dropped USING (seq)
     WHERE near_hash IS NOT NULL
     QUALIFY epoch_us(created_at) - lag(epoch_us(created_at)) OVER (
-        PARTITION BY author_id, near_hash ORDER BY created_at, message_id
+        PARTITION BY author_id, within, near_hash ORDER BY created_at, message_id
     ) <= {NEAR_MICROSECONDS};
 
     DROP TABLE narrow;
 """
 
 _MESSAGES = """
-    SELECT * EXCLUDE (seq, part, is_owner, is_public),
+    SELECT * EXCLUDE (seq, part, is_owner, is_public, numbering),
         role = 'user' AND author_id IS NOT NULL AND (
             is_owner OR (is_public AND NOT EXISTS (FROM owners)) OR author_id IN (SELECT author_id FROM owners)
         ) AS is_subject
@@ -86,7 +149,10 @@ _MESSAGES = """
 
 _PARTICIPANTS = """
     SELECT datadao, thread_id, author_id, name, min(name_kind) AS name_kind
-    FROM names SEMI JOIN kept USING (thread_id)
+    FROM (
+        SELECT n.* REPLACE (coalesce(p.thread_id, n.thread_id) AS thread_id)
+        FROM names n LEFT JOIN places p ON n.thread_id = p.numbering
+    ) SEMI JOIN kept USING (thread_id)
     WHERE author_id IS NOT NULL GROUP BY ALL ORDER BY thread_id, author_id, name
 """
 
@@ -120,7 +186,9 @@ class Merge:
 
     def decide(self) -> pl.DataFrame:
         """Merge copies and choose what is dropped: columns part, reason, n."""
+        self._duckdb.execute(_PLACES)
         self._duckdb.execute(_COPIES)
+        self._duckdb.execute(_CONVERSATIONS)
         self._duckdb.execute(_EMPTY_AND_DUPLICATES)
         counts = self._duckdb.sql("SELECT part, reason, count(*) AS n FROM dropped GROUP BY ALL ORDER BY ALL")
         return pl.DataFrame(counts.to_arrow_table())

@@ -13,7 +13,7 @@ _BLOCK = 64  # bytes of a SHA-256 block
 # What is written to the staging area: MESSAGES, without the verdict `is_subject`, with what it depends on.
 STAGED = pl.Schema(
     {name: dtype for name, dtype in MESSAGES.schema.items() if name != "is_subject"}
-    | {"is_owner": pl.Boolean(), "is_public": pl.Boolean()}
+    | {"is_owner": pl.Boolean(), "is_public": pl.Boolean(), "numbering": pl.String()}
 )
 BOT_NAMES = (
     "automoderator", "autotldr", "imguralbumbot", "remindmebot", "sneakpeekbot", "tweetposter", "video_link_bot",
@@ -51,16 +51,20 @@ class Normaliser:
         return user_id(self._key, platform, account.casefold(), self._links)
 
     def messages(self, native: pl.DataFrame, platform: str) -> pl.DataFrame:
-        """The rows of STAGED for rows of NATIVE_MESSAGES, in the same order."""
+        """The rows of STAGED for rows of NATIVE_MESSAGES, in the same order.
+
+        A numbering becomes the id that a thread of its name has.
+        """
         hashed = self._hashed(
-            native, platform,
-            message_id=("message", "native_thread", "native_id"),
-            parent_id=("message", "native_thread", "native_parent"),
+            native.with_columns(scope=pl.coalesce("numbering", "native_thread")), platform,
+            message_id=("message", "scope", "native_id"),
+            parent_id=("message", "scope", "native_parent"),
             thread_id=("thread", "native_thread"),
+            numbering=("thread", "numbering"),
         )  # fmt: skip
         name = pl.coalesce("author_name", "native_author")
         bot = name.str.to_lowercase().is_in(BOT_NAMES) | name.str.contains(BOT_SUFFIX)
-        return native.hstack(hashed).select(
+        return native.drop("numbering").hstack(hashed).select(
             *(
                 column
                 for column in STAGED

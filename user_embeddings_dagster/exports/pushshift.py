@@ -239,6 +239,7 @@ def _batch(parsed: pl.DataFrame, rejected: Sequence[Rejected], bytes_read: int, 
     messages = parsed.with_columns(
         _time("created_at"),
         _time("edited_at"),
+        numbering=pl.lit(None, pl.String),
         author_name="native_author",
         role=pl.when(pl.col("native_author").is_null()).then(pl.lit("deleted")).otherwise(pl.lit("user")),
         thread_shape=pl.lit("tree"),

@@ -118,6 +118,7 @@ def _native(frame: pl.DataFrame, kind: str, account: str, file: RawFile, member:
     return frame.select(
         native_thread=thread,
         native_id=native_id,
+        numbering=pl.lit(None, pl.String),
         native_parent=parent,
         native_author=pl.lit(account),
         author_name=pl.lit(account),

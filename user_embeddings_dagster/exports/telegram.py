@@ -5,7 +5,11 @@ the one author who is in every personal chat without being its partner. A group 
 public groups and channels every author may be a subject.
 
 Message ids are the account's own in personal chats and basic groups, so that two people's exports use the same
-pair of chat and message id for different messages: there the thread is named `chat@owner`, elsewhere by the chat id.
+pair of chat and message id for different messages: there they count under the numbering `chat@owner`. The thread is
+named by what both people's exports know, a personal chat by its two accounts and a group by its id, so that their
+copies meet there and the merge makes one conversation of them. Where that cannot be known (no owner), or the copies
+could not be matched (times without their zone, of clients before 2022), the thread is the numbering's own. Elsewhere
+threads are named by the chat id.
 `raw_location` is the 0-based index of the message in the file, over all its chats.
 """
 
@@ -24,6 +28,7 @@ from user_embeddings_dagster.exports.json_source import Document
 from user_embeddings_dagster.exports.json_window import Malformed, Window
 from user_embeddings_dagster.exports.reader import Batch, Format, Fullness, RawFile, Rejected
 from user_embeddings_dagster.exports.telegram_columns import Chat, Columns
+from user_embeddings_dagster.keys import content_id
 
 FLUSH = 100_000  # rows of a batch
 MEMBER = re.compile(r"result\.json")
@@ -31,6 +36,7 @@ MEMBER = re.compile(r"result\.json")
 _CHAT = re.compile(rb'\{(?:\s*"[^"\\]{0,40}"\s*:\s*(?:"(?:[^"\\]|\\.)*+"|[-+.\w]+)\s*,){0,8}\s*"messages"\s*:\s*(?=\[)')
 _OF_ONE_ACCOUNT = ("personal_chat", "bot_chat", "saved_messages", "private_group")
 _WITH_PARTNER = ("personal_chat", "bot_chat")
+_OF_ONE_PERSON = ("bot_chat", "saved_messages")  # nobody else exports them
 _TELLING = (*_WITH_PARTNER, "saved_messages", "")
 _MOST_CHATS = 50_000  # with messages, of which the owner is told; people have thousands at most
 _MOST_EMPTY = 20_000  # chats of one document, and more than its messages: the rest is given up
@@ -170,6 +176,23 @@ def _partner(header: _Header, author: str | None, name: str | None) -> bool:
     return author in (f"user{header.id}", f"user{header.id - _OLD_USER}") or name == header.name
 
 
+def _shared(header: _Header, owner: str | None) -> str | None:
+    """What a chat is called in the exports of all who are in it, if that is known."""
+    if header.id is None:
+        return None
+    if header.type == "private_group":
+        return f"group{header.id}"
+    partner = f"user{header.id}"
+    if header.type != "personal_chat" or owner in (None, partner):
+        return None
+    return "+".join(sorted((owner, partner)))
+
+
+def _beginning(first: tm.Message) -> str:
+    """What two exports of a chat by one account have in common, and two people's chats with somebody do not."""
+    return content_id(str(first.id), first.date or "", tm.account(first.from_id) or "", tm.flat(first.text))
+
+
 def _survey(walk: _Walk) -> _Survey:
     """Read a whole document once for the headers of its chats and its owner."""
     survey, others = _Survey(), Counter[str]()
@@ -230,12 +253,14 @@ class _Reading:
             if not header.type or header.id is None:
                 header = self._survey().headers.get(offset, header)
             owner = self._owner(header)
-            chat = self._chat(header, owner, offset)
+            chat = None
             for part in self._walk.read():
-                self._columns.add(chat, part.items, part.indices)
+                if part.items:
+                    chat = chat or self._chat(header, owner, offset, part.items[0])
+                    self._columns.add(chat, part.items, part.indices)
                 if self._full():
                     yield self._batch(owner)
-            self._columns.finish(chat)
+            self._columns.finish(chat or self._chat(header, owner, offset, None))
             if self._full():
                 yield self._batch(owner)
         self._walk.rejected += self._document.damage(self._walk.location)
@@ -250,11 +275,28 @@ class _Reading:
         self._walk.rejected.clear()
         return Batch(messages, names, rejected, self._document.progress())
 
-    def _chat(self, header: _Header, owner: str | None, offset: int) -> Chat:
+    def _thread(
+        self, header: _Header, owner: str | None, offset: int, first: tm.Message | None
+    ) -> tuple[str, str | None]:
+        """The chat's thread, and whose message ids it has; None where everybody's are the same. `first` message."""
         number = f"{self._file.sha256}:{offset}" if header.id is None else str(header.id)
-        own = owner and header.type in _OF_ONE_ACCOUNT
+        if not header.type:
+            return number, number
+        if header.type not in _OF_ONE_ACCOUNT:
+            return number, None
+        if owner and header.type in _OF_ONE_PERSON:
+            return f"{number}@{owner}", None
+        shared = _shared(header, owner) if first is None or first.date_unixtime is not None else None
+        # Without an owner, a chat is known again by how it begins; where copies are matched by what was said, ids of
+        # two files never count as one numbering.
+        numbering = f"{number}@{owner or (self._file.sha256 if shared or first is None else _beginning(first))}"
+        return shared or numbering, numbering
+
+    def _chat(self, header: _Header, owner: str | None, offset: int, first: tm.Message | None) -> Chat:
+        thread, numbering = self._thread(header, owner, offset, first)
         chat = Chat(
-            thread=f"{number}@{owner}" if own else number,
+            thread=thread,
+            numbering=numbering,
             is_public=header.type.startswith("public_"),
             bot=f"user{header.id}" if header.type == "bot_chat" else None,
         )

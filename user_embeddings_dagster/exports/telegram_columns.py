@@ -30,9 +30,11 @@ _reply = attrgetter("reply_to_message_id")
 
 @dataclass
 class Chat:
-    """One chat: its thread, whether it is public, the bot or partner it is with, and the names seen in it."""
+    """One chat: its thread, whose message ids it has (None: everybody's), whether it is public, the bot it is with,
+    and the names seen in it."""
 
     thread: str
+    numbering: str | None = None
     is_public: bool = False
     bot: str | None = None
     names: set[tuple[str, str]] = field(default_factory=set)
@@ -182,12 +184,14 @@ class Columns:
         column = {name: pl.concat([part[name] for part in self._parts]).alias(name) for name, _ in _COLUMNS}
         chat_of_row = np.repeat(np.arange(len(self._chats)), [n for _, n in self._chats])
         threads = pl.Series("native_thread", [chat.thread for chat, _ in self._chats], dtype=pl.String)
+        numberings = pl.Series("numbering", [chat.numbering for chat, _ in self._chats], dtype=pl.String)
         public = pl.Series("is_public", [chat.is_public for chat, _ in self._chats], dtype=pl.Boolean)
         authors = column["native_author"]
         edited = seconds(self._filled("edited_unixtime"), _NEVER)
         frame = pl.DataFrame(
             [
                 threads.gather(chat_of_row),
+                numberings.gather(chat_of_row),
                 public.gather(chat_of_row),
                 column["native_id"].cast(pl.String).fill_null("?"),
                 column["native_parent"].cast(pl.String),

@@ -34,6 +34,13 @@ NATIVE_MESSAGES = Table(
         (
             Column("native_thread", TEXT, "thread id as the platform writes it", personal=True),
             Column("native_id", TEXT, "message id as the platform writes it", personal=True),
+            Column(
+                "numbering",
+                TEXT,
+                "whose ids these are, where each account numbers messages itself; null if all count alike",
+                personal=True,
+                nullable=True,
+            ),
             Column("native_parent", TEXT, "id of the message replied to", personal=True, nullable=True),
             Column(
                 "native_author",
@@ -63,7 +70,7 @@ MESSAGES = Table(
     "One row per distinct message of a DataDAO, whatever platform it came from.",
     columns(
         (
-            Column("message_id", TEXT, "keyed hash of platform, thread and native id (32 hex)"),
+            Column("message_id", TEXT, "keyed hash of platform, thread (or numbering) and native id (32 hex)"),
             Column("datadao", TEXT, "DataDAO slug"),
             Column("platform", TEXT, "reddit, telegram or chatgpt"),
             Column("thread_id", TEXT, "keyed hash of the thread (32 hex)"),

@@ -247,8 +247,15 @@ def cut_links(path: Path, contributors: set[str]) -> int:
     return _cut_rows(path, lambda row: row.get("contributor", "").strip() in contributors)
 
 
+class UnreadableGrants(ValueError):
+    """A consent.csv that has no rows."""
+
+
 def cut_grants(folder: Path, key: bytes, users: frozenset[str]) -> int:
-    """Remove the rows of these user_ids from a DataDAO's consent.csv; how many. Raises ValueError if it has no rows."""
+    """Remove the rows of these user_ids from a DataDAO's consent.csv; how many.
+
+    Raises UnreadableGrants, and ValueError where contributors.csv cannot be read.
+    """
     links = contributor_links(folder / LINKS)
 
     def theirs(row: dict[str, str]) -> bool:
@@ -260,7 +267,7 @@ def cut_grants(folder: Path, key: bytes, users: frozenset[str]) -> int:
     try:
         return _cut_rows(folder / GRANTS, theirs)
     except (UnicodeDecodeError, csv.Error):
-        raise ValueError(f"{folder.name}/{GRANTS}: not a CSV file") from None
+        raise UnreadableGrants(f"{folder.name}/{GRANTS}: not a CSV file") from None
 
 
 def _cut_rows(path: Path, gone: Callable[[dict[str, str]], bool]) -> int:

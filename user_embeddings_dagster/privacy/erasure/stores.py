@@ -14,7 +14,7 @@ from user_embeddings_dagster.privacy.access.whitelist import Whitelist
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure.identity import contributors
 from user_embeddings_dagster.privacy.erasure.journal import Journal, add
-from user_embeddings_dagster.privacy.erasure.raw_files import cut_grants, cut_links, cut_out, search
+from user_embeddings_dagster.privacy.erasure.raw_files import UnreadableGrants, cut_grants, cut_links, cut_out, search
 from user_embeddings_dagster.privacy.redaction import Redaction
 from user_embeddings_dagster.privacy.sealed_format import is_sealed
 from user_embeddings_dagster.privacy.tombstones import erasure_id
@@ -138,7 +138,7 @@ def erase_landing(journal: Journal, layout: Layout, key: bytes, keys: Contributo
     for folder in datadao_folders(layout.landing):
         try:
             cut_grants(folder, key, frozenset(journal.users))  # before the links, which say whose the accounts are
-        except ValueError:
+        except UnreadableGrants:
             told.append(f"{folder.name}: {GRANTS} could not be read and was left as it is")
     for folder in datadao_folders(layout.landing):
         for leftover in folder.rglob(".*.erasing"):
