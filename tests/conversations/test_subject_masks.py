@@ -48,6 +48,24 @@ def test_no_name_in_any_form(tables, ident):
         assert not re.search("alice|bob|jos[eé]|lvarez|wonder|小明", text, re.IGNORECASE)
 
 
+def test_no_name_however_typed(tables, ident):
+    """C9: apostrophes, dashes, letters without a decomposition, umlauts written out."""
+    names = {"a": ["Niamh O'Brien"], "b": ["Łukasz Wójcik"], "c": ["Søren Bjørn", "Jörg"], "d": ["Anne-Marie"]}
+    rows = [
+        {"id": "1", "by": "a", "text": "thanks lukasz, joerg, well done"},
+        {"id": "2", "by": "b", "text": "Niamh O’Brien needs it, ask O’Brien, don´t wait"},
+        {"id": "3", "by": "c", "text": "anne‑marie — said so"},
+        {"id": "4", "by": "d", "text": "soren and søren bjorn"},
+    ]
+    chunks = build_chunks(*tables(rows, names, "linear")).chunks
+    assert dict(chunks.select("user_id", "text").iter_rows())[ident("a")].split("\n") == [
+        "SUBJECT: thanks <P1>, <P2>, well done",
+        "<P1>: SUBJECT needs it, ask SUBJECT, don't wait",
+        "<P2>: <P3> — said so",
+        "<P3>: <P2> and <P2>",
+    ]
+
+
 def test_one_subject_and_swapping_changes_the_masks(tables, ident):
     """C9: SUBJECT labels exactly the user's turns; another SUBJECT of the window moves every mask."""
     messages, participants = tables(ROWS, NAMES, "linear")

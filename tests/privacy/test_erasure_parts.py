@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from user_embeddings_dagster.keys import user_id
+from user_embeddings_dagster.keys import keyed_id, user_id
 from user_embeddings_dagster.privacy.audit.canaries import scan
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
 from user_embeddings_dagster.privacy.erasure.raw_files import cut_out, search
 from user_embeddings_dagster.privacy.redaction import Redaction
 from user_embeddings_dagster.storage.lance_tables import LanceTables
@@ -149,3 +150,29 @@ def test_a_damaged_chat_that_cannot_be_rewritten_is_removed(tmp_path):
 )
 def test_names_are_replaced_in_what_others_wrote(text, redacted):
     assert Redaction([("Alice Wonder", "display_name")]).text(text) == redacted
+
+
+SPELT = [("Niamh O'Brien", "display_name"), ("Łukasz Wójcik", "display_name"), ("Jörg Müller", "display_name")]
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("Niamh O’Brien and lukasz wojcik", "<PERSON> and <PERSON>"),
+        ("ask Oʼbrien, ŁUKASZ", "ask <PERSON>, <PERSON>"),
+        ("joerg mueller", "<PERSON>"),
+        ("I don’t know a müll", "I don’t know a müll"),
+    ],
+)
+def test_a_name_is_replaced_however_it_is_typed(text, redacted):
+    assert Redaction(SPELT).text(text) == redacted
+    found = ErasedNames(KEY).with_names(SPELT).found_in(pl.Series([text]))
+    assert Redaction(found).text(text) == redacted
+
+
+def test_a_name_hashed_in_an_earlier_form_is_found():
+    """Hashes of before "ł" was compared as "l" are still in the files of erased names."""
+    earlier = ErasedNames(KEY, frozenset([keyed_id(KEY, "erased name", "łukasz")]), frozenset([1]))
+    assert Redaction(earlier.found_in(pl.Series(["ask Łukasz, lukasz"]))).text("ask Łukasz, lukasz") == (
+        "ask <PERSON>, <PERSON>"
+    )

@@ -8,6 +8,7 @@ import pytest
 
 from user_embeddings_dagster.privacy.masking import NAME_MARK, ThreadNames
 from user_embeddings_dagster.privacy.names import is_ambiguous
+from user_embeddings_dagster.privacy.normalise import canonical
 from user_embeddings_dagster.privacy.residual import ResidualNameError, check_residual_names, residual_chunks
 
 
@@ -52,12 +53,85 @@ def test_ordinary_names(text, expected):
         ("Alice王", "問Alice王吧", "問{A}吧"),
         ("john_smith", "JohnSmith and john-smith", "{A} and {A}"),
         ("annika[m]", "annika[m]: hi, (annika) said", "{A}: hi, ({A}) said"),
+        ("O`Neil王", "問o’neil王吧 `O'Neil王`", "問{A}吧 {A}"),
         ("rob|away", "rob|away is Rob, and (rob)", "{A} is {A}, and ({A})"),
     ],
 )
 def test_scripts_and_decorations(name, text, expected):
     """C9: accents, scripts without word boundaries, nicks with decorations."""
     assert masked({"A": name}, text) == expected
+
+
+@pytest.mark.parametrize("apostrophe", "'’‘‛′´`ʹʻʼʽʾʿ＇ꞌ՚׳")
+def test_an_apostrophe_may_be_any(apostrophe):
+    """C9: in the name and in the text, each as its writer's keyboard has it."""
+    for name in ("Niamh O'Brien", "Niamh O’Brien", f"Niamh O{apostrophe}Brien"):
+        text = f"Niamh O{apostrophe}Brien needs it, ask o{apostrophe}brien"
+        assert named(name, text) == ("{A} needs it, ask {A}", True), name
+
+
+@pytest.mark.parametrize("dash", "-‐‑‒–—―−﹣－⁃־˗")
+def test_a_dash_may_be_any(dash):
+    """C9."""
+    for name in ("Anne-Marie", f"Anne{dash}Marie"):
+        assert named(name, f"so anne{dash}marie said") == ("so {A} said", True)
+        assert named(name, "so ANNE-MARIE said") == ("so {A} said", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Łukasz Wójcik", ["łukasz wójcik", "Lukasz Wojcik", "ŁUKASZ WÓJCIK"]),
+        ("Lukasz", ["Łukasz", "ŁUKASZ"]),
+        ("Søren Bjørn", ["soren bjorn", "søren bjorn", "SØREN BJØRN", "Soeren Bjoern"]),
+        ("Đặng Ðurić", ["dang duric", "ĐẶNG ÐURIĆ"]),
+        ("Yıldız", ["yildiz", "YILDIZ", "Yıldız"]),
+        ("Ħamrun", ["hamrun", "ħamrun"]),
+        ("Ægir Þórsson", ["aegir thorsson", "ÆGIR ÞÓRSSON", "ægir þorsson"]),
+        ("Œuvray", ["oeuvray", "ŒUVRAY"]),
+        ("Strauß", ["Strauss", "STRAUSS", "STRAUẞ"]),
+        ("Jürgen Müller", ["Juergen Mueller", "Jurgen Muller", "JÜRGEN MÜLLER"]),
+        ("Ǿystein", ["oystein", "øystein"]),
+        ("Νίκος", ["ΝΙΚΟΣ", "νικος"]),
+        ("Əliyev", ["eliyev", "ƏLİYEV"]),
+    ],
+)
+def test_letters_that_nothing_decomposes(name, written):
+    """C9: and "ue" for "ü", as people type who have no such key."""
+    for form in written:
+        assert named(name, f"so {form} said") == ("so {A} said", True), form
+
+
+def test_letters_that_grow_keep_their_places():
+    """C9: what stands before and after a name is kept to the character, although "æ" is compared as "ae"."""
+    assert masked({"A": "Þór"}, "æß þœ ŒÆ, Þór æ thor ßþ ﬃ") == "æß þœ ŒÆ, {A} æ {A} ßþ ﬃ"
+    assert masked({"A": "Bjæ"}, "bjæ’s bræ") == "{A}’s bræ"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Don T", "I don’t know, don‘t ask, don`t"),
+        ("Jö", "joe and jo"),
+        ("Bö Lindqvist", "boe and bo"),
+        ("Muller", "Mueller is another name"),
+        ("Michael", "Michal is another name"),
+        ("Samuel", "Samül"),
+        ("well_done", "well’done"),
+    ],
+)
+def test_other_words_stay(name, text):
+    """C9: a name is not any word that looks like it."""
+    assert named(name, text) == (text, False)
+
+
+def named(name: str, text: str) -> tuple[str, bool]:
+    """The text masked, and whether the check of what remains sees the name in it as it was."""
+    names = pl.DataFrame({"thread_id": ["t"], "name": [name]})
+    chunks = pl.DataFrame({"chunk_id": ["c"], "thread_id": ["t"], "text": [f"SUBJECT: {text}"]})
+    plain, written = canonical(pl.Series([name, text]))
+    assert residual_chunks(chunks, names) == residual_chunks(chunks.with_columns(text=canonical(chunks["text"])), names)
+    return masked({"A": plain}, written, "display_name"), bool(residual_chunks(chunks, names))
 
 
 def test_linear_in_names_and_text():

@@ -28,6 +28,8 @@ def masked(text: str) -> str:
         ("hey kevin, hi sarah doyle", "hey <PERSON>, hi <PERSON>"),
         ("ask Andrew. Probably not", "ask <PERSON>. Probably not"),
         ("JASON come here, MARK WRIGHT too", "<PERSON> come here, <PERSON> too"),
+        ("Łukasz, Jørgen and LUDMIŁA’S bike", "<PERSON>, <PERSON> and <PERSON>’S bike"),
+        ("thanks Łukasz Don’t", "thanks <PERSON> Don’t"),
         ("Frau Okafor und Herr Wölfli", "Frau <PERSON> und Herr <PERSON>"),
     ],
 )

@@ -13,7 +13,7 @@ import polars as pl
 
 from user_embeddings_dagster.keys import keyed_id
 from user_embeddings_dagster.privacy.names import TOKEN, variants
-from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold
+from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold, fold_name
 from user_embeddings_dagster.storage.durability import write_json
 
 _FOUND = "handle"  # the kind of a name that is found: it is looked for as it stands there
@@ -66,7 +66,9 @@ class ErasedNames:
         """(name, kind) of every one that stands in the texts, for a Redaction."""
         seen: dict[str, str] = {}  # in the form that is hashed, and as it stands there
         for text in canonical(texts.drop_nulls()):
-            seen |= self._candidates(fold(text))
+            # Names that were hashed before apostrophes, dashes and letters like "ł" were folded are found as well.
+            for folded in dict.fromkeys((fold(text), fold_name(text))):
+                seen |= self._candidates(folded)
         return {(written, _FOUND) for form, written in seen.items() if self._hash(form) in self.names}
 
     def _candidates(self, folded: str) -> dict[str, str]:

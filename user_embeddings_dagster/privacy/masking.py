@@ -63,11 +63,12 @@ class ThreadNames:
 
     def _add(self, author: str, name: Name) -> None:
         if name.unspaced and not name.ambiguous:
-            self._unspaced[name.unspaced[:2]][name.unspaced].add(author)
+            unspaced = _quoted(name.unspaced)
+            self._unspaced[unspaced[:2]][unspaced].add(author)
             return
         entry = self._entries[name.tokens]
         entry.people.add(author)
-        entry.gaps.add(name.separators)
+        entry.gaps.add(tuple(map(_quoted, name.separators)))
         entry.ambiguous &= name.ambiguous
 
     @property
@@ -90,7 +91,7 @@ class ThreadNames:
         if not self._lengths.keys().isdisjoint(TOKEN.findall(folded)):
             spans.extend(self._spaced_spans(folded))
         if self._unspaced and UNSPACED.search(folded):
-            spans.extend(self._unspaced_spans(folded))
+            spans.extend(self._unspaced_spans(_quoted(folded)))
         return self._replace(text, folded, offsets, spans) if spans else text
 
     def _spaced_spans(self, folded: str) -> Iterator[_Span]:
@@ -162,7 +163,12 @@ class ThreadNames:
 
 def _same_gaps(gaps: tuple[str, ...], own: tuple[str, ...]) -> bool:
     """Between a name's words stands what the name has there, or a space, dot, dash or underscore."""
-    return all(gap == of_name or _LOOSE_GAP.fullmatch(gap) for gap, of_name in zip(gaps, own, strict=True))
+    return all(_quoted(gap) == of_name or _LOOSE_GAP.fullmatch(gap) for gap, of_name in zip(gaps, own, strict=True))
+
+
+def _quoted(text: str) -> str:
+    """Within a name a backtick is an apostrophe; around one it is a decoration, and so it is not folded."""
+    return text.replace("`", "'")
 
 
 def _is_addressed(folded: str, start: int, end: int, leads: bool) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from user_embeddings_dagster.privacy.normalise import UNSPACED, UNSPACED_RANGES, fold
+from user_embeddings_dagster.privacy.normalise import UNSPACED, UNSPACED_RANGES, fold_name, written_out
 
 # Between "问" and "Alice" a word ends, although both are letters.
 TOKEN = re.compile(rf"[^\W_{UNSPACED_RANGES}]+|[{UNSPACED_RANGES}]+")
@@ -17,7 +17,7 @@ _MIN_JOINED = 6  # "John Smith" is also looked for as "johnsmith"
 # Words of grammar: somebody called "the" or "you" would otherwise empty every text. Words that are also first
 # names (will, may, per) are not here: they are masked.
 FUNCTION_WORDS = frozenset(
-    fold(
+    fold_name(
         """
 a about above after again all also always am an and another any anybody anyone anything are around
 as at away back be because been before being between both but by can cannot cant come could did didn
@@ -65,7 +65,7 @@ class Name:
 
 def is_ambiguous(name: str) -> bool:
     """At most two letters or digits (one where words are not spaced), or nothing but words of grammar."""
-    folded = fold(name)
+    folded = fold_name(name)
     tokens = TOKEN.findall(folded)
     letters = sum(map(len, tokens))
     least = _MIN_UNSPACED if UNSPACED.search(folded) else _MIN_LETTERS
@@ -77,23 +77,29 @@ def variants(name: str, name_kind: str) -> Iterable[Name]:
 
     The name without surrounding punctuation and without what stands in brackets or after "|" ("ann[m]", "bob|away"),
     its words joined ("John Smith" and "john_smith": "johnsmith") and, of a display name, each of its words that is not
-    too ordinary: people call each other by one of them.
+    too ordinary: people call each other by one of them. All of it also with the umlauts written out ("Mueller").
     """
-    folded = fold(name)
+    words = name.split()
+    alone = [word for word in words if name_kind == "display_name" and len(words) > 1 and not is_ambiguous(word)]
+    yield from _forms(name, alone)
+    if written_out(name) != name and not is_ambiguous(name):
+        yield from _forms(written_out(name), map(written_out, alone))
+
+
+def _forms(name: str, alone: Iterable[str]) -> Iterable[Name]:
+    folded = fold_name(name)
     yield from _variant(folded)
     bare = _SUFFIX.sub("", folded)
     if bare != folded and not is_ambiguous(bare):
         yield from _variant(bare)
-    tokens, words = TOKEN.findall(folded), folded.split()
+    tokens = TOKEN.findall(folded)
     if len(tokens) < 2:
         return
     joined = "".join(tokens)
     if len(joined) >= (_MIN_UNSPACED if UNSPACED.search(joined) else _MIN_JOINED):
         yield from _variant(joined)
-    if name_kind == "display_name" and len(words) > 1:
-        for word in words:
-            if not is_ambiguous(word):
-                yield from _variant(word)
+    for word in alone:
+        yield from _variant(fold_name(word))
 
 
 def _variant(folded: str) -> Iterable[Name]:

@@ -28,6 +28,14 @@ UNSPACED_RANGES = (
 )
 UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
 
+# What people type for one another in names, beside diacritics.
+_APOSTROPHES = "‘’‛′´ʹʻʼʽʾʿꞌ՚׳"
+_DASHES = "−˗⁃"  # that Unicode does not count among the dashes
+_PLAIN_LETTERS = dict(zip("łøđðıħŧŋə", "loddihtne", strict=True)) | {"æ": "ae", "œ": "oe", "þ": "th"}
+_WRITTEN_OUT = str.maketrans({
+    "ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "Å": "Aa", "Ø": "Oe",
+})  # fmt: skip
+
 
 def canonical(texts: pl.Series) -> pl.Series:
     """NFKC without invisible characters, digits of all scripts as 0 to 9; user-typed speaker labels are defused."""
@@ -42,7 +50,8 @@ def _where(texts: pl.Series, pattern: str, change: Callable[[pl.Series], pl.Seri
 
 
 def _composed(texts: pl.Series) -> pl.Series:
-    texts = texts.str.replace_all(INVISIBLE, "").str.normalize("NFKC").str.replace_all(INVISIBLE, "")
+    texts = texts.str.replace_all(INVISIBLE, "").str.replace_all("´", "'", literal=True)  # NFKC: a space and an accent
+    texts = texts.str.normalize("NFKC").str.replace_all(INVISIBLE, "")
     return _where(texts, r"[\p{Nd}--0-9]", lambda held: held.str.replace_many(_digits()))
 
 
@@ -67,7 +76,22 @@ class _Folds(dict[str, str]):
         return folded
 
 
+class _NameFolds(dict[str, str]):
+    def __missing__(self, character: str) -> str:
+        folded = self[character] = "".join(map(_plain, _FOLDS[character]))
+        return folded
+
+
+def _plain(character: str) -> str:
+    if character in _APOSTROPHES:
+        return "'"
+    if character in _DASHES or unicodedata.category(character) == "Pd":
+        return "-"
+    return _PLAIN_LETTERS.get(character, character)
+
+
 _FOLDS = _Folds()
+_NAME_FOLDS = _NameFolds()
 
 
 def fold(text: str) -> str:
@@ -75,10 +99,20 @@ def fold(text: str) -> str:
     return text.lower() if text.isascii() else "".join(map(_FOLDS.__getitem__, text))
 
 
+def fold_name(text: str) -> str:
+    """`fold(text)` with one apostrophe, one dash and "l" for "ł": the form in which names are compared."""
+    return text.lower() if text.isascii() else "".join(map(_NAME_FOLDS.__getitem__, text))
+
+
+def written_out(name: str) -> str:
+    """`name` as people write it who have no umlauts: "Mueller" of "Müller", "Haakon" of "Håkon"."""
+    return name if name.isascii() else name.translate(_WRITTEN_OUT)
+
+
 def fold_with_offsets(text: str) -> tuple[str, list[int] | None]:
-    """`fold(text)` and, per folded character, its index in `text`; None when they are the same."""
+    """`fold_name(text)` and, per folded character, its index in `text`; None when they are the same."""
     if text.isascii():
         return text.lower(), None
-    pieces = [_FOLDS[character] for character in text]
+    pieces = [_NAME_FOLDS[character] for character in text]
     offsets = [place for place, piece in enumerate(pieces) for _ in piece]
     return "".join(pieces), offsets

@@ -16,7 +16,7 @@ from importlib import resources
 import polars as pl
 
 from user_embeddings_dagster.privacy.kinds import Kind
-from user_embeddings_dagster.privacy.normalise import fold
+from user_embeddings_dagster.privacy.normalise import fold_name
 
 _CAPITALS = "A-ZÀ-ÖØ-ÞĀĂĄĆĈĊČĎĐĒĖĘĚĞĢĪĮİĶĹĻĽŁŃŅŇŌŐŒŔŘŚŞŠŢŤŪŮŰŲŸŹŻŽȘȚ"
 _WORD = rf"[{_CAPITALS}][^\W\d_]*(?:['’-][^\W\d_]+)*"
@@ -35,7 +35,7 @@ _GREETINGS = (
 )
 # Capitalised words that begin sentences or titles and so stand after a name without belonging to it.
 _NOT_SURNAMES = frozenset(
-    fold(
+    fold_name(
         """
 a about after all also am an and any are as at be because been but by can can't could day did do does don't
 for from get go going good got had happy has have he her here his how i i'd i'll i'm i've if in is it it's its
@@ -47,7 +47,7 @@ who why will with would yeah yes you your
 )
 # What a person's name before it is the name of.
 _NAMED_AFTER = frozenset(
-    fold(
+    fold_name(
         """
 inc ltd llc corp co company gmbh street road drive avenue terrace lane boulevard blvd suite apt flats lodge creek
 cliffs university college school hospital church airport station hotel residence stadium museum orchestra band
@@ -218,7 +218,7 @@ def _has_surname(words: list[tuple[int, int, str]], place: int) -> bool:
 
 
 def _bare(word: str) -> str:
-    return fold(word[:-2] if word.endswith(_POSSESSIVE) else word)
+    return fold_name(word[:-2] if word.endswith(_POSSESSIVE) else word)
 
 
 def _without_possessive(text: str, start: int, end: int) -> int:

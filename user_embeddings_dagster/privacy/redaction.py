@@ -9,8 +9,8 @@ from collections.abc import Iterable
 import polars as pl
 
 from user_embeddings_dagster.privacy.masking import NAME_MARK, ThreadNames
-from user_embeddings_dagster.privacy.names import TOKEN
-from user_embeddings_dagster.privacy.normalise import canonical, fold
+from user_embeddings_dagster.privacy.names import variants
+from user_embeddings_dagster.privacy.normalise import canonical
 
 PERSON = "<PERSON>"
 
@@ -24,16 +24,17 @@ class Redaction:
         folded = canonical(pl.Series([name for name, _ in known], dtype=pl.String)).to_list()
         people = [("person", name, kind) for name, (_, kind) in zip(folded, known, strict=True)]
         self._names = ThreadNames(people)
+        forms = (form for _, name, kind in people for form in variants(name, kind))
         # A text without any of these characters in a row has none of the names.
-        self._needles = {token for name in folded for token in TOKEN.findall(fold(name))}
+        self._needles = {token for form in forms for token in form.tokens}
 
     def __bool__(self) -> bool:
         return bool(self._needles)
 
     def text(self, text: str) -> str:
         """The text with the names replaced; exactly as it was if it holds none."""
-        folded = fold(text)
-        if text.isascii() and not any(needle in folded for needle in self._needles):
+        lower = text.lower()
+        if text.isascii() and not any(needle in lower for needle in self._needles):
             return text
         plain = str(canonical(pl.Series([text]))[0])
         masked = self._names.mask(plain)

@@ -15,6 +15,13 @@ _EDGE = "\x00"
 _TURN = "\x02"
 _SPEAKER = r"(?m)^(?:SUBJECT|ASSISTANT|<P\d+>): "
 _PLACEHOLDER = r"\bSUBJECT\b|<[A-Z][A-Z0-9_]*>"
+_DASH = r"[\p{Pd}\u2212\u02D7\u2043]"
+# Apostrophes, and letters that no decomposition takes apart, in lower case.
+_PLAIN = dict.fromkeys("`\u2018\u2019\u201b\u2032\u02b9\u02bb\u02bc\u02bd\u02be\u02bf\ua78c\u055a\u05f3", "'") | {
+    "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ł": "l", "ø": "o", "đ": "d", "ð": "d", "ı": "i", "ħ": "h", "ŧ": "t",
+    "ŋ": "n", "ə": "e", "ς": "σ",
+}  # fmt: skip
+_WRITTEN_OUT = {"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"}
 
 
 class ResidualNameError(Exception):
@@ -27,8 +34,14 @@ class ResidualNameError(Exception):
 
 
 def _folded(texts: pl.Series) -> pl.Series:
-    bare = texts.str.normalize("NFKC").str.to_lowercase().str.normalize("NFKD").str.replace_all(r"\p{M}", "")
-    return bare.str.normalize("NFC")
+    texts = texts.str.replace_all("´", "'", literal=True)  # of which NFKC makes a space and an accent
+    texts = texts.str.normalize("NFKC").str.to_lowercase().str.normalize("NFKD").str.replace_all(r"\p{M}", "")
+    texts = texts.str.normalize("NFC").str.replace_all(_DASH, "-")
+    return texts.str.replace_many(_PLAIN)
+
+
+def _written_out(names: pl.Series) -> pl.Series:
+    return names.str.normalize("NFKC").str.to_lowercase().str.replace_many(_WRITTEN_OUT)
 
 
 def _edged(texts: pl.Series) -> pl.Series:
@@ -37,12 +50,13 @@ def _edged(texts: pl.Series) -> pl.Series:
 
 
 def _patterns(names: pl.DataFrame) -> dict[str, list[str]]:
-    """By thread, what must not occur: a name between edges; an ambiguous one only where somebody is addressed."""
+    """By thread, what must not occur: a name between edges, also with its umlauts written out; an ambiguous one only
+    where somebody is addressed."""
     distinct = names["name"].unique(maintain_order=True)
-    folded = _folded(distinct).str.replace_all(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$", "")
+    folded = _bare(distinct)
     patterns = [
-        _addressed(edged) if is_ambiguous(name) else [edged]
-        for name, edged in zip(distinct, _edged(folded), strict=True)
+        _addressed(edged) if is_ambiguous(name) else [edged, other]
+        for name, edged, other in zip(distinct, _edged(folded), _edged(_bare(_written_out(distinct))), strict=True)
     ]
     schema = {"name": pl.String, "pattern": pl.List(pl.String)}
     table = pl.DataFrame({"name": distinct, "pattern": patterns}, schema=schema).filter(folded != "")
@@ -53,6 +67,10 @@ def _patterns(names: pl.DataFrame) -> dict[str, list[str]]:
         .agg(pl.col("pattern").unique(maintain_order=True))
     )
     return dict(by_thread.iter_rows())
+
+
+def _bare(names: pl.Series) -> pl.Series:
+    return _folded(names).str.replace_all(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$", "")
 
 
 def _addressed(name: str) -> list[str]:
