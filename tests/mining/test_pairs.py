@@ -140,3 +140,10 @@ def test_what_was_mined_of_people_who_withdrew_is_left_out(platform: Platform):
     rows = with_negatives(pairs, mined, chosen).sort("chunk_id")
     assert rows["positive"].to_list() == [None, "a-1", None]
     assert rows["negatives"].to_list() == [["c-0"], [], []]
+
+
+def test_a_snapshot_of_nobody_says_so(platform: Platform):
+    nobody = platform.snapshot().clear()
+    with pytest.raises(ValueError, match="nobody who has consented"):
+        training_pairs(nobody, platform.lake, platform.lance)
+    assert ranking_texts(nobody, platform.lake).is_empty() and sequences(nobody, platform.lance).is_empty()

@@ -8,13 +8,20 @@ from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, StaleVectors
 
 VECTOR = pl.List(pl.Float32)
+RANKED_TEXTS = {
+    **{"chunk_id": pl.String, "user_id": pl.String, "speakers": pl.List(pl.String), "turns": pl.List(pl.String)},
+    "summary": pl.String,
+}
 
 
 def of_snapshot(snapshot: pl.DataFrame, table: str, read: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
     """One row per chunk of the snapshot, as `read(datadao)` has it of the chunk's own DataDAO, by chunk_id.
 
-    Another DataDAO may hold the same chunk. Raises ValueError with the number of chunks that are not there.
+    Another DataDAO may hold the same chunk. Raises ValueError with the number of chunks that are not there, or if the
+    snapshot is empty.
     """
+    if snapshot.is_empty():
+        raise ValueError("nobody who has consented to it has chunks in the training snapshot")
     parts = [
         read(datadao).join(mine.select("chunk_id"), on="chunk_id", how="semi")
         for (datadao,), mine in sorted(snapshot.partition_by("datadao", as_dict=True).items())
@@ -152,4 +159,5 @@ def ranking_texts(snapshot: pl.DataFrame, lake: Lake) -> pl.DataFrame:
         chunks = lake.scan("masked_chunks", name).select("chunk_id", "user_id", "speakers", "turns")
         return chunks.join(summaries, on="chunk_id", how="left").collect()
 
-    return of_snapshot(snapshot.filter(split="train"), "masked_chunks", read)
+    train = snapshot.filter(split="train")
+    return pl.DataFrame(schema=RANKED_TEXTS) if train.is_empty() else of_snapshot(train, "masked_chunks", read)
