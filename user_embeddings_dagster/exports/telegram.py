@@ -17,48 +17,24 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-import msgspec
 
 from user_embeddings_dagster.exports import json_source
 from user_embeddings_dagster.exports import telegram_messages as tm
-from user_embeddings_dagster.exports.json_array import ArrayReader, Part
 from user_embeddings_dagster.exports.json_source import Document
-from user_embeddings_dagster.exports.json_window import Malformed, Window
-from user_embeddings_dagster.exports.reader import Batch, Format, Fullness, RawFile, Rejected
+from user_embeddings_dagster.exports.reader import Batch, Format, Fullness, RawFile
+from user_embeddings_dagster.exports.telegram_chats import Header, Person, Walk
 from user_embeddings_dagster.exports.telegram_columns import Chat, Columns
 from user_embeddings_dagster.keys import content_id
 
 FLUSH = 100_000  # rows of a batch
 MEMBER = re.compile(r"result\.json")
-# An object's scalar members before its messages: where a chat begins, seen from inside a broken one.
-_CHAT = re.compile(rb'\{(?:\s*"[^"\\]{0,40}"\s*:\s*(?:"(?:[^"\\]|\\.)*+"|[-+.\w]+)\s*,){0,8}\s*"messages"\s*:\s*(?=\[)')
 _OF_ONE_ACCOUNT = ("personal_chat", "bot_chat", "saved_messages", "private_group")
 _WITH_PARTNER = ("personal_chat", "bot_chat")
 _OF_ONE_PERSON = ("bot_chat", "saved_messages")  # nobody else exports them
 _TELLING = (*_WITH_PARTNER, "saved_messages", "")
 _MOST_CHATS = 50_000  # with messages, of which the owner is told; people have thousands at most
-_MOST_EMPTY = 20_000  # chats of one document, and more than its messages: the rest is given up
 _FEW = 100  # authors of a chat beyond which it is no personal chat
 _OLD_USER = 1 << 32  # added to the user's number in chat ids of exports before 2021
-
-
-class _Person(msgspec.Struct):
-    user_id: int | None = None
-    first_name: str = ""
-    last_name: str = ""
-    username: str = ""
-
-
-class _Header(msgspec.Struct):
-    name: str | None = None
-    type: str = ""
-    id: int | None = None
-
-
-class _Lost(Exception):
-    """The skeleton around the messages cannot be followed any further."""
 
 
 @dataclass
@@ -66,117 +42,18 @@ class _Survey:
     """What a document says of its owner and chats, wherever it says so. Chats by the place of their messages."""
 
     owner: str | None = None
-    person: _Person | None = None
-    headers: dict[int, _Header] = field(default_factory=dict)
+    person: Person | None = None
+    headers: dict[int, Header] = field(default_factory=dict)
 
 
-class _Walk:
-    """One pass over a document, chat by chat; `read` gives the messages of the chat at hand."""
-
-    def __init__(self, document: Document, item: type) -> None:
-        self.window = Window(document)
-        self.person: _Person | None = None
-        self.location = 0  # messages so far
-        self._n_chats = 0
-        self.single = True  # the messages at hand are those of the document's one chat
-        self.rejected: list[Rejected] = []
-        self._member = document.member
-        self._reader = ArrayReader(self.window, item, _CHAT)
-
-    def read(self) -> Iterator[Part]:
-        """Parts of the messages at the position."""
-        for part in self._reader.read(self.location):
-            self.location += len(part.indices) + len(part.rejected)
-            self.rejected += [Rejected(self._member, *rejected) for rejected in part.rejected]
-            yield part
-
-    def chats(self) -> Iterator[tuple[_Header, int]]:
-        """Header so far and offset of each chat; the position is then at its messages, which the caller reads."""
-        try:
-            yield from self._root()
-            if self.window.peek() < 0:
-                return
-            raise Malformed("malformed_json")
-        except Malformed as error:
-            self.rejected.append(Rejected(self._member, self.location, error.reason, "outside of the messages"))
-        except _Lost:
-            pass
-        yield from self._remaining()
-
-    def _root(self) -> Iterator[tuple[_Header, int]]:
-        header, window = _Header(), self.window
-        if window.peek() != 0x7B:
-            raise Malformed("truncated" if window.peek() < 0 else "malformed_json")
-        for key in window.members():
-            if key in ("chats", "left_chats"):
-                for inner in window.members():
-                    if inner != "list":
-                        window.skip()
-                        continue
-                    for _ in window.elements():
-                        self.single = False
-                        self._count()
-                        yield from self._chat(_Header())
-            elif key == "personal_information":
-                self.person = _decoded(window.value(), _Person)
-            else:
-                yield from self._value(header, key)
-
-    def _count(self) -> None:
-        """One more chat. Raises _Lost, and gives the document up, in a flood of empty ones."""
-        self._n_chats += 1
-        if self._n_chats > max(_MOST_EMPTY, self.location):
-            flood = f"{self._n_chats} chats, {self.location} messages"
-            self.rejected.append(Rejected(self._member, self.location, "too_many_chats", flood))
-            self.window.give_up()
-            raise _Lost
-
-    def _chat(self, header: _Header) -> Iterator[tuple[_Header, int]]:
-        for key in self.window.members():
-            yield from self._value(header, key)
-
-    def _value(self, header: _Header, key: str) -> Iterator[tuple[_Header, int]]:
-        if key == "messages":
-            self.window.peek()
-            yield header, self.window.offset
-            if self._reader.lost:
-                raise _Lost
-        elif key in ("name", "type", "id"):
-            value = _decoded(b'{"%s":%s}' % (key.encode(), self.window.value()), _Header)
-            setattr(header, key, getattr(value, key) if value else getattr(header, key))
-        else:
-            self.window.skip()
-
-    def _remaining(self) -> Iterator[tuple[_Header, int]]:
-        """Chats found by what they begin with, once the skeleton is lost."""
-        window = self.window
-        while True:
-            match = _CHAT.search(window.data, window.at)
-            if match:
-                window.at = match.end()
-                header = _decoded(match[0][: match[0].rindex(b'"messages"')].rstrip(b", \t\r\n") + b"}", _Header)
-                yield header or _Header(), window.offset
-            else:
-                window.at = max(window.at, len(window.data) - 4096)
-                if not window.more():
-                    return
-
-
-def _decoded(raw: bytes, kind: type) -> Any:
-    try:
-        return msgspec.json.decode(raw, type=kind, strict=False)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-
-
-def _partner(header: _Header, author: str | None, name: str | None) -> bool:
+def _partner(header: Header, author: str | None, name: str | None) -> bool:
     """Whether an author is the person (or bot) whom a chat is with."""
     if header.id is None:
         return name == header.name
     return author in (f"user{header.id}", f"user{header.id - _OLD_USER}") or name == header.name
 
 
-def _shared(header: _Header, owner: str | None) -> str | None:
+def _shared(header: Header, owner: str | None) -> str | None:
     """What a chat is called in the exports of all who are in it, if that is known."""
     if header.id is None:
         return None
@@ -193,10 +70,10 @@ def _beginning(first: tm.Message) -> str:
     return content_id(str(first.id), first.date or "", tm.account(first.from_id) or "", tm.flat(first.text))
 
 
-def _survey(walk: _Walk) -> _Survey:
+def _survey(walk: Walk) -> _Survey:
     """Read a whole document once for the headers of its chats and its owner."""
     survey, others = _Survey(), Counter[str]()
-    chats: list[tuple[_Header, set[tuple[str | None, str | None]]]] = []
+    chats: list[tuple[Header, set[tuple[str | None, str | None]]]] = []
     for header, offset in walk.chats():
         seen: set[tuple[str | None, str | None]] = set()
         for part in walk.read():
@@ -228,7 +105,7 @@ class _Reading:
 
     def __init__(self, file: RawFile, document: Document) -> None:
         self._file, self._document = file, document
-        self._walk = _Walk(document, tm.Message)
+        self._walk = Walk(document, tm.Message)
         self._columns = Columns(file.sha256, document.member)
         self._surveyed: _Survey | None = None
         self._fullness = Fullness(FLUSH)
@@ -236,10 +113,10 @@ class _Reading:
     def _survey(self) -> _Survey:
         if self._surveyed is None:
             with self._document.again() as document:
-                self._surveyed = _survey(_Walk(document, tm.Author))
+                self._surveyed = _survey(Walk(document, tm.Author))
         return self._surveyed
 
-    def _owner(self, header: _Header) -> str | None:
+    def _owner(self, header: Header) -> str | None:
         """The owner's account; asked of the whole document only where the document can know it."""
         if self._walk.person and self._walk.person.user_id:
             return f"user{self._walk.person.user_id}"
@@ -276,7 +153,7 @@ class _Reading:
         return Batch(messages, names, rejected, self._document.progress())
 
     def _thread(
-        self, header: _Header, owner: str | None, offset: int, first: tm.Message | None
+        self, header: Header, owner: str | None, offset: int, first: tm.Message | None
     ) -> tuple[str, str | None]:
         """The chat's thread, and whose message ids it has; None where everybody's are the same. `first` message."""
         number = f"{self._file.sha256}:{offset}" if header.id is None else str(header.id)
@@ -292,7 +169,7 @@ class _Reading:
         numbering = f"{number}@{owner or (self._file.sha256 if shared or first is None else _beginning(first))}"
         return shared or numbering, numbering
 
-    def _chat(self, header: _Header, owner: str | None, offset: int, first: tm.Message | None) -> Chat:
+    def _chat(self, header: Header, owner: str | None, offset: int, first: tm.Message | None) -> Chat:
         thread, numbering = self._thread(header, owner, offset, first)
         chat = Chat(
             thread=thread,
