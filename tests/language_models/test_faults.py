@@ -47,8 +47,10 @@ def always(ask_all, client, accounted):
     """One run in which the requests of each fault always meet it."""
     with FaultServer(scripts={fault: [fault] * 100 for fault in FAULTS}, retry_after=0.3) as server:
         started = time.monotonic()
-        answers, stats = run(server, ask_all, client, accounted, patience_seconds=1.0, max_attempts=3)
-        assert time.monotonic() - started < 8
+        # A busy machine must not look like a fault: what merely waits for its turn has three seconds.
+        patience = {"patience_seconds": 1.0, "max_attempts": 3, "timeout_seconds": 3.0}
+        answers, stats = run(server, ask_all, client, accounted, **patience)
+        assert time.monotonic() - started < 12
         yield answers, stats
 
 

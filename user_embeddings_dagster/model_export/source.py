@@ -148,7 +148,7 @@ class _Bundle:
                 text.append("\n".join(f"# {line}".rstrip() for line in lines))
             text.append(part)
         whole = "\n\n\n".join(text) + "\n"
-        ast.parse(whole)
+        compile(whole, title, "exec")  # raises SyntaxError; never run here
         return whole
 
 
