@@ -34,7 +34,8 @@ BATCH = 32 << 20  # bytes searched at once
 _CONTROLS = bytes(range(9))
 # A Unix time, in whose digits half a coordinate turns up by chance.
 _TIME = re.compile(rb"(?<![\d.])1[6-9]\d{8}\.\d{3,7}(?!\d)")
-_BLOB = re.compile(rb"[A-Za-z0-9+/=_-]{300,}")  # a picture in base64: five letters of a word turn up in it by chance
+# A picture in base64, and the eight random letters of a step's log: five letters of a word turn up in them by chance.
+_BLOB = re.compile(rb'[A-Za-z0-9+/=_-]{300,}|(?<="log_key": ")[a-z]{8}(?=")')
 
 
 @dataclass
