@@ -18,6 +18,7 @@ from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.evaluation.splits import split_hash
 from user_embeddings_dagster.mining.pairs import sequences
 from user_embeddings_dagster.personalisation import efficiency
+from user_embeddings_dagster.personalisation.decoder_identity import decoder_hash
 from user_embeddings_dagster.personalisation.efficiency import LARGER, embedding_saves, longest_histories
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
 from user_embeddings_dagster.storage.lake import Lake, fingerprint
@@ -68,7 +69,7 @@ def efficiency_scores(
     names = snapshot["datadao"].unique().sort().to_list()
     texts = {name: lake.path("chunk_summaries", name).stem for name in names}
     settings: dict[str, Any] = {**config.model_dump(), "items": ITEMS, "larger": LARGER}
-    inputs = [snapshot_version(snapshot), history_hashes(store, names), texts, used, folders["decoder"]]
+    inputs = [snapshot_version(snapshot), history_hashes(store, names), texts, used, decoder_hash(decoder_of(store))]
     folder = store.models.folder(ASSET, fingerprint(ASSET, versions.EFFICIENCY, inputs, settings))
     if not (reused := folder.complete):
         note_nobody(folder, used["personalised"])

@@ -15,6 +15,7 @@ from resources.training_jobs import TrainingJobs
 from training import versions
 from user_embeddings_dagster.mining.pairs import sequences
 from user_embeddings_dagster.model_export.export import decoder_folder
+from user_embeddings_dagster.personalisation.decoder_identity import decoder_hash
 from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.personalisation.tasks import contributions
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
@@ -223,7 +224,7 @@ def _train_on_tasks(
     settings = config.model_dump(exclude={"kept_only", "max_tasks"})
     trained_on = [model.record()["data_version"] for model in models.values()]
     histories = history_hashes(store, snapshot["datadao"].unique().sort().to_list())
-    inputs = [snapshot_version(snapshot), histories, tasks_version(tasks), trained_on, str(decoder)]
+    inputs = [snapshot_version(snapshot), histories, tasks_version(tasks), trained_on, decoder_hash(decoder)]
     inputs += judge.made_by if judge else []
     folder = store.models.folder(name, fingerprint(name, version, inputs, settings))
     folder.note_basis(sequence.record()["data_version"])

@@ -1,5 +1,7 @@
 """What knowing the user is worth to the decoder: every insight task under every condition (C45)."""
 
+from pathlib import Path
+
 import dagster as dg
 import polars as pl
 
@@ -19,6 +21,7 @@ from user_embeddings_dagster.evaluation import plots
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.evaluation.splits import split_hash
 from user_embeddings_dagster.mining.pairs import sequences
+from user_embeddings_dagster.personalisation.decoder_identity import decoder_hash
 from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.personalisation.scores import embedding_helps, personalization, reward_rose
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
@@ -79,7 +82,8 @@ def personalization_scores(
     names = snapshot["datadao"].unique().sort().to_list()
     inputs = [snapshot_version(snapshot), history_hashes(store, names), version_of_tasks(tasks), used, *judge.made_by]
     folder = models.folder(
-        ASSET, fingerprint(ASSET, versions.PERSONALISED_ANSWERS, [*inputs, folders["decoder"]], settings)
+        ASSET,
+        fingerprint(ASSET, versions.PERSONALISED_ANSWERS, [*inputs, decoder_hash(Path(folders["decoder"]))], settings),
     )
     if not (reused := folder.complete):
         note_nobody(folder, used["personalised"])

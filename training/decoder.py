@@ -10,10 +10,7 @@ import torch.nn.functional as F
 
 from training.injection import layers_of
 from training.lora import MARK
-from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.storage.manifest import refuse_code
-
-_READ = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def load_decoder(folder: Path | str, device: str = "cpu", dtype: torch.dtype | None = None) -> tuple[Any, Any]:
@@ -63,14 +60,6 @@ def last_states(decoder: Any, ids: torch.Tensor, **options: torch.Tensor) -> tor
     finally:
         handle.remove()
     return found[0]
-
-
-def decoder_hash(folder: Path) -> str:
-    """SHA-256 over the weights, the configuration and the tokenizer in a decoder's folder."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in Path(folder).iterdir() if path.suffix == ".safetensors" or path.name in _READ):
-        digest.update(f"{path.name}:{file_sha256(path)}\n".encode())
-    return digest.hexdigest()
 
 
 def weights_hash(decoder: Any) -> str:

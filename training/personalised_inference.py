@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 
 from training import lora
 from training.checkpoint import load_tensors
-from training.decoder import decoder_hash, load_decoder
+from training.decoder import load_decoder
 from training.personalised_model import VOICE, PersonalisedDecoder, Shape
 from training.sequence_inference import SequenceEncoder
 from training.user_states import StateHistories
+from user_embeddings_dagster.personalisation.decoder_identity import decoder_hash
 from user_embeddings_dagster.storage.durability import write_json
 from user_embeddings_dagster.storage.manifest import refuse_code, verify
 
