@@ -40,15 +40,19 @@ class EfficiencyConfig(EvaluationConfig):
     new_tokens: int = 8
 
 
-def personalised_folders(store: Store) -> tuple[dict[str, str], dict[str, str]]:
-    """Folders of decoder, personalised decoder and sequence encoder as a job's config names them; their versions."""
-    sequence = f"sequence_encoder/{SERVED_DIMENSION}"
+def personalised_folders(store: Store, **more: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Folders of decoder, personalised decoder and sequence encoder as a job's config names them; their versions.
+
+    `more` are other models trained on the sequence encoder, by the name that the job's config gives them.
+    """
+    sequence, decoder = f"sequence_encoder/{SERVED_DIMENSION}", decoder_of(store)
     found: dict[str, ModelFolder] = {
-        "personalised": store.models.current_on(PERSONALISED, sequence),
-        "sequence_encoder": store.models.current_on(sequence, "item_encoder"),
+        name: store.models.current_on(model, sequence) for name, model in {"personalised": PERSONALISED, **more}.items()
     }
-    folders = {"decoder": str(decoder_of(store)), **{name: str(folder.output) for name, folder in found.items()}}
-    return folders, {name: folder.record()["data_version"] for name, folder in found.items()}
+    found["sequence_encoder"] = store.models.current_on(sequence, "item_encoder")
+    folders = {"decoder": str(decoder), **{name: str(folder.output) for name, folder in found.items()}}
+    of = {name: folder.record()["data_version"] for name, folder in found.items()}
+    return folders, {"decoder": decoder_hash(decoder), **of}
 
 
 @score_asset(ASSET, UPSTREAM, domain_specs(ASSET, embedding_saves), group="personalised_llm", pool=GPU)
@@ -69,7 +73,7 @@ def efficiency_scores(
     names = snapshot["datadao"].unique().sort().to_list()
     texts = {name: lake.path("chunk_summaries", name).stem for name in names}
     settings: dict[str, Any] = {**config.model_dump(), "items": ITEMS, "larger": LARGER}
-    inputs = [snapshot_version(snapshot), history_hashes(store, names), texts, used, decoder_hash(decoder_of(store))]
+    inputs = [snapshot_version(snapshot), history_hashes(store, names), texts, used]
     folder = store.models.folder(ASSET, fingerprint(ASSET, versions.EFFICIENCY, inputs, settings))
     if not (reused := folder.complete):
         note_nobody(folder, used["personalised"])

@@ -1,14 +1,11 @@
 """What knowing the user is worth to the decoder: every insight task under every condition (C45)."""
 
-from pathlib import Path
-
 import dagster as dg
 import polars as pl
 
-from assets.efficiency import note_nobody, with_job
+from assets.efficiency import note_nobody, personalised_folders, with_job
 from assets.job_judge import JobJudge
-from assets.partitions import SERVED_DIMENSION
-from assets.personalised_decoder import HISTORIES, PERSONALISED, SUPERVISED, decoder_of, history_hashes, said
+from assets.personalised_decoder import HISTORIES, PERSONALISED, SUPERVISED, history_hashes, said
 from assets.personalised_decoder import tasks_version as version_of_tasks
 from assets.policies import GPU
 from assets.reporting import domain_specs
@@ -21,7 +18,6 @@ from user_embeddings_dagster.evaluation import plots
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.evaluation.splits import split_hash
 from user_embeddings_dagster.mining.pairs import sequences
-from user_embeddings_dagster.personalisation.decoder_identity import decoder_hash
 from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.personalisation.scores import embedding_helps, personalization, reward_rose
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
@@ -63,28 +59,18 @@ def personalization_scores(
     Nobody, the user's embedding, another's, the items' mean, recent words, both, the whole history; by history length
     and DataDAO, for all tasks and for those that the validators kept; and paired differences.
     """
-    models, snapshot = store.models, consented_snapshot(store.lake).filter(split="test")
+    snapshot = consented_snapshot(store.lake).filter(split="test")
     judge = JobJudge(config.judge, language_model)
     tasks = consented_tasks(store.lake, snapshot, "test").sort("task_id")
     most = pl.when(pl.col("answer") >= 0).then(config.max_tasks).otherwise(config.max_questions).fill_null(tasks.height)
     tasks = tasks.filter(pl.int_range(pl.len()).over("datadao", "kind") < most)
     if tasks.is_empty():
         raise dg.Failure("no held-out user who has consented to `evaluate` has a task", allow_retries=False)
-    encoder = f"sequence_encoder/{SERVED_DIMENSION}"
-    found = {
-        "personalised": models.current_on(PERSONALISED, encoder),
-        "supervised": models.current_on(SUPERVISED, encoder),
-        "sequence_encoder": models.current_on(encoder, "item_encoder"),
-    }
-    used = {name: folder.record()["data_version"] for name, folder in found.items()}
-    folders = {"decoder": str(decoder_of(store)), **{name: str(folder.output) for name, folder in found.items()}}
+    folders, used = personalised_folders(store, supervised=SUPERVISED)
     settings = config.model_dump(exclude={"max_tasks", "max_questions"})
     names = snapshot["datadao"].unique().sort().to_list()
     inputs = [snapshot_version(snapshot), history_hashes(store, names), version_of_tasks(tasks), used, *judge.made_by]
-    folder = models.folder(
-        ASSET,
-        fingerprint(ASSET, versions.PERSONALISED_ANSWERS, [*inputs, decoder_hash(Path(folders["decoder"]))], settings),
-    )
+    folder = store.models.folder(ASSET, fingerprint(ASSET, versions.PERSONALISED_ANSWERS, inputs, settings))
     if not (reused := folder.complete):
         note_nobody(folder, used["personalised"])
         histories = sequences(snapshot, store.lance, ("test",))

@@ -1,7 +1,5 @@
 """Whether a user's embedding changes how neutral questions are answered, beside an adapter of the user's own (C47)."""
 
-from pathlib import Path
-
 import dagster as dg
 import numpy as np
 import polars as pl
@@ -19,7 +17,6 @@ from user_embeddings_dagster.evaluation.ranking import sampled
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.evaluation.splits import split_hash
 from user_embeddings_dagster.mining.pairs import sequences
-from user_embeddings_dagster.personalisation.decoder_identity import decoder_hash
 from user_embeddings_dagster.personalisation.reasoning import ADAPTER, BARE, EMBEDDING, bias_scores, reasoning_unbiased
 from user_embeddings_dagster.privacy.consent.grants import TRAIN
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
@@ -67,9 +64,7 @@ def reasoning_bias_scores(
     names = snapshot["datadao"].unique().sort().to_list()
     settings = config.model_dump(exclude={"users"})
     inputs = [snapshot_version(snapshot), snapshot_version(adapted), history_hashes(store, names), used]
-    folder = store.models.folder(
-        ASSET, fingerprint(ASSET, versions.REASONING_BIAS, [*inputs, decoder_hash(Path(folders["decoder"]))], settings)
-    )
+    folder = store.models.folder(ASSET, fingerprint(ASSET, versions.REASONING_BIAS, inputs, settings))
     if not (reused := folder.complete):
         note_nobody(folder, used["personalised"])
         histories = sequences(snapshot, store.lance, ("test",))

@@ -52,7 +52,7 @@ class LanguageModelResource(dg.ConfigurableResource):
     `vllm_batch` runs `training.vllm_batch` with the settings `batch` (JSON). `name` is the model as the endpoint or
     vLLM knows it, and what every row records. Prices are US dollars per million tokens. `max_calls` and `max_usd`
     (0: no cap; money needs prices, which a batch job has not) cap what one step pays: what the private cache
-    answers, for `cache_days` (0: for ever), costs nothing. A batch job below a cap of calls that is less than
+    answers, for `cache_days` (0: until a purge), costs nothing. A batch job below a cap of calls that is less than
     `max_attempts` for every request loads its model several times.
 
     The pool `llm` does not know of the pool `gpu`: where a batch job shares its GPU with training, set

@@ -5,6 +5,7 @@
 
 import gzip
 import json
+import re
 import sqlite3
 from collections import Counter
 from datetime import UTC, datetime
@@ -220,15 +221,15 @@ def test_a_leak_in_an_encrypted_answer_would_be_found(tmp_path):
 
 
 def test_the_digits_of_a_time_are_no_leak(tmp_path):
-    """Half a coordinate in a Unix time came up by chance; beside one it is still found."""
-    made = source("x", "x", 3, 1, classes=("spoken",), names=(), kinds=["coordinates_decimal"])
-    whole, *parts = made.planted["spoken"][0].needles
-    part = next(part for part in parts if part[0] != "-")
-    time = "1795369150"[: 10 - part.index(".")] + part
+    """Half a coordinate in a Unix time or a time of day came up by chance; beside one it is still found."""
+    made = source("x", "x", 3, 40, classes=("spoken",), names=(), kinds=["coordinates_decimal"])
+    needles = {part: one.needles[0] for one in made.planted["spoken"] for part in one.needles[1:]}
+    seconds = next(part for part in needles if re.fullmatch(r"[1-5]\d\.\d{6}", part))
     (tmp_path / "prompts").mkdir()
-    for text, leaks in ((time, 0), (f"{time} {part}", 1), (f"{time} {whole}", 1)):
-        (tmp_path / "prompts" / "said.txt").write_text(text)
-        assert Auditor([made]).scan(tmp_path).unlawful().total() == leaks, text
+    for time in (f"17953691{seconds}", f"2026-11-22 21:42:{seconds}"):
+        for text, leaks in ((time, 0), (f"{time} {seconds}", 1), (f"{time} {needles[seconds]}", 1)):
+            (tmp_path / "prompts" / "said.txt").write_text(text)
+            assert Auditor([made]).scan(tmp_path).unlawful().total() == leaks, text
 
 
 def test_no_two_canaries_are_alike():

@@ -32,8 +32,8 @@ LAWFUL: dict[str, frozenset[str]] = {
 TEXT_STORES = ("tables/", "dagster", "cache", "output", "prompts", "home", "tmp", "erasures", "batches")
 BATCH = 32 << 20  # bytes searched at once
 _CONTROLS = bytes(range(9))
-# A Unix time, in whose digits half a coordinate turns up by chance.
-_TIME = re.compile(rb"(?<![\d.])1[6-9]\d{8}\.\d{3,7}(?!\d)")
+# A Unix time and a time of day, in whose digits half a coordinate turns up by chance ("21:42:55.034617").
+_TIME = re.compile(rb"(?<![\d.])1[6-9]\d{8}\.\d{3,7}(?!\d)|(?<!\d)[0-2]\d:[0-5]\d:[0-5]\d\.\d{6}(?!\d)")
 # A picture in base64, and the eight random letters of a step's log: five letters of a word turn up in them by chance.
 _BLOB = re.compile(rb'[A-Za-z0-9+/=_-]{300,}|(?<="log_key": ")[a-z]{8}(?=")')
 

@@ -228,6 +228,22 @@ def test_a_list_that_was_changed_is_refused(layout, backup):
         restore(layout, backup)
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"account,purpose\nreddit:jos\xe9,train\n", "line 2: not UTF-8"),
+        (b"account\n" + b"x" * 200_000, "not a CSV file"),
+    ],
+)
+def test_a_consent_file_that_cannot_be_read_is_named_by_file_and_line(layout, tmp_path, content, why):
+    """Nothing of what stands there is shown, and no backup is finished without it."""
+    (layout.landing / "telegram" / "consent.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"telegram/consent\.csv, line \d+: ") as raised:
+        back_up(layout, tmp_path / "backup")
+    assert why in str(raised.value) and "jos" not in str(raised.value)
+    assert not (tmp_path / "backup" / LIST).exists()
+
+
 def test_killed_while_it_is_written_a_backup_is_unfinished_and_begun_again(layout, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(write, "platform_files", lambda _: (_ for _ in ()).throw(Killed))

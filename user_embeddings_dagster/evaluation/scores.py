@@ -1,4 +1,4 @@
-"""Rows of the scores table: every value with its seed, split hash, candidate set, n and interval (Law 6)."""
+"""Rows of the scores table: every value with its seed, split hash, candidate set, n and interval."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -129,7 +129,7 @@ def contributor_links(path: Path) -> dict[str, str]:
         return {}
     links: dict[str, str] = {}
     name = f"{path.parent.name}/{path.name}"
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""))
+    reader = csv.DictReader(io.StringIO(plain_text(path), newline=""))
     try:
         if not {"contributor", "account"} <= set(reader.fieldnames or ()):
             raise ValueError(f"{name}: expected the columns contributor and account")
@@ -144,7 +144,7 @@ def contributor_links(path: Path) -> dict[str, str]:
     return links
 
 
-def _text(path: Path) -> str:
+def plain_text(path: Path) -> str:
     """The text of a small file. Raises ValueError naming the line, and nothing of what stands there, where it is none:
     saved in another encoding than UTF-8, or with NULs in it."""
     content, name = path.read_bytes(), f"{path.parent.name}/{path.name}"

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from user_embeddings_dagster.exports.build import contributor_links
+from user_embeddings_dagster.exports.build import contributor_links, plain_text
 from user_embeddings_dagster.exports.landing import GRANTS, LINKS, STATEMENT, datadao_folders, export_paths
 from user_embeddings_dagster.exports.sealing import Owners, datadao_owner, raw_name
 from user_embeddings_dagster.keys import keyed_id, load_or_create_key
@@ -37,7 +37,7 @@ def back_up(layout: Layout, target: Path, announce: Callable[[str], None] = lamb
     """Write a backup into a new or empty folder; one that a killed process left unfinished is begun again.
 
     Every sealed export is read to its end before it is copied; one that is damaged is told and left out. Raises
-    ValueError if the folder holds anything else, ErasureRunning.
+    ValueError if the folder holds anything else or a contributors.csv or consent.csv cannot be read, ErasureRunning.
     """
     _make_ready(target)
     key = load_or_create_key(layout.key)
@@ -115,11 +115,16 @@ class _Backup:
             self.add("files of the platform", datadao_owner(folder.name), name, statement)
 
     def _rows(self, folder: Path, file: str) -> dict[str, list]:
-        """[header, [[line, row], …]] by whose rows these are; what is nobody's is the DataDAO's."""
+        """[header, [[line, row], …]] by whose rows these are; what is nobody's is the DataDAO's.
+
+        Raises ValueError naming the file and the line that cannot be read.
+        """
         links = contributor_links(folder / LINKS)
-        with (folder / file).open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, restkey="", restval="")
+        reader = csv.DictReader(io.StringIO(plain_text(folder / file), newline=""), restkey="", restval="")
+        try:
             rows = [{name: value for name, value in row.items() if name} for row in reader]
+        except csv.Error:
+            raise ValueError(f"{folder.name}/{file}, line {reader.reader.line_num}: not a CSV file") from None
         found: dict[str, list] = defaultdict(lambda: [list(reader.fieldnames or ()), []])
         for line, row in enumerate(rows):
             account, contributor = ((row.get(name) or "").strip() for name in ("account", "contributor"))
