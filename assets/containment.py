@@ -103,7 +103,7 @@ def _check_partition(context: object) -> None:
     names of folders."""
     key = context.partition_key if isinstance(context, dg.AssetExecutionContext) and context.has_partition_key else None
     if key is not None and not SLUG.fullmatch(key):
-        raise ValueError("a partition's key is [a-z0-9_-], of at most 63 characters")
+        raise ValueError("a partition's key is [a-z0-9_-], of at most 63 characters, and not 'all'")
 
 
 def containing(function: Callable[..., Any]) -> Callable[..., Any]:

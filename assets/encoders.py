@@ -1,7 +1,8 @@
 """The two trained encoders: each hands off to a torch job through Dagster Pipes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import dagster as dg
 import polars as pl
@@ -104,16 +105,20 @@ def train(
         raise dg.Failure(f"{encoder}: weights that are not finite; not promoted", metadata=dict(weights.metrics))
     store.models.promote(encoder, folder.root.name)
     record, metrics = folder.record(), folder.metrics()
-    validation = [line["valid_loss"] for line in metrics if "valid_loss" in line]
-    losses = validation if len(validation) > 1 else [line["loss"] for line in metrics]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(record["data_version"][:32]),
         metadata={**record["metadata"], "reused": reused, "loss_curve": plot(loss_curve(metrics))},
         check_results=[
-            check_result(loss_fell(losses), job),
+            check_result(loss_fell(losses_of(metrics)), job),
             check_result(weights, job),
         ],
     )
+
+
+def losses_of(metrics: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Validation losses from before the first step on; the training's own without validation users."""
+    validation = [line[name] for line in metrics for name in ("start_valid_loss", "valid_loss") if name in line]
+    return validation if len(validation) > 1 else [line["loss"] for line in metrics]
 
 
 def note_trained_on(store: Store, folder: ModelFolder, snapshot: pl.DataFrame) -> None:

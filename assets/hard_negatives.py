@@ -39,7 +39,8 @@ def hard_negatives(
 ) -> dg.MaterializeResult:
     """One row per training chunk and mined negative.
 
-    Nearest summaries of other windows, from LanceDB, without those too close to the chunk's own summary
+    Nearest summaries of other chunks (exactly where they are few, otherwise by LanceDB's index), other SUBJECTs of the
+    same window among them, without those too close to the chunk's own summary
     (positive-aware relative margin: NV-Retriever, Moreira et al. 2024, section 3). Training users only.
     """
     lake = store.lake

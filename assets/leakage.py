@@ -26,6 +26,7 @@ from user_embeddings_dagster.evaluation.leakage.canaries import (
     canary_pool,
     drawn_canaries,
     planted,
+    too_few_chunks,
 )
 from user_embeddings_dagster.evaluation.leakage.checks import (
     filter_holds,
@@ -146,6 +147,12 @@ class CanaryTraining:
         train = pl.col("split") == "train"
         return cls(snapshot.filter((train & chosen) | (pl.col("split") == "valid")), snapshot.filter(train & ~chosen))
 
+    def lacking(self) -> str | None:
+        """Why there are too few people for a training with canaries; None where there are enough."""
+        if self.trained.filter(split="train").is_empty():
+            return "one training user alone: nobody is left to train on beside those whose chunks canaries are made of"
+        return too_few_chunks(self.held_back.height)
+
     def canaries(self, store: Store, config: CanaryConfig) -> tuple[pl.DataFrame, Canaries]:
         """The pool, and the canaries drawn from it."""
         pool = canary_pool(sequences(self.held_back, store.lance, ("train",)), config.seed)
@@ -165,6 +172,9 @@ def canary_exposure_scores(
 
     inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
     people = CanaryTraining.of(inputs.snapshot, config)
+    if reason := people.lacking():
+        scores = inputs.omitted(EXPOSURE, "exposure", reason)
+        return record(store, EXPOSURE, scores, _exposure_plot(scores), [one_insertion_not_exposed(scores)])
     pool, canaries = people.canaries(store, config)
     names = inputs.datadaos
     vectors = {n: [store.lance.content_hash(n, t) for t in ("item_embeddings", "chunk_embeddings")] for n in names}
@@ -181,10 +191,9 @@ def canary_exposure_scores(
         training_jobs.run(context, "sequence_encoder", folder.inputs, folder.output)
     folder.remove_leftovers()
     scores = measure_exposure(inputs, pool, canaries, SequenceEncoder.load(folder.output))
-    picture = plots.grouped_bars(
-        scores.with_columns(datadao=pl.lit("canaries")),
-        metric="exposure",
-        by="slice",
-        title="Exposure of canaries (bits)",
-    )
-    return record(store, EXPOSURE, scores, picture, [one_insertion_not_exposed(scores)])
+    return record(store, EXPOSURE, scores, _exposure_plot(scores), [one_insertion_not_exposed(scores)])
+
+
+def _exposure_plot(scores: pl.DataFrame) -> bytes:
+    rows = scores.with_columns(datadao=pl.lit("canaries"))
+    return plots.grouped_bars(rows, metric="exposure", by="slice", title="Exposure of canaries (bits)")

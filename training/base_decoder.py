@@ -181,8 +181,10 @@ def _finish(job: Job, training: DecoderTraining, tokenizer: Any, texts: dict, ro
     }
     if len(rows["valid"]):
         loss = training.validate(rows["valid"])
-        size = sum(len(text.encode()) + 1 for text in texts["valid"]) / max(1, rows["valid"][:, 1:].numel())
-        metadata |= {"perplexity": math.exp(loss), "bits_per_byte": loss / math.log(2) / size}
+        read = tokenizer(texts["valid"], add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        # Each text ends with END, which stands for a byte: the line's end.
+        n_bytes, n_tokens = sum(len(text.encode()) + 1 for text in texts["valid"]), sum(len(ids) + 1 for ids in read)
+        metadata |= {"perplexity": math.exp(loss), "bits_per_byte": loss / math.log(2) * n_tokens / n_bytes}
     version = file_sha256(job.result / "model.safetensors")[:32]
     job.finish({**metadata, "version": version}, data_version=version, device=device)
 

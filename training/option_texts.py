@@ -115,7 +115,7 @@ def padded(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tokens [n, L + 1] of prompts, each followed by the first `longest` of its text, and which are the text's [n, L].
 
-    A prompt keeps its last tokens. Raises ValueError on an empty text.
+    Prompts are never cut. Raises ValueError on an empty text.
     """
     first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     options = {"add_special_tokens": False, "split_special_tokens": True}  # the texts' own "<|endoftext|>" is text

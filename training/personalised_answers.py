@@ -82,12 +82,19 @@ class Asking:
         for chunk, (user, _) in sorted(inputs.moments.items(), key=lambda item: (item[1][0], item[1][1])):
             self._past.setdefault(user, []).append(texts.get(chunk, ""))
 
+    @property
+    def alone(self) -> bool:
+        """Nobody else has states than one user at most."""
+        return len(self.states.users) < 2
+
     def others(self, moments: Sequence[Moment], which: int = 0) -> list[Moment]:
         """For each moment, one of somebody else in the DataDAO, after all of their chunks; the same for a user always,
         and somebody else for another `which`, where there are more.
 
-        Of a DataDAO with one user, somebody of another.
+        Of a DataDAO with one user, somebody of another. Raises ValueError where there is nobody else (`alone`).
         """
+        if self.alone:
+            raise ValueError("one user alone has states: there is nobody else")
         everybody = self.states.users
         found = []
         for user, _ in moments:
@@ -179,7 +186,8 @@ def choices_table(asking: Asking) -> pl.DataFrame:
     def by_text(tokens: int, embedding: bool, rows: Sequence[int]) -> list[torch.Tensor]:
         return [asking.by_text(choices, tokens, embedding, rows)]
 
-    others, recent = [asking.others(own, which) for which in range(OTHERS)], config.recent_tokens
+    others = [] if asking.alone else [asking.others(own, which) for which in range(OTHERS)]
+    recent = config.recent_tokens
     conditions: dict[str, tuple[list[int], Callable[[], list[torch.Tensor]]]] = {
         "nobody": (every, lambda: [choices.texts.bare[choices.options]]),
         "user_embedding": (every, lambda: by_states(model, asking.states, own)),
@@ -192,6 +200,8 @@ def choices_table(asking: Asking) -> pl.DataFrame:
         "embedding_recent": (some, lambda: by_text(recent, True, some)),
         "stuffed": (few, lambda: by_text(config.stuffed_tokens, False, few)),
     }
+    if not others:
+        del conditions["other_user"]
     rows = []
     for condition, (asked, scores) in conditions.items():
         right = torch.stack([chosen_share(part, choices.answers[asked]) for part in scores()]).mean(0)
@@ -217,8 +227,9 @@ def answers_table(asking: Asking, threads: int) -> pl.DataFrame:
         "nobody": (model, None),
         "user_embedding": (model, questions.asked),
         "supervised": (before, questions.asked),
-        "other_user": (model, asking.others(questions.asked)),
     }
+    if not asking.alone:
+        conditions["other_user"] = (model, asking.others(questions.asked))
     rows = []
     for condition, (writer, moments) in conditions.items():
         torch.manual_seed(config.seed)

@@ -26,7 +26,6 @@ arXiv:2306.17806, section 2).
 """
 
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from training.llm_inputs import LLMInputs
 from training.personalised_inference import save
 from training.reward_training import Config, RewardTraining
 from user_embeddings_dagster.keys import file_sha256
-from user_embeddings_dagster.personalisation.judges import Guarded
 
 
 def train(job: Job) -> None:
@@ -76,11 +74,10 @@ def _finish(job: Job, training: RewardTraining, frozen: str, validated: dict[str
         job.result, training.model.eval(), {**along, **training.trained}, preset=described["preset"],
         rank=described["rank"], decoder=inputs.decoder_folder, sequence_encoder=described["sequence_encoder"],
     )  # fmt: skip
-    objections = training.guarded.objections if isinstance(training.guarded, Guarded) else Counter()
     metadata: dict[str, Any] = {
         "judge": training.judge.name,
         "guards": training.config.guards,
-        "objections": dict(sorted(objections.items())),
+        "objections": dict(sorted(training.objections.items())),
         "train_tasks": len(training.choices) + len(training.questions),
         "train_choices": len(training.choices),
         "train_questions": len(training.questions),

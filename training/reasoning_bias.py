@@ -40,6 +40,7 @@ from user_embeddings_dagster.personalisation.tasks import CONTRIBUTION, QUESTION
 BARE, EMBEDDING, ADAPTER = "bare_decoder", "user_embedding", "user_adapter"
 VOICED = "user_embedding (in the user's voice)"
 ANSWERS, GAINS = "answers.parquet", "gains.parquet"
+GAINED = {"model": pl.String, "user": pl.Int64, "person": pl.Int64, "gain": pl.Float64}
 FROZEN_DECODER = ("proj", "perceiver", "enc")
 """Presets that leave the decoder as it was."""
 
@@ -65,6 +66,8 @@ class Subjects:
         self.sequences = pl.read_parquet(job.inputs / "sequences.parquet")
         lengths = self.sequences.group_by("datadao", "user_id").len().sort("datadao", "user_id")
         self.users = list(lengths.select("datadao", "user_id").iter_rows())
+        people = sorted({user for _, user in self.users})
+        self.persons = [people.index(user) for _, user in self.users]  # who is in two DataDAOs is one person
         self.seen = (lengths["len"] - 1).to_list()
         texts = pl.read_parquet(job.inputs / "texts.parquet").filter(pl.col("text") != "")
         said = texts.sort("datadao", "user_id", "position").group_by("datadao", "user_id", maintain_order=True)
@@ -90,12 +93,12 @@ class Subjects:
 class Measurement:
     """Answers and gains of one model after another, beside the bare decoder's."""
 
-    def __init__(self, questions: pl.DataFrame, bare: torch.Tensor) -> None:
-        """bare [1, questions, options]."""
-        self._questions, self._bare = questions, bare
+    def __init__(self, questions: pl.DataFrame, bare: torch.Tensor, persons: list[int]) -> None:
+        """bare [1, questions, options]; `persons`: which person each user is."""
+        self._questions, self._bare, self._persons = questions, bare, persons
         self._gold = torch.tensor(questions["answer"].to_list())
         self.answers = [self._rows(BARE, [0], bare)]
-        self.gains = [pl.DataFrame(schema={"model": pl.String, "user": pl.Int64, "gain": pl.Float64})]
+        self.gains = [pl.DataFrame(schema=GAINED)]
 
     def add(self, model: str, users: list[int], scores: torch.Tensor) -> None:
         """A model's option scores [users, questions, options]."""
@@ -103,8 +106,9 @@ class Measurement:
 
     def gain(self, model: str, users: list[int], gains: torch.Tensor) -> None:
         """A model's gains [users] on each user's last chunk."""
-        frame = pl.DataFrame({"user": users, "gain": gains.tolist()}, {"user": pl.Int64, "gain": pl.Float64})
-        self.gains.append(frame.select(pl.lit(model).alias("model"), "user", "gain"))
+        persons = [self._persons[user] for user in users]
+        columns = {"model": [model] * len(users), "user": users, "person": persons, "gain": gains.tolist()}
+        self.gains.append(pl.DataFrame(columns, GAINED))
 
     def _rows(self, model: str, users: list[int], scores: torch.Tensor) -> pl.DataFrame:
         chosen, asked = scores.argmax(-1), self._questions.height
@@ -117,6 +121,7 @@ class Measurement:
             {
                 "model": [model] * (len(users) * asked),
                 "user": [user for user in users for _ in range(asked)],
+                "person": [self._persons[user] for user in users for _ in range(asked)],
                 "question": list(range(asked)) * len(users),
                 "kind": self._questions["kind"].to_list() * len(users),
                 **{name: column.flatten().tolist() for name, column in columns.items()},
@@ -134,7 +139,9 @@ def measure(job: Job) -> None:
     questions = neutral_questions(config.questions, config.seed)
     tokens = tokenised(llm.tokenizer, questions["question"].to_list(), questions["options"].to_list())
     subjects = Subjects(job, config, llm.tokenizer)
-    found = Measurement(questions, option_scores(lambda _: nullcontext(Reader(bare)), 1, tokens, device))
+    found = Measurement(
+        questions, option_scores(lambda _: nullcontext(Reader(bare)), 1, tokens, device), subjects.persons
+    )
     _embeddings(llm, SequenceEncoder.load(folders["sequence_encoder"], device), bare, subjects, tokens, device, found)
     job.log(f"{len(subjects.users)} users' embeddings answered {questions.height} questions")
     if subjects.adapted:

@@ -1,5 +1,6 @@
 """The reward stage's steps (training.personalised_decoder): answers drawn and judged, losses, validation, the voice."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ class RewardTraining:
     def state(self) -> dict[str, Any]:
         """Trained weights and optimizer; the generators are the checkpoint's own."""
         weights = {name: weight.detach() for name, weight in self.trained.items()}
-        return {"weights": weights, "optimizer": self.optimizer.state_dict(), "strength": self.strength}
+        state = {"weights": weights, "optimizer": self.optimizer.state_dict(), "strength": self.strength}
+        return state | {"objections": dict(self.objections)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state`."""
@@ -106,6 +108,13 @@ class RewardTraining:
                 weight.copy_(state["weights"][name])
         self.optimizer.load_state_dict(state["optimizer"])
         self.strength = state["strength"]
+        self.objections.clear()
+        self.objections.update(state["objections"])
+
+    @property
+    def objections(self) -> Counter[str]:
+        """What the guards objected to, and how often, in all answers drawn, those of validation among them."""
+        return self.guarded.objections if isinstance(self.guarded, Guarded) else Counter()
 
     @torch.no_grad()
     def find_voice(self) -> dict[str, float]:

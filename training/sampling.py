@@ -35,10 +35,13 @@ def sampled(
 ) -> torch.Tensor:  # fmt: skip
     """What the decoder writes [B, n] after prompts [B, L], in the voice of user tokens [B, …] (None: nobody's).
 
-    An answer ends with one of `ends`, and is filled up with the first. By torch's global generator.
+    An answer ends with one of `ends`, and is filled up with the first. By torch's global generator. What the decoder's
+    own generation_config.json would change of the distribution is off: `answer_log_likelihoods` knows nothing of it.
     """
     options: dict[str, Any] = {
         "max_new_tokens": new_tokens, "do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0,
+        "repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_p": None, "typical_p": 1.0, "bad_words_ids": None,
+        "suppress_tokens": None, "begin_suppress_tokens": None, "forced_eos_token_id": None,
         "pad_token_id": int(ends[0]), "eos_token_id": ends.tolist(),
     }  # fmt: skip
     if users is None:

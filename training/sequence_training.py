@@ -12,7 +12,7 @@ import polars as pl
 import torch
 from safetensors.torch import save_file
 
-from training.cpc import cpc_losses, cpc_objective, negatives_of, time_matched
+from training.cpc import cpc_losses, cpc_objective, generalised, negatives_of, time_matched
 from training.differential_privacy import PrivacySettings
 from training.job import Job
 from training.sequence_batches import Corpus, Sampler, assemble, corpus_of, segments
@@ -78,7 +78,7 @@ class Trainer:
             foreach=False,
         )
         self.best: dict[str, Any] = {}
-        self.progress: dict[str, Any] = {"losses": [], "ln_k": [], "stale": 0}
+        self.progress: dict[str, Any] = {"losses": [], "loss_at_chance": [], "stale": 0}
 
     def run(self) -> dict[str, Any]:
         """Train to the last step or the early stop; the best weights stay in the model. The metadata."""
@@ -90,7 +90,9 @@ class Trainer:
             self._load(checkpoint.state)
         step = checkpoint.step if checkpoint else 0
         while step < self.settings.steps and self.progress["stale"] < self.settings.patience:
-            values = {**self._step(step), "learning_rate": self._learning_rate(step)}
+            start = self.progress["valid_start"] if step == 0 else {}
+            values = {f"start_{name}": value for name, value in start.items()}
+            values |= {**self._step(step), "learning_rate": self._learning_rate(step)}
             step += 1
             if self._evaluates(step):
                 values |= self._keep_best(step)
@@ -124,7 +126,8 @@ class Trainer:
         self.optimizer.step()
         value = float(loss.detach())
         self.progress["losses"].append(value)
-        self.progress["ln_k"].append(float(torch.log(negatives.sum(dim=1) + 1.0).mean()))
+        chance = torch.log(negatives.sum(dim=1) + 1.0)  # ln K, InfoNCE of a model that knows nothing
+        self.progress["loss_at_chance"].append(float(generalised(chance, settings.truncation).mean()))
         return {"loss": value}
 
     def _queries(self, batch) -> torch.Tensor:
@@ -209,7 +212,7 @@ class Trainer:
             metadata |= {
                 "start_loss": losses[0],
                 "end_loss": float(np.mean(last)),
-                "ln_k": float(np.mean(self.progress["ln_k"])),
+                "loss_at_chance": float(np.mean(self.progress["loss_at_chance"])),
             }
         for name in best:
             metadata |= {f"{name}_start": start[name], f"{name}_best": best[name]}

@@ -136,7 +136,7 @@ def _real(options: argparse.Namespace, layout: Layout) -> int:
     for corpus in options.corpora:
         name, _, pattern = corpus.partition("=")
         if not SLUG.fullmatch(name) or not pattern:
-            print(f"{corpus}: expected DATADAO=PATTERN with a name of [a-z0-9_-]", file=sys.stderr)
+            print(f"{corpus}: expected DATADAO=PATTERN with a name of [a-z0-9_-], but not 'all'", file=sys.stderr)
             return 2
         found = sorted(path for path in options.exports.glob(pattern) if path.is_file())
         folder = layout.landing / name

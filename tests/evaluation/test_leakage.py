@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from planted import histories
 
+from assets.leakage import CanaryConfig, CanaryTraining
 from user_embeddings_dagster.evaluation.baselines import Predictions
 from user_embeddings_dagster.evaluation.leakage import canaries as c
 from user_embeddings_dagster.evaluation.leakage.checks import (
@@ -183,6 +184,13 @@ def test_canaries_are_inserted_as_often_as_said():
     assert added["chunk_id"].is_unique().all()
     assert added["window_id"].n_unique() == 6 * (c.PREFIX + 1)  # copies share theirs
     assert c.prompts(chunks, drawn).height == 9 * c.PREFIX
+
+
+@pytest.mark.parametrize(("users", "why"), [(1, "one training user"), (2, "too few"), (12, None)])
+def test_too_few_people_for_canaries_are_a_reason_not_an_error(users: int, why: str | None):
+    snapshot = pool(5 * users).filter(pl.col("position") < 4)
+    found = CanaryTraining.of(snapshot, CanaryConfig()).lacking()
+    assert (found is None) if why is None else why in (found or "")
 
 
 def test_exposure_is_the_most_for_a_memorised_secret_and_chance_for_an_unknown_one():

@@ -198,6 +198,12 @@ def test_a_free_answer_far_from_its_reference_drops_the_task() -> None:
     assert status_of(result) == [KEPT] * 4 + [BOTH_DISAGREE]
 
 
+def test_where_nobody_else_has_a_reference_no_free_answer_is_called_close() -> None:
+    strange = [free(0, "chess chess chess and chess", task_id=name) for name in "yz"]
+    result, _ = by_model(Reader(), frame(*strange))
+    assert status_of(result) == [UNANSWERED] * 2
+
+
 def test_no_valid_answer_is_a_status_and_too_many_are_an_error() -> None:
     def fail(request: Request) -> Any:
         lost = request.owner == "u0" and not request.program.startswith("search")

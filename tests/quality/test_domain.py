@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from assets.encoders import losses_of
 from user_embeddings_dagster.evaluation.funnel import LOSSES
 from user_embeddings_dagster.quality.domain import (
     caps_enforced,
@@ -60,6 +61,15 @@ def test_not_collapsed():
     assert not_collapsed(plane).metrics["effective_rank"] == pytest.approx(2, abs=0.1)
     assert not not_collapsed(plane).passed
     assert not not_collapsed(UNIT * 0.05 + np.eye(32)[0]).passed  # all in one narrow cone
+
+
+def test_the_loss_fell_from_before_the_first_step():
+    """An encoder that has learned by its first validation, and not since, has learned."""
+    validated = [{"loss": 2.0, "valid_loss": loss} for loss in (1.0, 1.02)]
+    lines = [{"loss": 4.0, "start_valid_loss": 3.0}, *validated]
+    assert losses_of(lines) == [3.0, 1.0, 1.02] and loss_fell(losses_of(lines)).passed
+    assert losses_of(lines[:2]) == [3.0, 1.0]
+    assert losses_of([{"loss": 4.0}, {"loss": 3.0}]) == [4.0, 3.0]
 
 
 def test_loss_fell():

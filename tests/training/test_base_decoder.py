@@ -1,6 +1,7 @@
 """The base decoder: its tokenizer gives no single person's words away, it learns, it resumes bit-exactly."""
 
 import json
+import math
 from pathlib import Path
 
 import polars as pl
@@ -48,6 +49,20 @@ def test_it_learns_and_loads_with_transformers_alone(tmp_path: Path) -> None:
     text = "SUBJECT: the cat — 猫"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert decoder(**tokenizer("the cat", return_tensors="pt")).logits.shape[-1] == len(tokenizer)
+
+
+def test_bits_per_byte_count_tokens_that_fill_no_row_too(tmp_path: Path) -> None:
+    """Of little text most of it may be the rest: 3 bytes a token stay 3, in rows of 16 tokens and of 100."""
+    found = []
+    for length in (16, 100):
+        job = trained(inputs(tmp_path / f"in-{length}", steps=1, length=length), tmp_path / f"out-{length}")
+        record = json.loads((job.output / "job.json").read_text())["metadata"]
+        tokenizer = AutoTokenizer.from_pretrained(job.output, local_files_only=True)
+        texts = chunks().filter(split="valid")["text"].to_list()
+        tokens = sum(len(ids) + 1 for ids in tokenizer(texts)["input_ids"])
+        a_token = sum(len(text) + 1 for text in texts) / tokens
+        found.append(math.log2(record["perplexity"]) / record["bits_per_byte"] / a_token)
+    assert found == pytest.approx([1.0, 1.0])
 
 
 def test_without_validation_users_it_trains_and_claims_no_perplexity(tmp_path: Path) -> None:

@@ -176,6 +176,17 @@ def test_without_a_kind_of_task_its_table_is_empty(population: Population, train
         assert record(made)[f"n_{name}"] == 0
 
 
+def test_one_user_alone_is_compared_with_nobody_else(population: Population, trained: Path, tmp_path: Path) -> None:
+    """Few held-out people: the condition is left out, the others are answered."""
+    user = population.tasks.filter(pl.col("split") == "test")["user_id"][0]
+    free = population.tasks.filter(pl.col("user_id") == user, pl.col("answer") < 0)
+    folder = inputs(population, trained, tmp_path / "in", free)
+    population.sequences.filter(pl.col("user_id") == user).write_parquet(folder / "sequences.parquet")
+    assert free.height
+    made = finished(NAME, evaluate, folder, tmp_path / "out")
+    assert set(pl.read_parquet(made / "answers.parquet")["condition"]) == ANSWERS - {"other_user"}
+
+
 def test_states_of_another_sequence_encoder_are_refused(population: Population, trained: Path, tmp_path: Path) -> None:
     asked = asking(inputs(population, trained, tmp_path / "in"))
     asked.inputs.encoder.version = "another"

@@ -190,6 +190,7 @@ def test_terminated_and_resumed_it_ends_with_the_same_bytes(
     halves = finished(NAME, train, inputs, tmp_path / "halves")
     for name in ("model.safetensors", "metrics.jsonl"):
         assert (halves / name).read_bytes() == (whole / name).read_bytes()
+    assert record(halves)["objections"] == record(whole)["objections"] != {}
 
 
 def test_it_trains_on_choices_alone_or_questions_alone(

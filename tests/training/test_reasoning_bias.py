@@ -17,7 +17,7 @@ from training.job import Job
 from training.option_answers import Question, divergence, late_scores, option_scores, tokenised
 from training.personalised_inference import TrainedLLM
 from training.reading import Reader, reading
-from training.reasoning_bias import ADAPTER, BARE, EMBEDDING, VOICED, measure
+from training.reasoning_bias import ADAPTER, BARE, EMBEDDING, GAINED, VOICED, measure
 from training.user_adapters import UserAdapters
 from user_embeddings_dagster.evaluation.scores import Scope
 from user_embeddings_dagster.personalisation.neutral import neutral_questions
@@ -169,14 +169,15 @@ def answers(changes: dict[str, list[int]], questions: int = 10) -> pl.DataFrame:
     for model, users in changes.items():
         for user, more in enumerate(users):
             rows += [(model, user, n, "logic", n < 5 + more, (n < 5) != (n < 5 + more), 0.1) for n in range(questions)]
-    return pl.DataFrame(rows, ["model", "user", "question", "kind", "right", "changed", "kl"], orient="row")
+    frame = pl.DataFrame(rows, ["model", "user", "question", "kind", "right", "changed", "kl"], orient="row")
+    return frame.with_columns(person="user")
 
 
 def figure(scores: pl.DataFrame, model: str, metric: str) -> float:
     return scores.filter(model=model, metric=metric, slice="all")["value"].item()
 
 
-NO_GAINS = pl.DataFrame(schema={"model": pl.String, "user": pl.Int64, "gain": pl.Float64})
+NO_GAINS = pl.DataFrame(schema=GAINED)
 
 
 def test_changes_of_opposite_signs_do_not_cancel():
@@ -188,6 +189,16 @@ def test_changes_of_opposite_signs_do_not_cancel():
     assert figure(scores, EMBEDDING, "accuracy_std") == pytest.approx(np.std([0.6, 0.4, 0.6, 0.4, 0.5, 0.5]))
     assert figure(scores, EMBEDDING, "answers_changed") == pytest.approx(4 / 60)
     assert not reasoning_unbiased(scores).passed
+
+
+def test_who_is_in_two_datadaos_is_one_person():
+    found = answers({EMBEDDING: [1, -1, 1, -1]})
+    twice = bias_scores(found.with_columns(person=pl.col("user") // 2), NO_GAINS, SCOPE, "v")
+    for metric in ("accuracy", "accuracy_std"):
+        row = twice.filter(model=EMBEDDING, metric=metric, slice="all")
+        assert (row["n"].item(), row["n_users"].item()) == (4, 2)
+    once = bias_scores(found, NO_GAINS, SCOPE, "v")
+    assert figure(once, EMBEDDING, "accuracy") == figure(twice, EMBEDDING, "accuracy")
 
 
 def test_embedding_and_adapter_are_compared_on_the_same_users():

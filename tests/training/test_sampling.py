@@ -76,6 +76,22 @@ def test_likelihoods_are_generations_own_with_padding_on_the_left(loaded, inject
 
 
 @torch.no_grad()
+def test_settings_that_a_decoder_brings_along_change_no_answer(loaded, monkeypatch) -> None:
+    """Its generation_config.json is for another use: what is drawn is what the gradient is of."""
+    bare, tokenizer = loaded
+    model = personalised(bare, "cross_attention")
+    said = []
+    for settings in ({}, {"repetition_penalty": 1.5, "no_repeat_ngram_size": 1, "min_p": 0.5, "typical_p": 0.2}):
+        with monkeypatch.context() as patched:
+            for name, value in settings.items():
+                patched.setattr(bare.generation_config, name, value)
+            torch.manual_seed(0)
+            *_, answers, _ = drawn(model, tokenizer, monkeypatch)
+        said.append(answers)
+    torch.testing.assert_close(*said)
+
+
+@torch.no_grad()
 def test_what_lies_below_a_late_injection_is_read_once_for_every_user(loaded, monkeypatch) -> None:
     bare, tokenizer = loaded
     model = personalised(bare, "cross_attention")

@@ -41,12 +41,13 @@ def test_the_result_is_whole_and_says_what_it_is(output):
     assert all(np.isfinite(tensor).all() for tensor in load_file(output / "model.safetensors").values())
 
 
-def test_loss_falls_and_is_reported_beside_ln_k(output, frame):
-    """C34: start, end, ln K, and the best validation scores."""
+def test_loss_falls_and_is_reported_beside_that_of_knowing_nothing(output, frame):
+    """C34: start, end, chance, and the best validation scores."""
     metadata = _record(output)["metadata"]
     assert metadata["end_loss"] < metadata["start_loss"]
     n_train = frame.filter(pl.col("split") == "train").height
-    assert 0 < metadata["ln_k"] < np.log(n_train)
+    at_chance = 2 * (1 - n_train**-0.5)  # (1 - p^q) / q of the right one among all, q = truncation = 1/2
+    assert 0.9 * at_chance < metadata["loss_at_chance"] < at_chance
     assert metadata["valid_mrr_best"] >= metadata["valid_mrr_start"], "the best weights are kept, the start included"
     assert metadata["train_users"] == 32 and metadata["valid_users"] == 8
     lines = read(output / "metrics.jsonl")

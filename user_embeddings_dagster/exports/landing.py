@@ -9,7 +9,7 @@ from pathlib import Path
 from user_embeddings_dagster.exports.opening import clear_path, content_size
 from user_embeddings_dagster.storage.lake import write_json
 
-SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+SLUG = re.compile(r"(?!all\Z)[a-z0-9][a-z0-9_-]{0,62}")  # "all": scores of all DataDAOs together
 LINKS = "contributors.csv"
 LINKED = ".linked.json"  # beside the DataDAOs' folders, where no contributor writes: which links the operator made
 GRANTS = "consent.csv"

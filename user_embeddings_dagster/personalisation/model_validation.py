@@ -139,7 +139,10 @@ class ModelValidator:
         return said
 
     def _close(self, tasks: pl.DataFrame, said: Sequence[Said]) -> dict[int, bool]:
-        """By place of a free-form task with an answer: whether it is close to the reference; see CLOSE."""
+        """By place of a free-form task with an answer: whether it is close to the reference; see CLOSE.
+
+        Without a place where nobody else has a reference to compare with.
+        """
         free = [place for place, kind in enumerate(tasks["kind"]) if kind == ANSWER]
         answered = {place: said[place] for place in free if isinstance(said[place], Speech)}
         if not answered:
@@ -152,7 +155,8 @@ class ModelValidator:
         for vector, place in zip(spoken, answered, strict=True):
             similar = known @ vector
             others = similar[np.array([user != users[own[place]] for user in users], dtype=bool)]
-            close[place] = bool((others >= similar[own[place]]).sum() <= CLOSE * len(others))
+            if len(others):
+                close[place] = bool((others >= similar[own[place]]).sum() <= CLOSE * len(others))
         return close
 
 

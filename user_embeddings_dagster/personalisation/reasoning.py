@@ -20,7 +20,7 @@ def bias_scores(answers: pl.DataFrame, gains: pl.DataFrame, scope: Scope, versio
 
     accuracy; accuracy_difference from the bare decoder's; accuracy_change, the same without its sign, so that users do
     not cancel; accuracy_range and accuracy_std over users; answers_changed; answer_kl (nats); gain (nats a token on the
-    user's next chunk). Intervals are over users: the questions are taken as they are. VOICED: the embedding of users
+    user's next chunk). Intervals are over people: the questions are taken as they are. VOICED: the embedding of users
     with an adapter, at the strength that the decoder speaks as them with.
     """
     sheet = ScoreSheet(scope)
@@ -40,11 +40,12 @@ def bias_scores(answers: pl.DataFrame, gains: pl.DataFrame, scope: Scope, versio
             if not len(users):
                 continue
             sheet.means(name, values, users, **same)
+            n_users = len(np.unique(users))
             for metric, value in (
                 ("accuracy_range", np.ptp(values["accuracy"])),
                 ("accuracy_std", values["accuracy"].std()),
             ):
-                sheet.add(name, metric, Estimate(float(value), None, None, len(users), len(users)), **same)
+                sheet.add(name, metric, Estimate(float(value), None, None, len(users), n_users), **same)
         users, values = found[ADAPTER]
         if len(users):
             compared = ("accuracy_change", "answers_changed", "answer_kl")
@@ -55,14 +56,15 @@ def bias_scores(answers: pl.DataFrame, gains: pl.DataFrame, scope: Scope, versio
 
 
 def _by_user(answers: pl.DataFrame, bare: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Users, and by metric a value for each."""
+    """By user in order, who it is (a person in two DataDAOs is two users), and by metric a value."""
     # In order: sums of threads' parts differ in the last digit from run to run.
-    rows = answers.group_by("user", maintain_order=True).agg(
+    rows = answers.group_by("user", "person", maintain_order=True).agg(
         accuracy=pl.col("right").mean(), answers_changed=pl.col("changed").mean(), answer_kl=pl.col("kl").mean()
     )
     rows = rows.sort("user").with_columns(accuracy_difference=pl.col("accuracy") - bare)
     rows = rows.with_columns(accuracy_change=pl.col("accuracy_difference").abs())
-    return rows["user"].to_numpy(), {name: rows[name].to_numpy() for name in rows.columns if name != "user"}
+    metrics = [name for name in rows.columns if name not in ("user", "person")]
+    return rows["person"].to_numpy(), {name: rows[name].to_numpy() for name in metrics}
 
 
 def _write_gains(sheet: ScoreSheet, gains: pl.DataFrame, version: str) -> None:
@@ -71,8 +73,8 @@ def _write_gains(sheet: ScoreSheet, gains: pl.DataFrame, version: str) -> None:
         for name in (EMBEDDING, ADAPTER):
             sheet.omit(name, "gain", reason="nobody asked has a next chunk", slice_="next chunk", version=version)
         return
-    wide = gains.pivot("model", index="user", values="gain").sort("user")
-    users, same = wide["user"].to_numpy(), {"slice_": "next chunk", "candidates": "none", "version": version}
+    wide = gains.pivot("model", index=["user", "person"], values="gain").sort("user")
+    users, same = wide["person"].to_numpy(), {"slice_": "next chunk", "candidates": "none", "version": version}
     values = {name: {"gain": wide[name].to_numpy()} for name in (EMBEDDING, ADAPTER)}
     for name, each in values.items():
         sheet.means(name, each, users, **same)

@@ -21,15 +21,14 @@ def personalization(tasks: pl.DataFrame, answers: pl.DataFrame, scope: Scope, ve
     """SCORES by condition: accuracy of choices, judge score of free-form answers, and paired differences.
 
     `tasks`: INSIGHT_TASKS; `answers`: task_id, condition, score. Over all tasks, by kind, by length of history, and of
-    the tasks that the validators kept; of all DataDAOs together and of each. Intervals are over users.
+    the tasks that the validators kept; of all DataDAOs together and of each. Intervals are over users; who is
+    in two DataDAOs is one.
     """
     sheet = ScoreSheet(scope)
     begin = pl.lit(None, dtype=pl.Int64)
     for length in HISTORY:
         begin = pl.when(pl.col("n_history") >= length).then(length).otherwise(begin)
-    rows = answers.join(tasks, on="task_id").with_columns(
-        user=pl.concat_str("datadao", "user_id", separator=" "), history=begin, choice=pl.col("answer") >= 0
-    )
+    rows = answers.join(tasks, on="task_id").with_columns(user="user_id", history=begin, choice=pl.col("answer") >= 0)
     for metric, part, candidates in (
         (ACCURACY, rows.filter("choice"), "options:4"),
         (JUDGED, rows.filter(~pl.col("choice")), f"judge:{judge}"),

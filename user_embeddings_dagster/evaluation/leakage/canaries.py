@@ -36,10 +36,15 @@ class Canaries:
         return np.char.mod("canary-%d", np.arange(len(self.rows)))
 
 
+def too_few_chunks(pool: int) -> str | None:
+    """What is wrong with a pool of so many chunks; None if canaries can be drawn from it."""
+    return None if pool > PREFIX + 1 else f"{pool} chunks of held-out people are too few for a canary of {PREFIX + 1}"
+
+
 def drawn_canaries(pool: int, each: int, repeats: Sequence[int], seed: int) -> Canaries:
     """`each` canaries for each number of insertions. Raises ValueError if the pool has too few chunks for one."""
-    if pool <= PREFIX + 1:
-        raise ValueError(f"{pool} chunks of held-out people are too few for a canary of {PREFIX + 1}")
+    if reason := too_few_chunks(pool):
+        raise ValueError(reason)
     rng = np.random.default_rng(seed)
     times = np.repeat(np.asarray(repeats, dtype=np.int64), each)
     rows = np.stack([rng.choice(pool, PREFIX + 1, replace=False) for _ in times])

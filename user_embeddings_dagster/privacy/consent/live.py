@@ -152,13 +152,19 @@ class Consent:
         return GatedChunks(chunks, kept, live_hash(kept), left_out)
 
     def snapshot(self, rows: Frame, *also: str) -> pl.DataFrame:
-        """Rows of TRAINING_SNAPSHOT of users who have consented to what their split needs, and to `also`."""
+        """Rows of TRAINING_SNAPSHOT of users who have consented to what their split needs, and to `also`.
+
+        Positions count the chunks that are there: what an erasure or a purge took since leaves no gap.
+        """
         needed = pl.col("split").replace_strict(OF_SPLIT, return_dtype=pl.String)
         passed = rows.lazy().with_columns(purpose=needed)
         passed = passed.join(self.granted.lazy(), on=["datadao", "user_id", "purpose"], how="semi").drop("purpose")
         for purpose in also:
             granted = self.granted.filter(purpose=purpose).lazy()
             passed = passed.join(granted, on=["datadao", "user_id"], how="semi")
+        history = ["datadao", "user_id"]
+        place = pl.int_range(pl.len()).over(history).cast(TRAINING_SNAPSHOT.schema["position"])
+        passed = passed.sort(*history, "position").with_columns(position=place)
         return passed.sort(TRAINING_SNAPSHOT.primary_key).collect()
 
 
