@@ -48,6 +48,20 @@ def test_no_name_in_any_form(tables, ident):
         assert not re.search("alice|bob|jos[eé]|lvarez|wonder|小明", text, re.IGNORECASE)
 
 
+def test_a_name_told_in_one_thread_is_masked_in_all_that_its_bearer_wrote_in(tables, ident):
+    """C9: a DFusion dump names nobody, a ChatGPT export its owner in one conversation of many."""
+    rows = [
+        {"id": "1", "by": "alice", "text": "hello group, wonder speaking", "thread": "group"},
+        {"id": "2", "by": "bob", "text": "tell wonder that grandpa is in hospital", "thread": "private"},
+        {"id": "3", "by": "alice", "text": "wonder here, how is he today?", "thread": "private"},
+    ]
+    messages, participants = tables(rows, {"alice": ["Alice Wonder"], "bob": ["Bob"]}, "linear")
+    one = participants.filter(pl.col("thread_id") == ident("group"))
+    assert one.height < participants.height
+    chunks = build_chunks(messages, one).chunks
+    assert chunks.height == 3 and not chunks["text"].str.contains("(?i)wonder").any()
+
+
 def test_no_name_however_typed(tables, ident):
     """C9: apostrophes, dashes, letters without a decomposition, umlauts written out."""
     names = {"a": ["Niamh O'Brien"], "b": ["Łukasz Wójcik"], "c": ["Søren Bjørn", "Jörg"], "d": ["Anne-Marie"]}

@@ -18,7 +18,7 @@ from user_embeddings_dagster.privacy.pii import mask_patterns
 from user_embeddings_dagster.privacy.residual import check_residual_names
 from user_embeddings_dagster.schema import MASKED_CHUNKS
 
-VERSION = "chunks-5"  # changes whenever the same messages would give other chunks
+VERSION = "chunks-6"  # changes whenever the same messages would give other chunks
 Progress = Callable[[int, int], None]
 _SUBREDDIT = "^[A-Za-z0-9][A-Za-z0-9_]{1,23}$"
 _ORDER = ("raw_sha256", "raw_member", "raw_location", "message_id")
@@ -57,7 +57,7 @@ def build_chunks(
     prepared = _prepared(messages, counts)
     if not prepared.height:
         return ChunkResult(MASKED_CHUNKS.empty(), dict(counts))
-    names = thread_names(participants.filter(pl.col("thread_id").is_in(prepared["thread_id"].unique().implode())))
+    names = thread_names(participants, prepared)
     steps = 2 * prepared.height
     report = progress and (lambda done, _: progress(done, steps))
     model = person_model(config.person_model)

@@ -206,13 +206,16 @@ class MaskedTexts:
     counts: dict[str, int]
 
 
-def thread_names(participants: pl.DataFrame) -> pl.DataFrame:
-    """PARTICIPANTS with, for each person of a thread, every name they bear anywhere in the DataDAO.
+def thread_names(participants: pl.DataFrame, messages: pl.DataFrame) -> pl.DataFrame:
+    """For each person of a thread of `messages`, every name they bear anywhere in the DataDAO.
 
-    Columns thread_id, author_id, name (canonical), name_kind; sorted.
+    A person of a thread is who PARTICIPANTS says, and who wrote there: an export may name its owner, or a partner, in
+    one thread of many. Columns thread_id, author_id, name (canonical), name_kind; sorted.
     """
     names = participants.select("author_id", canonical(participants["name"]).alias("name"), "name_kind").unique()
-    people = participants.select("thread_id", "author_id").unique()
+    wrote = messages.select("thread_id", "author_id").drop_nulls()
+    named = participants.select("thread_id", "author_id").join(wrote, on="thread_id", how="semi")
+    people = pl.concat([named, wrote]).unique()
     return people.join(names, on="author_id").sort("thread_id", "author_id", "name", "name_kind")
 
 
