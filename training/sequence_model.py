@@ -26,8 +26,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from training.cpc import SAME_USER
-from training.differential_privacy import PrivacySettings
-from training.job_config import RUNTIME
 from training.sequence_features import GAP_BUCKETS, MEAN_SCALE, PLACE_BUCKETS, RHYTHM
 from training.sequence_mixers import MIXERS, GatedRecurrence, WindowAttention
 
@@ -74,11 +72,8 @@ class SequenceSettings:
 
     @classmethod
     def of(cls, config: dict[str, Any]) -> "SequenceSettings":
-        """From config.json, which has private training's settings too. Raises ValueError, also on an unknown key."""
+        """From config.json; keys that are not settings (threads, …) are the job's. Raises ValueError."""
         names = {field.name for field in fields(cls)}
-        private = {field.name for field in fields(PrivacySettings)}
-        if unknown := sorted(config.keys() - names - private - RUNTIME):
-            raise ValueError(f"config.json: unknown settings {unknown}")
         if missing := sorted({"dimension", "seed"} - config.keys()):
             raise ValueError(f"config.json: missing {missing}")
         settings = cls(**{name: value for name, value in config.items() if name in names})

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from training.cpc import cpc_losses, cpc_objective, generalised, negatives_of, time_matched
 from training.differential_privacy import PrivacySettings
 from training.job import Job
+from training.job_config import RUNTIME
 from training.sequence_batches import Corpus, Sampler, assemble, corpus_of, segments
 from training.sequence_features import Histories, ItemSpace, fit_item_space, histories_from, states_of
 from training.sequence_inference import FORMAT
@@ -32,7 +33,7 @@ SPACE = ("mean", "whitening", "context_mean", "context_whitening", "axes", "prio
 
 def train(job: Job) -> None:
     """Train on `<inputs>/sequences.parquet` and deliver model.safetensors, encoder.json and metrics.jsonl."""
-    settings, privacy = SequenceSettings.of(job.config), PrivacySettings.of(job.config)
+    settings, privacy = settings_of(job.config)
     device = job.seed()
     splits = Splits.read(job.inputs / "sequences.parquet", privacy)
     space = fit_item_space(splits.fitted_on, splits.valid, settings.ridge)
@@ -46,6 +47,15 @@ def train(job: Job) -> None:
     metadata = trainer.run()
     version = save_encoder(job.result, model, settings, space, metadata, privacy)
     job.finish({**metadata, "version": version}, data_version=version, device=device)
+
+
+def settings_of(config: dict[str, Any]) -> tuple[SequenceSettings, PrivacySettings]:
+    """What config.json says of model and training. Raises ValueError, also on an unknown key."""
+    known = {field.name for part in (SequenceSettings, PrivacySettings) for field in fields(part)}
+    settings = SequenceSettings.of(config), PrivacySettings.of(config)
+    if unknown := sorted(config.keys() - known - RUNTIME):
+        raise ValueError(f"config.json: unknown settings {unknown}")
+    return settings
 
 
 def _trainer(privacy: PrivacySettings) -> "type[Trainer]":

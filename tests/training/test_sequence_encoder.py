@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from training import checkpoint
 from training.record import read
+from training.sequence_training import settings_of
 from user_embeddings_dagster.storage.manifest import verify
 
 CONFIG = {"dimension": 24, "heads": 2, "steps": 30, "batch_chunks": 128, "evaluate_every": 10, "patience": 99}
@@ -31,6 +32,12 @@ def output(samples, frame, train_sequence_encoder, tmp_path_factory):
 
 def _record(output):
     return json.loads((output / "job.json").read_text())
+
+
+def test_a_misspelt_setting_is_refused():
+    assert settings_of({"dimension": 24, "seed": 0, "threads": 1, "dp_noise": 0.0})[0].dimension == 24
+    with pytest.raises(ValueError, match=r"unknown settings .'temprature'"):
+        settings_of({"dimension": 24, "seed": 0, "temprature": 1.0})
 
 
 def test_the_result_is_whole_and_says_what_it_is(output):

@@ -195,7 +195,6 @@ def test_the_inner_width_is_capped(dimension, width):
         ({"seed": 1, "dimension": 0}, "dimension"),
         ({"seed": 1, "dimension": 6}, "heads"),
         ({"seed": 1, "dimension": 8, "same_user_negatives": "some"}, "same_user_negatives"),
-        ({"seed": 1, "dimension": 8, "temprature": 1.0}, "unknown settings .'temprature'"),
     ],
 )
 def test_a_wrong_configuration_is_refused(config, complaint):
