@@ -10,10 +10,11 @@ with g_ij = mean over tokens of log p(x_i | u_j) - log p(x_i), nats, and d what 
 
 which user wrote a text and which text a user wrote, both ways round (Radford et al. 2021, CLIP, section 2.3). Where
 only the head lies above the injection, g is taken to first order in d (training.option_texts), for which every text is
-read once, before the training: no step passes the head, and λ keeps d small enough for it to hold. To first order the
-best linear map has a closed form, with which the training begins (training.discriminant). A user is also asked
-about chunks just read (`recall_share`): to say again what was said needs the same map from states to words as to say
-what comes next. The weights of the lowest validation loss are the result, shrunk as far as it cannot tell.
+read once, before the training: no step passes the head, and λ keeps d small enough for it to hold (exact gains have no
+such term). To first order the best linear map has a closed form, with which the training begins
+(training.discriminant). A user is also asked about chunks just read (`recall_share`): to say again what was said needs
+the same map from states to words as to say what comes next. The weights of the lowest validation loss are the result,
+shrunk as far as it cannot tell.
 """
 
 import sys
