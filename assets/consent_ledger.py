@@ -64,7 +64,7 @@ def consent_ledger(context: dg.AssetExecutionContext, store: Store) -> dg.Materi
         lake.commit(REJECTED_GRANTS, result.rejected, datadao, wanted)
         stats = {"holds": holds, "rejected": result.rejected.height}
         commit = lake.commit(CONSENT_LEDGER, result.ledger, datadao, wanted, stats)
-    removed, marked = withdraw(store, datadao, result.ledger, moment)
+    removed, marked = withdraw(store, datadao, {*result.ledger["user_id"], *subjects}, moment)
     consenting = subjects.filter(subjects.is_in(granted["user_id"].unique().implode())).len()
     say(context, datadao, subjects.len(), consenting, result.rejected, marked)
     counted = as_metadata(states(result.ledger, subjects, moment))
@@ -83,8 +83,11 @@ def consent_ledger(context: dg.AssetExecutionContext, store: Store) -> dg.Materi
     return reported._replace(data_version=dg.DataVersion(wanted))
 
 
-def withdraw(store: Store, datadao: str, ledger: pl.DataFrame, moment: datetime) -> tuple[dict[str, int], list[str]]:
-    """Remove what the stores hold of people whose consent has ended; what was removed, and the models marked."""
+def withdraw(store: Store, datadao: str, people: set[str], moment: datetime) -> tuple[dict[str, int], list[str]]:
+    """Remove what the stores hold of people whose consent has ended; what was removed, and the models marked.
+
+    `people`: of the ledger, and every SUBJECT, because a row that was deleted or cannot be read is in no ledger.
+    """
     lake = store.lake
     consent = Consent.of_all(lake, moment)
     removed = withdrawal.withdraw_rows(lake, datadao, consent)
@@ -93,7 +96,7 @@ def withdraw(store: Store, datadao: str, ledger: pl.DataFrame, moment: datetime)
     if (store.layout.user_memories / f"{datadao}.sqlite").exists():
         with store.user_memories(datadao) as memories:
             removed["user_memories"] += withdrawal.withdraw_memories(memories, consent.users(datadao, SERVE))
-    gone = sorted({*ledger["user_id"]} - {*consent.granted["user_id"]})
+    gone = sorted(people - {*consent.granted["user_id"]})
     if gone:
         with store.language_model_cache() as cache:
             removed["cached_answers"] += withdrawal.forget_answers(cache, gone)

@@ -24,6 +24,7 @@ from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.evaluation.funnel import data_funnel
 from user_embeddings_dagster.keys import user_id
+from user_embeddings_dagster.language_models.protocol import Completion, Message, Request, Usage
 from user_embeddings_dagster.privacy.containment import ContainedError
 from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, TABLES
 from user_embeddings_dagster.storage.lake import Lake
@@ -145,6 +146,34 @@ def test_revoking_takes_one_person_out_of_everything_and_changes_nobody_else(sto
     say(store, ann=EVERYTHING, bob=EVERYTHING, cat="serve")
     materialise(store)
     assert all(table.equals(whole[name]) for name, table in state(store.lake).items())
+
+
+STATEMENT = '{"consent": {"basis": "public archive", "purposes": ["train", "serve"]}}'
+
+
+@pytest.mark.parametrize("how", ["revoked", "row deleted", "unreadable date", "statement withdrawn"])
+def test_answers_about_a_person_are_forgotten_however_consent_ends(store, how):
+    """C14: also where the ledger has no row of theirs any more; nobody else's."""
+    stated = how == "statement withdrawn"
+    folder, gone = store.layout.landing / "dao", set(NAMES) if stated else {"bob", "cat", "dan"}
+    if stated:
+        (folder / "datadao.json").write_text(STATEMENT)
+    else:
+        say(store, **dict.fromkeys(NAMES, EVERYTHING))
+    materialise(store, [consent_ledger])
+    asked = {}
+    with store.language_model_cache() as cache:
+        for name in NAMES:
+            asked[name] = Request((Message("user", name),), {"type": "object"}, user_id(store.key, "reddit", name), "p")
+            cache.put("m", asked[name], Completion(asked[name].id, {}, Usage(1, 1, 1, 1, 0.0), 1, 0.1))
+    if stated:
+        (folder / "datadao.json").write_text("{}")
+    else:
+        ends = {"revoked": f"{EVERYTHING},,2021-01-01", "unreadable date": f"{EVERYTHING},,01.02.2021"}
+        say(store, ann=EVERYTHING, **dict.fromkeys(gone, ends[how]) if how in ends else {})
+    assert materialise(store, [consent_ledger])["consent_ledger"]["removed_cached_answers"] == len(gone)
+    with store.language_model_cache() as cache:
+        assert {name for name in NAMES if cache.get("m", [asked[name]])[0] is None} == gone
 
 
 def test_what_a_change_does_not_concern_is_not_computed_again(store):
