@@ -5,8 +5,10 @@ import time
 
 import polars as pl
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
-from user_embeddings_dagster.privacy.masking import NAME_MARK, ThreadNames
+from user_embeddings_dagster.privacy.masking import NAME_MARK, ThreadNames, mask_messages, thread_names
 from user_embeddings_dagster.privacy.names import is_ambiguous
 from user_embeddings_dagster.privacy.normalise import canonical
 from user_embeddings_dagster.privacy.residual import ResidualNameError, check_residual_names, residual_chunks
@@ -163,6 +165,37 @@ def test_residual_check_is_strict_and_quiet():
         check_residual_names(chunks, names)
     assert "lodie" not in str(caught.value) and caught.value.chunk_ids == ["b", "c", "d"]
     assert residual_chunks(chunks.with_columns(thread_id=pl.lit("other")), names) == []
+
+
+ODD = "\u0345\u037aᾲᾈßıİſﬃΐẖΣς฿・。々〇\u0ece\u0897\U00010d69\U00010d50\U00010d70´`’_-. @:/,|[]()\u2029²Ⅷ①🔥"
+
+
+@given(
+    st.lists(st.sampled_from([*ODD, "the", "bob", "明", "ไ", "김", "will", "u/"]) | st.characters(), max_size=5),
+    st.sampled_from([str.upper, str.lower, str.casefold, str]),
+    st.sampled_from(["", "@", "u/", "ask ", "問", "@joe", "what is the "]),
+    st.sampled_from(["", ": hi", "吧", "'s", "_", " plan"]),
+)
+@example(["the", "\u0345"], str, "what is ", " plan")
+@example(["bob", "฿"], str.upper, "@", "")
+@example(["ᾲ", "the"], str.lower, "", "_")
+@example(["t\u0897he"], str, "what is the", " plan")
+@example(["\U00010d50"], str, "@", "")
+@example(["明"], str, "@", "天")
+@example(["éric"], str, "u/joe", "")
+@example(["éric"], str, "@joe", "")
+@settings(max_examples=400, deadline=None)
+def test_no_name_stops_the_chunks_of_everybody(parts, spelt, before, after):
+    """C9: whatever a participant is called and another writes, the check finds nothing that masking left."""
+    name = "".join(parts).encode("utf-8", "replace").decode()
+    rows = {"thread_id": ["t"], "author_id": ["a"], "name": [name], "name_kind": ["display_name"]}
+    names = thread_names(pl.DataFrame(rows))
+    spelling = spelt(name).encode("utf-8", "replace").decode()
+    texts = [f"{before}{spelling}{after}", "what is the plan, ask bob and will, 問明吧"]
+    masked = mask_messages(pl.DataFrame({"thread_id": ["t"] * 2, "text": texts}), names, persons=False)
+    lines = ["SUBJECT: " + NAME_MARK.sub("<P1>", text) for text in masked.texts]
+    chunks = pl.DataFrame({"chunk_id": ["0", "1"], "thread_id": ["t"] * 2, "text": lines})
+    assert residual_chunks(chunks, names) == []
 
 
 def test_ambiguity():

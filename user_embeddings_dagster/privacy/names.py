@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from user_embeddings_dagster.privacy.normalise import UNSPACED, UNSPACED_RANGES, fold_name, written_out
 
-# Between "问" and "Alice" a word ends, although both are letters.
-TOKEN = re.compile(rf"[^\W_{UNSPACED_RANGES}]+|[{UNSPACED_RANGES}]+")
+# Between "问" and "Alice" a word ends, although both are letters; signs of those scripts ("฿", "・") are in no word.
+TOKEN = re.compile(rf"[^\W_{UNSPACED_RANGES}]+|(?:(?!\W)[{UNSPACED_RANGES}])+")
 _SUFFIX = re.compile(r"(?<=\w)\s*(?:[\[({|].*)$")
 _MIN_LETTERS = 3  # shorter names are words of some language
 _MIN_UNSPACED = 2  # a single Chinese character is a word
@@ -65,11 +65,10 @@ class Name:
 
 def is_ambiguous(name: str) -> bool:
     """At most two letters or digits (one where words are not spaced), or nothing but words of grammar."""
-    folded = fold_name(name)
-    tokens = TOKEN.findall(folded)
-    letters = sum(map(len, tokens))
-    least = _MIN_UNSPACED if UNSPACED.search(folded) else _MIN_LETTERS
-    return letters < least or all(token in FUNCTION_WORDS for token in tokens)
+    tokens = TOKEN.findall(fold_name(name))
+    letters = "".join(tokens)
+    least = _MIN_UNSPACED if UNSPACED.search(letters) else _MIN_LETTERS
+    return len(letters) < least or all(token in FUNCTION_WORDS for token in tokens)
 
 
 def variants(name: str, name_kind: str) -> Iterable[Name]:

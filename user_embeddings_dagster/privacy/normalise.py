@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from functools import cache
+from itertools import groupby
 
 import polars as pl
 
@@ -18,6 +19,7 @@ INVISIBLE = (
     r"[\p{Cf}\p{Co}\p{Cn}\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x84\x86-\x9F"
     r"\u034F\u115F\u1160\u17B4\u17B5\u3164\uFFA0\uFE00-\uFE0F\U000E0100-\U000E01EF]"
 )
+PLAIN = re.compile(r"[\t\n -~]*")  # what is canonical as it is, but for labels that a message spells
 # A message that spells a placeholder or a speaker would forge one.
 _FORGED = {r"\bSUBJECT\b": "Subject", r"<(P[0-9]+)>": "($1)"}
 
@@ -50,8 +52,8 @@ def _where(texts: pl.Series, pattern: str, change: Callable[[pl.Series], pl.Seri
 
 
 def _composed(texts: pl.Series) -> pl.Series:
-    texts = texts.str.replace_all(INVISIBLE, "").str.replace_all("´", "'", literal=True)  # NFKC: a space and an accent
-    texts = texts.str.normalize("NFKC").str.replace_all(INVISIBLE, "")
+    texts = texts.str.replace_all(_removed(), "").str.replace_all("´", "'", literal=True)  # NFKC: a space and an accent
+    texts = texts.str.normalize("NFKC").str.replace_all(_removed(), "")
     return _where(texts, r"[\p{Nd}--0-9]", lambda held: held.str.replace_many(_digits()))
 
 
@@ -68,12 +70,24 @@ def _digits() -> dict[str, str]:
     return {c: str(unicodedata.decimal(c)) for c in characters if unicodedata.decimal(c, None) is not None}
 
 
+@cache
+def _removed() -> str:
+    """INVISIBLE, and what Python has not heard of yet: Polars, whose Unicode is newer, takes some of it for marks or
+    letters, so that the check of what remains would find words where masking sees others."""
+    unassigned = [n for n in range(0x80, sys.maxunicode + 1) if unicodedata.category(chr(n)) == "Cn"]
+    runs = [[n for _, n in run] for _, run in groupby(enumerate(unassigned), lambda pair: pair[1] - pair[0])]
+    return INVISIBLE.removesuffix("]") + "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs) + "]"
+
+
 class _Folds(dict[str, str]):
     def __missing__(self, character: str) -> str:
-        decomposed = unicodedata.normalize("NFKD", character.casefold())
-        kept = "".join(c for c in decomposed if not unicodedata.category(c).startswith("M"))
-        folded = self[character] = unicodedata.normalize("NFC", kept)
+        # Marks go before case does: U+0345 folds to a letter, iota.
+        folded = self[character] = unicodedata.normalize("NFC", _unmarked(_unmarked(character).casefold()))
         return folded
+
+
+def _unmarked(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.category(c).startswith("M"))
 
 
 class _NameFolds(dict[str, str]):

@@ -82,7 +82,7 @@ HANDLES = (
     typed(
         "HANDLE",
         "@",
-        rf"@(?<![\w@/]@)(?P<value>[{LETTERS}]{{2,32}}(?![{LETTERS}(@])|(?u:\w{{2,32}}(?![\w(@])))",
+        rf"@(?<![\w@/]@)(?P<value>[{LETTERS}]{{2,32}}(?![{LETTERS}(@])(?u:(?!\w))|(?u:\w{{2,32}}(?![\w(@])))",
         lambda text: text.lower() not in _TAGS and not _MEASURE.fullmatch(text),
         whole_column=WholeColumn(
             rf"(^|[^0-9A-Za-z_@/])@[{LETTERS}]{{2,32}}($|[^{LETTERS}(@])",
@@ -102,7 +102,7 @@ HANDLES = (
         r"(?i)\b(?:telegram|tg|discord|user|chat|channel|member|account|my|his|her|their)(?:'s)?[ _-]?(?:user[ _-]?)?id\b"
         r"(?: is)?[\s:=#]{1,3}(?P<value>-?\d{5,20})(?!\w|[.-]\d)",
     ),
-    typed("HANDLE", "[uU]/", r"(?i)(?<!\w)/?\bu/(?P<value>[\w-]{3,20})(?![\w-])"),
+    typed("HANDLE", "[uU]/", r"(?i)(?<!\w)/?\bu/(?P<value>[\w-]{3,20})(?![\w-])(?u:(?!\w))"),
     typed(
         "HANDLE",
         r"[A-Za-z0-9_.-]@[A-Za-z0-9]",

@@ -12,6 +12,7 @@ from user_embeddings_dagster.privacy.names import is_ambiguous
 from user_embeddings_dagster.privacy.normalise import UNSPACED_RANGES
 
 _EDGE = "\x00"
+_UNSPACED_EDGE = "\x03"
 _TURN = "\x02"
 _SPEAKER = r"(?m)^(?:SUBJECT|ASSISTANT|<P\d+>): "
 _PLACEHOLDER = r"\bSUBJECT\b|<[A-Z][A-Z0-9_]*>"
@@ -45,17 +46,18 @@ def _written_out(names: pl.Series) -> pl.Series:
 
 
 def _edged(texts: pl.Series) -> pl.Series:
-    """Edges around each word; characters of scripts without spaces between words have none."""
+    """Edges around each word, other ones around runs of scripts without spaces between words."""
+    texts = texts.str.replace_all(rf"([\p{{L}}\p{{N}}&&[{UNSPACED_RANGES}]]+)", f"{_UNSPACED_EDGE}$1{_UNSPACED_EDGE}")
     return texts.str.replace_all(rf"([\p{{L}}\p{{N}}&&[^{UNSPACED_RANGES}]]+)", f"{_EDGE}$1{_EDGE}")
 
 
 def _patterns(names: pl.DataFrame) -> dict[str, list[str]]:
-    """By thread, what must not occur: a name between edges, also with its umlauts written out; an ambiguous one only
-    where somebody is addressed."""
+    """By thread, what must not occur: a name between edges, also with its umlauts written out, within a run of a script
+    without spaces too; an ambiguous one only where somebody is addressed."""
     distinct = names["name"].unique(maintain_order=True)
     folded = _bare(distinct)
     patterns = [
-        _addressed(edged) if is_ambiguous(name) else [edged, other]
+        _addressed(edged) if is_ambiguous(name) else [edged.strip(_UNSPACED_EDGE), other.strip(_UNSPACED_EDGE)]
         for name, edged, other in zip(distinct, _edged(folded), _edged(_bare(_written_out(distinct))), strict=True)
     ]
     schema = {"name": pl.String, "pattern": pl.List(pl.String)}
