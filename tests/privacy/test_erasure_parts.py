@@ -108,6 +108,28 @@ def test_a_persons_lines_are_cut_out_of_a_dump_and_others_keep_their_bytes(how, 
     assert list(search(tmp_path, KEY, users)) == []
 
 
+@pytest.mark.parametrize("before", ["\n", "\t", "\r\n", "\b", "\\", '"', "\x01", "é\n", "\ud83d"])
+def test_a_name_is_found_behind_what_json_escapes(before, tmp_path):
+    """F4: `\\nalice_wonder` in a line is no word `nalice_wonder`; also in a line that is no JSON."""
+    path = tmp_path / "RC_2024-01"
+    said = comment(2, "bob", f"I was there.{before}alice_wonder told me{before}so")
+    path.write_bytes(b"\n".join([LINES[0], said, said[:-1], LINES[1]]) + b"\n")
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "reddit", "alice_wonder")]))
+    assert cut_out(found, found.names)
+    lines = path.read_bytes().split(b"\n")
+    assert (lines[0], lines[2], lines[3]) == (b"", b"", LINES[1])
+    assert "alice" not in json.loads(lines[1])["body"] and "<PERSON> told me" in json.loads(lines[1])["body"]
+
+
+def test_an_ordinary_name_is_found_where_somebody_is_addressed(tmp_path):
+    """F4: that it begins the text, the line does not tell."""
+    path = tmp_path / "RC_2024-01"
+    path.write_bytes(comment(1, "the", "mine") + b"\n" + comment(2, "bob", "the: where were you") + b"\n")
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "reddit", "the")]))
+    assert cut_out(found, found.names)
+    assert json.loads(path.read_bytes().split(b"\n")[1])["body"] == "<PERSON>: where were you"
+
+
 def message(number: int, sender: str, text: object) -> dict:
     who = {"from": sender, "from_id": f"user{sum(map(ord, sender))}"}
     return {"id": number, "type": "message", "date": "2024-01-01T10:00:00", "date_unixtime": "1704103200"} | who | {
@@ -167,6 +189,19 @@ SPELT = [("Niamh O'Brien", "display_name"), ("Łukasz Wójcik", "display_name"),
 def test_a_name_is_replaced_however_it_is_typed(text, redacted):
     assert Redaction(SPELT).text(text) == redacted
     found = ErasedNames(KEY).with_names(SPELT).found_in(pl.Series([text]))
+    assert Redaction(found).text(text) == redacted
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "redacted"),
+    [
+        ("Niamh O'Brien", "niamh o'brien, niamh o;brien, niamh o brien", "<PERSON>, <PERSON>, <PERSON>"),
+        ("王・小明", "問王・小明吧", "問<PERSON>吧"),
+        ("Alice王", "問Alice王吧", "問<PERSON>吧"),
+    ],
+)
+def test_a_hashed_name_is_found_in_each_way_that_it_is_written(name, text, redacted):
+    found = ErasedNames(KEY).with_names([(name, "display_name")]).found_in(pl.Series([text]))
     assert Redaction(found).text(text) == redacted
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
-from user_embeddings_dagster.keys import keyed_id
+from user_embeddings_dagster.keys import content_id, keyed_id
 from user_embeddings_dagster.privacy.names import TOKEN, variants
 from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold, fold_name
 from user_embeddings_dagster.storage.durability import write_json
@@ -64,12 +64,17 @@ class ErasedNames:
 
     def found_in(self, texts: pl.Series) -> set[tuple[str, str]]:
         """(name, kind) of every one that stands in the texts, for a Redaction."""
-        seen: dict[str, str] = {}  # in the form that is hashed, and as it stands there
+        seen: dict[str, str] = {}  # as it stands there, and in the form that is hashed
         for text in canonical(texts.drop_nulls()):
             # Names that were hashed before apostrophes, dashes and letters like "ł" were folded are found as well.
             for folded in dict.fromkeys((fold(text), fold_name(text))):
                 seen |= self._candidates(folded)
-        return {(written, _FOUND) for form, written in seen.items() if self._hash(form) in self.names}
+        return {(written, _FOUND) for written, form in seen.items() if self._hash(form) in self.names}
+
+    @property
+    def version(self) -> str:
+        """Content hash: a table in which these names are replaced changes with it."""
+        return content_id(*sorted(self.names))
 
     def _candidates(self, folded: str) -> dict[str, str]:
         places = list(TOKEN.finditer(folded))
@@ -77,12 +82,10 @@ class ErasedNames:
         for size in self.sizes:
             for first, last in zip(places, places[size - 1 :], strict=False):
                 written = folded[first.start() : last.end()]
-                found[" ".join(TOKEN.findall(written))] = written
-        for place in places:
-            word = place.group()
-            if self.lengths and UNSPACED.search(word):
-                for length in self.lengths:
-                    found |= {part: part for part in (word[at : at + length] for at in range(len(word) - length + 1))}
+                found[written] = " ".join(TOKEN.findall(written))
+        for length in self.lengths if UNSPACED.search(folded) else ():
+            parts = (folded[at : at + length] for at in range(len(folded) - length + 1))
+            found |= {part: part for part in parts if UNSPACED.search(part)}
         return found
 
     def _hash(self, form: str) -> str:

@@ -10,7 +10,7 @@ import polars as pl
 
 from user_embeddings_dagster.privacy.masking import NAME_MARK, ThreadNames
 from user_embeddings_dagster.privacy.names import variants
-from user_embeddings_dagster.privacy.normalise import canonical
+from user_embeddings_dagster.privacy.normalise import PLAIN, canonical
 
 PERSON = "<PERSON>"
 
@@ -34,9 +34,10 @@ class Redaction:
     def text(self, text: str) -> str:
         """The text with the names replaced; exactly as it was if it holds none."""
         lower = text.lower()
-        if text.isascii() and not any(needle in lower for needle in self._needles):
+        if PLAIN.fullmatch(text) and not any(needle in lower for needle in self._needles):
             return text
-        plain = str(canonical(pl.Series([text]))[0])
+        whole = text.encode("utf-8", "replace").decode()  # JSON may name half of a surrogate pair: it becomes "?"
+        plain = str(canonical(pl.Series([whole]))[0])
         masked = self._names.mask(plain)
         return text if masked == plain else NAME_MARK.sub(PERSON, masked)
 
