@@ -15,6 +15,7 @@ from assets.reporting import (
 from resources.store import Store
 from user_embeddings_dagster.exports import minimisation
 from user_embeddings_dagster.exports.build import VERSION, build_messages
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import MESSAGES, REJECTED_RECORDS
 from user_embeddings_dagster.settings import sealing
@@ -80,6 +81,7 @@ def messages(context: dg.AssetExecutionContext, store: Store):
             keys=keys,
             seal=sealing(),
             erased=Tombstones.load(store.layout.erased, store.key),
+            erased_names=ErasedNames.load(store.layout.erased_names, store.key),
             horizons=store.horizons,
             progress=progress,
         )

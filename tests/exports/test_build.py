@@ -11,6 +11,8 @@ from user_embeddings_dagster.exports import merge
 from user_embeddings_dagster.exports.build import TABLES, build_messages, contributor_links
 from user_embeddings_dagster.keys import keyed_id, user_id
 from user_embeddings_dagster.privacy.containment import contained
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
+from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.storage.lake import Lake
 
 KEY = bytes(range(32))
@@ -65,6 +67,42 @@ def drops(lake: Lake) -> dict[str, int]:
 def conserved(lake: Lake) -> bool:
     read = lake.read("raw_files", "reddit")["n_messages"].sum()
     return read == lake.read("messages", "reddit").height + sum(drops(lake).values())
+
+
+@pytest.mark.parametrize("others", [0, 8500])
+def test_a_name_of_the_erased_is_replaced_also_in_what_was_read_before_it(landing, others):
+    """F4: 0 or 6 MB of a dump, and a contributor's export, before their own comment; `erased_names` tell more."""
+    folder = landing / "reddit"
+    request(folder, "Ann", ("c1", "l1", "t3_l1", "I met zelka_k and Nowak"))
+    text = "lorem ipsum " * 60
+    dump(
+        folder,
+        record("c2", "bob", "zelka_k said so", link="l1"),
+        *(record(f"x{n}", "carl", f"{n} {text}", link="l1") for n in range(others)),
+        record("c3", "zelka_k", "yes I did", link="l1"),
+    )
+    erased = Tombstones(KEY, frozenset()).with_users([user_id(KEY, "reddit", "zelka_k")])
+    known = ErasedNames(KEY).with_names([("Zelka Nowak", "display_name")])
+    seen = {}
+    for name, kwargs in {"nobody": {}, "by hash": {"erased_names": known}, "as told": {}}.items():
+        _, lake = build(landing, name, erased=None if name == "nobody" else erased, threads=1, **kwargs)
+        frame = lake.read("messages", "reddit")
+        seen[name] = {frame.filter(message_id=message(of))["text"].item() for of in ("t1_c1", "t1_c2")}
+        assert conserved(lake)
+    assert seen == {
+        "nobody": {"I met zelka_k and Nowak", "zelka_k said so"},
+        "by hash": {"I met <PERSON> and <PERSON>", "<PERSON> said so"},
+        "as told": {"I met <PERSON> and Nowak", "<PERSON> said so"},
+    }
+
+
+def test_where_none_of_the_erased_is_found_nobody_is_taken_for_them(landing):
+    """F4: the others' rows stay the same bits: "Will" was erased elsewhere."""
+    folder = landing / "reddit"
+    dump(folder, record("c2", "bob", "I will"))
+    erased = Tombstones(KEY, frozenset()).with_users([user_id(KEY, "reddit", "will")])
+    _, lake = build(landing, erased=erased, erased_names=ErasedNames(KEY).with_names([("will", "handle")]), threads=1)
+    assert lake.read("messages", "reddit")["text"].to_list() == ["I will"]
 
 
 def test_a_dump_hydrates_the_threads_of_contributors_and_nothing_else(landing):

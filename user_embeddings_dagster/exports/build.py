@@ -24,6 +24,7 @@ from user_embeddings_dagster.exports.sealing import Sealing, seal_folder
 from user_embeddings_dagster.exports.staging import staging_folder
 from user_embeddings_dagster.keys import file_sha256, keyed_id
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
 from user_embeddings_dagster.privacy.retention.windows import Horizons
 from user_embeddings_dagster.privacy.sealed_format import Shredded
 from user_embeddings_dagster.privacy.tombstones import Tombstones
@@ -65,6 +66,7 @@ def build_messages(
     keys: ContributorKeys | None = None,
     seal: bool = False,
     erased: Tombstones | None = None,
+    erased_names: ErasedNames | None = None,
     horizons: Horizons | None = None,
     progress: Progress = lambda stage, figures: None,
     memory: str = MEMORY,
@@ -73,7 +75,7 @@ def build_messages(
     """Read landing/<datadao>, commit raw_files, messages, participants, rejected_records and dropped_messages.
 
     Nothing is read if all five are up to date with the files, contributors.csv, the key, the `erased` (who are left
-    out) and this version.
+    out, with their names and those of `erased_names` in what others wrote) and this version.
     `keys` open sealed raw files; with `seal`, those that lie in clear are sealed once the tables are committed.
     `progress` is called with a stage (hash, read, merge, seal) and figures: file, files, rows, bytes, bytes_total,
     seconds, seconds_left. Raises FileNotFoundError without a landing folder; NoKeys, or Tampered where a sealed raw
@@ -101,6 +103,7 @@ def build_messages(
         links_hash,
         keyed_id(key, "key"),
         *([erased.version] if erased else []),
+        *([erased_names.version] if erased and erased_names else []),
         *(horizons.version("messages") if horizons else ()),
     )
     current = {table.name: lake.up_to_date(table.name, datadao, wanted) for table in TABLES}
@@ -111,7 +114,8 @@ def build_messages(
     stage = staging_folder(lake.root, datadao)
     normaliser = Normaliser(datadao, key, contributor_links(links_file), threads)
     try:
-        reading = Reading(datadao, stage, normaliser, progress, erased or Tombstones(key, frozenset()), horizons)
+        left_out = erased or Tombstones(key, frozenset()), erased_names or ErasedNames(key)
+        reading = Reading(datadao, stage, normaliser, progress, *left_out, horizons)
         reading.read(files)
         result = _commit(reading, lake, wanted, memory, threads)
     finally:

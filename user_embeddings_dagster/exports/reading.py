@@ -14,7 +14,8 @@ from user_embeddings_dagster.exports.minimisation import Survey, survey
 from user_embeddings_dagster.exports.normalise import STAGED, Normaliser
 from user_embeddings_dagster.exports.reader import Batch, ForeignLink, Format, RawFile, Rejected
 from user_embeddings_dagster.exports.registry import detect
-from user_embeddings_dagster.exports.staging import Part
+from user_embeddings_dagster.exports.staging import Part, row_groups
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
 from user_embeddings_dagster.privacy.redaction import Redaction
 from user_embeddings_dagster.privacy.retention.windows import Horizons
 from user_embeddings_dagster.privacy.sealed_format import NotOurs
@@ -35,7 +36,8 @@ class Reading:
 
     After `read`: `owners` are the author ids of contributors, `n_read` counts messages as the readers gave
     them, `n_staged` those that went on. What the `erased` wrote, and exports of theirs, are left out; their names in
-    what others wrote are replaced. What was written before the `horizons` is left out too.
+    what others wrote, and names that are `known` of any of them, are replaced in a DataDAO in which one is found. What
+    was written before the `horizons` is left out too.
     """
 
     def __init__(
@@ -45,10 +47,11 @@ class Reading:
         normaliser: Normaliser,
         progress: Progress,
         erased: Tombstones,
+        known: ErasedNames,
         horizons: Horizons | None = None,
     ) -> None:
         self.datadao, self.stage, self.progress = datadao, stage, progress
-        self._normaliser, self._erased, self._horizons = normaliser, erased, horizons or Horizons()
+        self._normaliser, self._erased, self._known, self._horizons = normaliser, erased, known, horizons or Horizons()
         self._erased_names: set[tuple[str, str]] = set()
         self.owners: set[str] = set()
         self.owners_of: dict[str, set[str]] = {}  # by name of the raw file: whose own export it is
@@ -87,6 +90,26 @@ class Reading:
             name = format.name if format else "unknown"
             self._files.append((file, name, self.n_read - before[0], self.n_rejected - before[1]))
             clock.end(index, self.n_read)
+        if self._erased_names:
+            self._redact()
+
+    def _redact(self) -> None:
+        """Replace the names of the erased in all that is staged: only the end of the last file has told all of them.
+
+        Staged texts are read twice more and written once more, a row group at a time; where none of the erased was
+        found, not at all. There no other name is looked for either: most people are called as somebody else is.
+        """
+        parts = sorted(self.stage.glob("messages-*.parquet"))
+        for part in parts:
+            for frame in row_groups(part):
+                self._erased_names |= self._known.found_in(frame["text"])
+        redaction = Redaction(self._erased_names)
+        for part in parts:
+            redacted = Part(part.with_suffix(".redacted"), PARTS["messages"])
+            for frame in row_groups(part):
+                redacted.append(frame.with_columns(redaction.texts(frame["text"])))
+            redacted.close()
+            part.with_suffix(".redacted").replace(part)
 
     def _open_parts(self, index: int) -> None:
         self._parts = {kind: Part(self.stage / f"{kind}-{index:06}.parquet", schema) for kind, schema in PARTS.items()}
@@ -138,14 +161,12 @@ class Reading:
         gone = [account for account in accounts if self._normaliser.author(format.platform, account) in self._erased]
         theirs = pl.col("native_author").is_in(pl.Series(gone, dtype=pl.String).implode()).fill_null(False)
         self._erased_names.update(names.filter(theirs).select("name", "name_kind").iter_rows())
+        self._erased_names.update((account, "native_id") for account in gone)
         if messages.filter(theirs & pl.col("is_owner")).height:
             self._drop(index, "erased", messages.height)
             return messages.clear(), names.clear()
         self._drop(index, "erased", messages.filter(theirs).height)
-        messages = messages.filter(~theirs)
-        if redaction := Redaction(self._erased_names):
-            messages = messages.with_columns(redaction.texts(messages["text"]))
-        return messages, names.filter(~theirs)
+        return messages.filter(~theirs), names.filter(~theirs)
 
     def _drop(self, index: int, reason: str, n: int) -> None:
         if n:

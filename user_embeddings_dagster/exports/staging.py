@@ -35,6 +35,13 @@ class Part:
         self._writer.close()
 
 
+def row_groups(path: Path) -> Iterator[pl.DataFrame]:
+    """The rows of a part, a row group at a time."""
+    with pq.ParquetFile(path) as part:
+        for number in range(part.num_row_groups):
+            yield pl.DataFrame(part.read_row_group(number))
+
+
 def staging_folder(root: Path, datadao: str) -> Path:
     """An empty folder of this process below `root`; those of killed processes are removed."""
     parent = root / "staging"
