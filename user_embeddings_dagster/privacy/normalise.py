@@ -19,7 +19,7 @@ INVISIBLE = (
     r"[\p{Cf}\p{Co}\p{Cn}\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x84\x86-\x9F"
     r"\u034F\u115F\u1160\u17B4\u17B5\u3164\uFFA0\uFE00-\uFE0F\U000E0100-\U000E01EF]"
 )
-PLAIN = re.compile(r"[\t\n -~]*")  # what is canonical as it is, but for labels that a message spells
+PLAIN = re.compile(r"[\t\n\r -~]*")  # what is canonical as it is, but for labels that a message spells
 # A message that spells a placeholder or a speaker would forge one.
 _FORGED = {r"\bSUBJECT\b": "Subject", r"<(P[0-9]+)>": "($1)"}
 

@@ -37,13 +37,16 @@ class Redaction:
         if PLAIN.fullmatch(text) and not any(needle in lower for needle in self._needles):
             return text
         whole = text.encode("utf-8", "replace").decode()  # JSON may name half of a surrogate pair: it becomes "?"
-        plain = str(canonical(pl.Series([whole]))[0])
+        return self._replaced(text, str(canonical(pl.Series([whole]))[0]))
+
+    def _replaced(self, text: str, plain: str) -> str:
         masked = self._names.mask(plain)
         return text if masked == plain else NAME_MARK.sub(PERSON, masked)
 
     def texts(self, texts: pl.Series) -> pl.Series:
         """A column of them; nulls stay."""
-        return pl.Series(texts.name, [text and self.text(text) for text in texts], dtype=pl.String)
+        pairs = zip(texts, canonical(texts), strict=True)
+        return pl.Series(texts.name, [text and self._replaced(text, plain) for text, plain in pairs], dtype=pl.String)
 
     def value(self, value: object) -> object:
         """JSON with the names in all its strings replaced; keys stay."""
