@@ -12,7 +12,7 @@ from resources.store import Store
 from user_embeddings_dagster.evaluation.funnel import MODEL_STAGES, FunnelTables, Prices, model_stages
 from user_embeddings_dagster.evaluation.funnel import data_funnel as build_funnel
 from user_embeddings_dagster.evaluation.plots import funnel_bars
-from user_embeddings_dagster.privacy.consent.live import Consent
+from user_embeddings_dagster.privacy.consent.live import Consent, consented_snapshot
 from user_embeddings_dagster.quality.domain import monotone_funnel
 from user_embeddings_dagster.schema import DATA_FUNNEL
 from user_embeddings_dagster.storage.lake import Lake
@@ -42,7 +42,7 @@ def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:
         masked_chunks=lake.scan("masked_chunks", datadao),
         chunk_summaries=lake.scan("chunk_summaries", datadao),
         embedded=embedded,
-        snapshot=lake.scan("training_snapshot"),
+        snapshot=consented_snapshot(lake),
         hard_negatives=lake.scan("hard_negatives"),
         insight_tasks=lake.scan("insight_tasks", datadao) if commits["insight_tasks"] else None,
         stats={name: commit.stats for name, commit in commits.items() if commit},

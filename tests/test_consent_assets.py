@@ -13,23 +13,31 @@ from assets import consent_ledger as module
 from assets.chunk_summaries import chunk_summaries
 from assets.consent_ledger import consent_ledger, consent_sensor
 from assets.data_funnel import tables
-from assets.embeddings import chunk_embeddings
+from assets.embeddings import chunk_embeddings, summary_embeddings
+from assets.hard_negatives import hard_negatives
 from assets.koais import koais
 from assets.masked_chunks import masked_chunks
 from assets.partitions import DATADAO
+from assets.relabelled_pairs import relabelled_pairs
 from assets.training_snapshot import training_snapshot
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.evaluation.funnel import data_funnel
+from user_embeddings_dagster.evaluation.splits import split_of
 from user_embeddings_dagster.keys import user_id
 from user_embeddings_dagster.language_models.protocol import Completion, Message, Request, Usage
+from user_embeddings_dagster.mining.pairs import training_pairs
+from user_embeddings_dagster.personalisation.inputs import consented_tasks
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot
 from user_embeddings_dagster.privacy.containment import ContainedError
-from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, TABLES
+from user_embeddings_dagster.schema import INSIGHT_TASKS, MASKED_CHUNKS, MESSAGES, PARTICIPANTS, TABLES
 from user_embeddings_dagster.storage.lake import Lake
 
 ASSETS = [consent_ledger, masked_chunks, chunk_summaries, koais, chunk_embeddings]
+PREPARED = [consent_ledger, masked_chunks, chunk_summaries, chunk_embeddings, summary_embeddings]
+TRAINING = [training_snapshot, hard_negatives, relabelled_pairs]
 OF_DATADAO = ("masked_chunks", "chunk_summaries", "unsummarised_chunks", "koai_extractions", "koais")
 NAMES = ("ann", "bob", "cat", "dan")
 HEADER = "grant_id,account,purposes,granted_at,expires_at,revoked_at\n"
@@ -57,7 +65,23 @@ class StubEncoder(TextEncoderResource):
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A chat of four people, all SUBJECTs, as `messages` has it."""
-    store = Store(data=str(tmp_path))
+    return chat(tmp_path)
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Store:
+    """The same, with a key by which all four are training users: no chunk holds a test user's words."""
+    keys = (number.to_bytes(32, "big") for number in range(1000))
+    key = next(k for k in keys if {split_of(user_id(k, "reddit", name), k) for name in NAMES} == {"train"})
+    path = Store(data=str(tmp_path)).layout.key
+    path.parent.mkdir(parents=True)
+    path.write_text(key.hex())
+    path.chmod(0o600)
+    return chat(tmp_path)
+
+
+def chat(folder: Path) -> Store:
+    store = Store(data=str(folder))
     (store.layout.landing / "dao").mkdir(parents=True)
     people, rows = {name: user_id(store.key, "reddit", name) for name in NAMES}, []
     for number in range(96):
@@ -93,7 +117,7 @@ def materialise(store: Store, assets: list[Any] | None = None) -> dict[str, dict
             "store": store, "language_model": LanguageModelResource(), "training_jobs": TrainingJobs(),
             "text_encoder": StubEncoder(),
         }  # fmt: skip
-        partition = None if assets == [training_snapshot] else "dao"
+        partition = None if training_snapshot in (assets or []) else "dao"
         result = dg.materialize(assets or ASSETS, partition_key=partition, resources=resources, instance=instance)
     found = {
         event.asset_key.to_user_string(): {k: v.value for k, v in event.materialization.metadata.items()}
@@ -239,8 +263,6 @@ def test_an_asset_that_runs_before_the_ledger_is_brought_up_to_date_is_gated_too
 
 def test_the_split_decides_which_purpose_the_snapshot_needs(store):
     """C14: train for the training and validation splits, evaluate for the test split; counted."""
-    from user_embeddings_dagster.evaluation.splits import split_of
-
     needs = {
         n: "evaluate" if split_of(user_id(store.key, "reddit", n), store.key) == "test" else "train" for n in NAMES
     }
@@ -251,11 +273,64 @@ def test_the_split_decides_which_purpose_the_snapshot_needs(store):
 
     for right in (True, False):
         say(store, **{name: purpose if right else other[purpose] for name, purpose in needs.items()})
-        materialise(store, [consent_ledger, masked_chunks])
+        materialise(store, PREPARED)
         counts = materialise(store, [training_snapshot])["training_snapshot"]
         left_out = counts["users_without_consent_to_train"] + counts["users_without_consent_to_evaluate"]
         assert left_out == (0 if right else len(NAMES))
         assert bool(users()) == right
+
+
+def test_a_chunk_without_a_summary_is_left_out_of_the_training_and_stops_nothing(training):
+    """The model gave no answer about it, or its summary was purged before or after the snapshot was made."""
+    say(training, **dict.fromkeys(NAMES, EVERYTHING))
+    materialise(training, PREPARED)
+    whole = materialise(training, TRAINING)["training_snapshot"]
+    assert (whole["without_summary"], whole["dagster/row_count"]) == (0, whole["chunks"])
+    snapshot = training.lake.read("training_snapshot")
+    first = snapshot.filter(split="train", position=0)["chunk_id"][0]
+    tasks = snapshot.filter(datadao="dao").select("datadao", "user_id", "split", "chunk_id", n_history="position")
+    empty = {"option_chunk_ids": pl.lit([], pl.List(pl.String)), "options": pl.lit([], pl.List(pl.String))}
+    texts = {name: pl.lit("") for name in ("kind", "question", "reference", "status", "validator")}
+    numbers = {name: pl.lit(-1) for name in ("answer", "context_answer", "search_answer")}
+    rows = tasks.with_columns(task_id="chunk_id", **empty, **texts, **numbers)
+    training.lake.commit(INSIGHT_TASKS, INSIGHT_TASKS.conform(rows), "dao")
+    training.lake.purge(TABLES["chunk_summaries"], "dao", pl.col("chunk_id") == first)
+    training.lance.delete("dao", "summary_embeddings", [first])
+
+    gated = consented_snapshot(training.lake)
+    assert gated.height == snapshot.height - 1 and gated["position"].min() == 0, "after the snapshot was made"
+    asked = consented_tasks(training.lake, gated)
+    owner = snapshot.filter(chunk_id=first)["user_id"][0]
+    assert asked.height and owner not in asked["user_id"], "each would be asked one chunk too late"
+    found = materialise(training, TRAINING)
+    assert found["training_snapshot"]["without_summary"] == 1
+    assert training.lake.read("training_snapshot").equals(gated)
+    assert not found["hard_negatives"]["reused"] and first not in training.lake.read("hard_negatives")["chunk_id"]
+    training.lance.delete("dao", "summary_embeddings", [gated["chunk_id"][0]])
+    with pytest.raises(ValueError, match="1 chunks of the snapshot are not in summary_embeddings"):
+        training_pairs(gated, training.lake, training.lance)
+
+
+def test_a_datadao_that_is_masked_alone_is_left_out_of_the_training_and_named(training):
+    """Its preparation failed after masking: the others are trained on all the same."""
+    say(training, **dict.fromkeys(NAMES, EVERYTHING))
+    materialise(training, PREPARED)
+    alone = materialise(training, TRAINING)["training_snapshot"]
+    lake = training.lake
+    for table in (MASKED_CHUNKS, MESSAGES, TABLES["consent_ledger"]):
+        rows = lake.read(table.name, "dao").with_columns(datadao=pl.lit("another"))
+        lake.commit(table, rows, "another", stats={"holds": "", "rejected": 0})
+    found = materialise(training, TRAINING)["training_snapshot"]
+    assert found["datadaos_left_out"] == ["another: no chunk_summaries, chunk_embeddings, summary_embeddings"]
+    assert (found["split_hash"], found["without_summary"]) == (alone["split_hash"], 0)
+    lake.commit(TABLES["chunk_summaries"], lake.read("chunk_summaries", "dao"), "another")
+    found = materialise(training, TRAINING)["training_snapshot"]
+    assert found["datadaos_left_out"] == ["another: no chunk_embeddings, summary_embeddings"]
+    assert found["split_hash"] == alone["split_hash"] and "datadaos_left_out" not in alone
+    for table in ("chunk_embeddings", "summary_embeddings"):
+        training.lance.drop("dao", table)
+    with pytest.raises(dg.Failure, match="no DataDAO is summarised and embedded yet"):
+        materialise(training, TRAINING)
 
 
 def test_the_sensor_asks_for_the_ledger_when_a_grant_ends_by_the_clock(store, monkeypatch):

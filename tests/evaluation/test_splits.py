@@ -128,6 +128,18 @@ def test_minimum_and_cap_hold_per_user_and_datadao_and_are_counted():
     assert (result.counts["too_few_chunks"], result.counts["over_cap"]) == (2, 2)
 
 
+def test_chunks_without_a_summary_are_left_out_and_counted():
+    """One that no summary could be written of stopped every training, although one in ten is let pass."""
+    user = named("train")[0]
+    rows = alone(user, 4) + [{**row, "datadao": "apublic"} for row in alone(user, 1)]
+    unsummarised = pl.DataFrame({"datadao": ["apublic", "telegram"], "chunk_id": [rows[0]["chunk_id"]] * 2})
+    result = build(rows, unsummarised=unsummarised.head(1))
+    assert (result.counts["without_summary"], result.snapshot["datadao"].unique().to_list()) == (1, ["telegram"])
+    result = build(rows, unsummarised=unsummarised)
+    assert (result.counts["chunks"], result.counts["without_summary"], result.snapshot.height) == (5, 2, 3)
+    assert sorted(result.snapshot["position"]) == [0, 1, 2]
+
+
 def test_a_chunk_of_two_datadaos_is_kept_once():
     user = named("train")[0]
     rows = alone(user, 2) + [{**row, "datadao": "apublic"} for row in alone(user, 2)]

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from user_embeddings_dagster.schema import TRAINING_SNAPSHOT
+from user_embeddings_dagster.storage.lake import Lake
 
-VERSION = "1"
+VERSION = "2"
 """Changes when the same chunks would give another snapshot."""
 SPLITS = ("train", "valid", "test")
 SHARES = (0.7, 0.1, 0.2)
@@ -78,20 +79,26 @@ def build_snapshot(
     min_chunks_per_user: int,
     max_chunks_per_user: int | None,
     authors: Frame | None = None,
+    unsummarised: pl.DataFrame | None = None,
     salt: str = "split",
     shares: Sequence[float] = SHARES,
 ) -> SnapshotResult:
     """Snapshot of the MASKED_CHUNKS of all DataDAOs (one frame of each, or one of all; lazy frames load no text).
 
     `authors` (`message_id`, `author_id`; the messages tables) also protects what a test user wrote where they
-    have no chunk of their own; without it their messages are those of their own chunks. The minimum and the cap
-    hold per user and DataDAO, after leaking chunks are out; the cap keeps the latest chunks. A chunk that two
-    DataDAOs hold (a public dump and a contributor's export) stays with the first by name.
+    have no chunk of their own; without it their messages are those of their own chunks. Chunks of `unsummarised`
+    (as `without_summary` gives them) are left out: a pair is a chunk and its summary. The minimum and the cap
+    hold per user and DataDAO, after those and leaking chunks are out; the cap keeps the latest chunks. A chunk that
+    two DataDAOs hold (a public dump and a contributor's export) stays with the first by name.
     """
     rows = _rows(chunks)
+    counts = {"chunks": rows.height}
+    if unsummarised is not None:
+        rows = rows.join(unsummarised, on=["datadao", "chunk_id"], how="anti")
+        counts["without_summary"] = counts["chunks"] - rows.height
     n_chunks = rows.height
     rows = rows.sort("chunk_id", "datadao").unique("chunk_id", keep="first", maintain_order=True)
-    counts = {"chunks": n_chunks, "duplicates_across_datadaos": n_chunks - rows.height}
+    counts["duplicates_across_datadaos"] = n_chunks - rows.height
     authors = None if authors is None else authors.lazy().select("message_id", "author_id").drop_nulls().collect()
     people = rows["user_id"] if authors is None else pl.concat([rows["user_id"], authors["author_id"]])
     rows = rows.join(user_splits(people, key, salt, shares), on="user_id", how="left")
@@ -110,6 +117,18 @@ def build_snapshot(
         part = kept.filter(split=split)
         counts |= {f"{split}_chunks": part.height, f"{split}_users": part["user_id"].n_unique()}
     return SnapshotResult(kept, split_hash(kept), counts)
+
+
+def without_summary(lake: Lake) -> pl.DataFrame:
+    """`datadao`, `chunk_id` of the masked chunks without a row in chunk_summaries, of DataDAOs that were summarised.
+
+    SUBJECT contributed nothing, the language model gave no valid answer, or summaries are kept for a shorter time.
+    """
+    found = [pl.DataFrame(schema={"datadao": pl.String, "chunk_id": pl.String})]
+    for name in sorted({*lake.partitions("masked_chunks")} & {*lake.partitions("chunk_summaries")}):
+        chunks = lake.scan("masked_chunks", name).select(pl.lit(name).alias("datadao"), "chunk_id")
+        found.append(chunks.join(lake.scan("chunk_summaries", name), on="chunk_id", how="anti").collect())
+    return pl.concat(found)
 
 
 def split_hash(snapshot: pl.DataFrame) -> str:

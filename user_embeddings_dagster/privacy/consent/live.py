@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import polars as pl
 
-from user_embeddings_dagster.evaluation.splits import user_splits
+from user_embeddings_dagster.evaluation.splits import user_splits, without_summary
 from user_embeddings_dagster.privacy.consent.grants import EVALUATE, PURPOSES, SERVE, TRAIN
 from user_embeddings_dagster.schema import MASKED_CHUNKS, TRAINING_SNAPSHOT
 from user_embeddings_dagster.storage.lake import UNPARTITIONED, Lake, version_of
@@ -169,8 +169,10 @@ class Consent:
 
 
 def consented_snapshot(lake: Lake, *also: str, as_of: datetime | None = None) -> pl.DataFrame:
-    """The current training snapshot without those whose consent has ended since; `also` as of Consent.snapshot."""
+    """The current training snapshot without those whose consent has ended since, and without chunks whose summary has
+    gone since (retention); `also` as of Consent.snapshot."""
     rows = lake.scan(TRAINING_SNAPSHOT.name, UNPARTITIONED)
+    rows = rows.join(without_summary(lake).lazy(), on=["datadao", "chunk_id"], how="anti")
     return Consent.of_all(lake, as_of).snapshot(rows, *also)
 
 
