@@ -1,9 +1,12 @@
 """Runs under way or about to be: what erases or purges must not start beside them: they write what it removes."""
 
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import dagster as dg
+import psutil
 
 from user_embeddings_dagster.settings import Layout
 
@@ -14,6 +17,8 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+# A run tells of its process within seconds of its start. One that has not for so long has none.
+PROCESS_SECONDS = 3600.0
 
 
 class RunsUnderWay(Exception):
@@ -22,8 +27,13 @@ class RunsUnderWay(Exception):
 
 def live_runs(instance: dg.DagsterInstance, but_not: str = "") -> list[str]:
     """Ids of runs under way. One whose process is known to have died is not: nothing marks killed runs as ended."""
-    runs = instance.get_runs(filters=dg.RunsFilter(statuses=UNDER_WAY))
-    return [run.run_id for run in runs if run.run_id != but_not and not _died(instance, run)]
+    runs = [record.dagster_run for record in _under_way(instance) if not _died(instance, record)]
+    return [run.run_id for run in runs if run.run_id != but_not]
+
+
+def killed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
+    """Runs that are recorded as under way, and whose process is known to have died."""
+    return [record.dagster_run for record in _under_way(instance) if _died(instance, record)]
 
 
 def refuse_beside_runs(instance: dg.DagsterInstance, but_not: str = "") -> None:
@@ -50,14 +60,39 @@ def open_home(home: Path) -> dg.DagsterInstance | None:
     return dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(home)))
 
 
-def _died(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
-    """Whether it ran in a process of this machine that is gone; of a daemon's runs nothing is assumed."""
-    if run.remote_job_origin is not None:
+def _under_way(instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
+    return instance.get_run_records(filters=dg.RunsFilter(statuses=UNDER_WAY))
+
+
+def _died(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
+    """Whether it ran in processes of this machine that are all gone, or has had none for long.
+
+    No event names the machine. Of a daemon's runs nothing is assumed where several machines can share their record;
+    a run in the queue has no process yet.
+    """
+    from dagster._core.storage.runs import SqliteRunStorage
+
+    run = record.dagster_run
+    shared = run.remote_job_origin is not None and not isinstance(instance.run_storage, SqliteRunStorage)
+    if shared or run.status == dg.DagsterRunStatus.QUEUED:
         return False
-    events = instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
-    found = [
-        str(event.dagster_event.engine_event_data.metadata["pid"].value)
-        for event in events
+    # Steps have processes of their own, which may outlive the run's, and go on writing.
+    kinds = {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.STEP_WORKER_STARTED}
+    processes = [
+        (int(str(event.dagster_event.engine_event_data.metadata["pid"].value)), event.timestamp)
+        for event in instance.all_logs(run.run_id, of_type=kinds)
         if event.dagster_event is not None and "pid" in event.dagster_event.engine_event_data.metadata
     ]
-    return bool(found) and not any(pid == str(os.getpid()) or Path("/proc", pid).exists() for pid in found)
+    if not processes:
+        return time.time() - record.update_timestamp.timestamp() > PROCESS_SECONDS
+    return not any(_lives(pid, told) for pid, told in processes)
+
+
+def _lives(pid: int, told: float) -> bool:
+    """Whether the process that told of itself then lives. One that started later has its number and nothing else: in
+    a container numbers begin anew."""
+    try:
+        process = psutil.Process(pid)
+        return process.create_time() <= told and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -8,6 +8,8 @@ import time
 
 import dagster as dg
 import pytest
+from dagster._core.events import EngineEventData
+from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
 from user_embeddings_dagster.runner import open_instance
 
@@ -86,6 +88,31 @@ def test_what_an_ended_run_waits_for_is_not_kept_for_it(tmp_path):
     with open_instance(tmp_path / "dagster_home") as instance:
         pool = instance.event_log_storage.get_concurrency_info("gpu")
         assert (pool.active_slot_count, pool.pending_step_count) == (0, 0)
+
+
+@pytest.mark.parametrize("lives", [False, True])
+def test_a_daemons_run_that_died_with_its_host_frees_its_pool_slots(tmp_path, lives):
+    """C67: the daemon that watched it is gone too. One whose process lives is left alone."""
+    home = tmp_path / "dagster_home"
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    location = RegisteredCodeLocationOrigin("location")
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, "repository"), "following")
+    with open_instance(home) as instance:
+        run = instance.create_run_for_job(following, status=dg.DagsterRunStatus.STARTED, remote_job_origin=origin)
+        time.sleep(0.1)  # the kernel's clock of processes ticks a hundred times a second
+        instance.report_engine_event("executing", run, EngineEventData.in_process(process.pid))
+        storage = instance.event_log_storage
+        storage.initialize_concurrency_limit_to_default("gpu")
+        assert storage.claim_concurrency_slot("gpu", run.run_id, "takes_the_slot").is_claimed
+    if not lives:
+        process.kill()
+        process.wait()
+    with open_instance(home) as instance:
+        (run,) = instance.get_runs()
+        assert run.status == (dg.DagsterRunStatus.STARTED if lives else dg.DagsterRunStatus.FAILURE)
+        assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == int(lives)
+    process.kill()
+    process.wait()
 
 
 def test_a_killed_run_frees_its_pool_slots(holder, tmp_path, monkeypatch):

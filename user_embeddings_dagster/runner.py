@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.live_runs import live_runs
+from assets.live_runs import killed_runs
 from assets.partitions import DATADAO
 from assets.raw_exports import registration
 from user_embeddings_dagster.definitions import defs
@@ -40,15 +40,12 @@ def open_instance(home: Path) -> dg.DagsterInstance:
 
 
 def _end_killed_runs(instance: dg.DagsterInstance) -> None:
-    """Fail in-process runs that a killed process left as started, and free what ended runs hold of the pools, or wait
-    for in them: it would be waited for forever.
-
-    Runs of a daemon have an origin and are its own to watch; one whose process lives goes on.
+    """Fail runs that a killed process left as under way, a daemon's too, and free what ended runs hold of the pools, or
+    wait for in them: it would be waited for forever. A daemon ends such runs of its own only while it lives itself.
     """
-    living, storage = set(live_runs(instance)), instance.event_log_storage
-    for run in instance.get_runs(filters=dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
-        if run.remote_job_origin is None and run.run_id not in living:
-            instance.report_run_failed(run, "the process that executed this run was killed")
+    for run in killed_runs(instance):
+        instance.report_run_failed(run, "the process that executed this run was killed")
+    storage = instance.event_log_storage
     pools = [storage.get_concurrency_info(name) for name in storage.get_concurrency_keys()]
     for run_id in {entry.run_id for pool in pools for entry in (*pool.claimed_slots, *pool.pending_steps)}:
         run = instance.get_run_by_id(run_id)
