@@ -300,8 +300,9 @@ def test_a_chunk_without_a_summary_is_left_out_of_the_training_and_stops_nothing
     gated = consented_snapshot(training.lake)
     assert gated.height == snapshot.height - 1 and gated["position"].min() == 0, "after the snapshot was made"
     asked = consented_tasks(training.lake, gated)
-    owner = snapshot.filter(chunk_id=first)["user_id"][0]
-    assert asked.height and owner not in asked["user_id"], "each would be asked one chunk too late"
+    placed = asked.join(gated, on="chunk_id")
+    assert placed.height == asked.height > 0
+    assert (placed["n_history"] == placed["position"]).all(), "each would be asked one chunk too late"
     found = materialise(training, TRAINING)
     assert found["training_snapshot"]["without_summary"] == 1
     assert training.lake.read("training_snapshot").equals(gated)

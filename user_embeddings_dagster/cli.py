@@ -38,7 +38,8 @@ def run() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run the command; returns the exit status."""
     prepare_environment()
-    from user_embeddings_dagster.model_export import cli as export_cli
+    from user_embeddings_dagster.exports import cli as exports_cli
+    from user_embeddings_dagster.model_export import cli as model_export_cli
     from user_embeddings_dagster.privacy.access import cli as access_cli
     from user_embeddings_dagster.privacy.backup import cli as backup_cli
     from user_embeddings_dagster.privacy.consent import cli as consent_cli
@@ -52,12 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     for generating in (demo, samples):
         generating.add_argument("--seed", type=int, default=7)
         generating.add_argument("--contributors", type=int, default=128)
-    real = commands.add_parser("real", help="real exports through the whole graph")
-    real.add_argument("--exports", type=Path, required=True, help="folder that the patterns are relative to")
-    real.add_argument("corpora", nargs="+", metavar="DATADAO=PATTERN", help="e.g. zig=telegram/zig*.zip")
-    real.add_argument(
-        "--basis", default="public archive", help="on which the people in them may be used, stated in datadao.json"
-    )
+    real = exports_cli.add_parser(commands)
     for running, usual in ((demo, {}), (real, REAL_CONFIG)):
         running.add_argument("--dimensions", type=_dimension, nargs="+", default=DIMENSIONS, help="of the user state")
         running.add_argument(
@@ -82,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
         removing.add_argument("--force", action="store_true", help="also while runs of the platform are under way")
     access_cli.add_parser(commands)
     backup_cli.add_parsers(commands)
-    export_cli.add_parser(commands)
+    model_export_cli.add_parser(commands)
     sealing = commands.add_parser("seal-model", help="write the manifest by which a model's folder is checked from now")
     sealing.add_argument("folder", type=Path)
     dev = commands.add_parser("dev", help="open the Dagster UI on the same data")
@@ -105,7 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         "seal": backup_cli.run,
         "backup": backup_cli.run,
         "restore": backup_cli.run,
-        "export-model": export_cli.run,
+        "export-model": model_export_cli.run,
         "seal-model": _seal_model,
         "dev": _dev,
     }
@@ -127,41 +123,9 @@ def _demo(options: argparse.Namespace, layout: Layout) -> int:
 
 
 def _real(options: argparse.Namespace, layout: Layout) -> int:
-    from user_embeddings_dagster.exports.landing import SLUG, link
+    from user_embeddings_dagster.exports import cli as exports_cli
 
-    if not options.exports.is_dir():
-        print(f"{options.exports}: no such folder", file=sys.stderr)
-        return 2
-    linked = 0
-    for corpus in options.corpora:
-        name, _, pattern = corpus.partition("=")
-        if not SLUG.fullmatch(name) or not pattern:
-            print(f"{corpus}: expected DATADAO=PATTERN with a name of [a-z0-9_-], but not 'all'", file=sys.stderr)
-            return 2
-        found = sorted(path for path in options.exports.glob(pattern) if path.is_file())
-        folder = layout.landing / name
-        for path in found:
-            link(folder, path)
-        linked += len(found)
-        if found:
-            _state_basis(folder, options.basis)
-        _say(f"{name}: {len(found)} files" if found else f"{name}: nothing matches {pattern}, left out")
-    if not linked:
-        print(f"{options.exports}: none of the patterns matches a file", file=sys.stderr)
-        return 2
-    return _run(layout, options.dimensions, options.config)
-
-
-def _state_basis(folder: Path, basis: str) -> None:
-    """A datadao.json for exports that come with no word on consent, said aloud: whose word it is, is the operator's."""
-    from user_embeddings_dagster.exports.landing import GRANTS, STATEMENT
-    from user_embeddings_dagster.samples.consent import EVERYTHING, statement
-
-    if (folder / STATEMENT).exists() or (folder / GRANTS).exists():
-        _say(f"{folder.name}: consent is as {GRANTS} and {STATEMENT} in {folder} have it")
-        return
-    statement(folder, basis)
-    _say(f"{folder.name}: YOU STATE in {STATEMENT} that everybody in it may be used ({EVERYTHING}), basis: {basis!r}")
+    return exports_cli.link_exports(options, layout, _say) or _run(layout, options.dimensions, options.config)
 
 
 def _dimension(text: str) -> str:

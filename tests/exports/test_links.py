@@ -5,7 +5,8 @@ import json
 import pytest
 
 from user_embeddings_dagster.exports.build import build_messages
-from user_embeddings_dagster.exports.landing import LINKED, foreign_links, link
+from user_embeddings_dagster.exports.landing import LINKED, foreign_links, link, raw_paths
+from user_embeddings_dagster.privacy.sealed_format import MAGIC
 from user_embeddings_dagster.storage.lake import Lake
 
 ROW = {"id": "c1", "author": "somebody", "created_utc": 1_700_000_000, "subreddit": "x", "link_id": "t3_abc"}
@@ -43,10 +44,56 @@ def test_a_contributors_link_is_not_followed_but_counted_and_located(tmp_path, o
 def test_the_operators_link_is_followed_as_long_as_it_leads_where_it_did(tmp_path, outside):
     """The control, and a contributor who puts another link in its place."""
     folder = tmp_path / "landing" / "dao"
-    link(folder, outside)
-    link(folder, outside)
+    link(folder, outside, outside.name)
+    link(folder, outside, outside.name)
     assert built(tmp_path).read("messages", "dao")["text"].to_list() == ["a secret of this machine"]
     (folder / outside.name).unlink()
     (folder / outside.name).symlink_to(tmp_path / "landing" / LINKED)
     assert foreign_links(folder) == [folder / outside.name]
     assert built(tmp_path).read("messages", "dao").is_empty()
+
+
+def test_exports_of_one_name_lie_below_folders_of_their_own(tmp_path, outside):
+    """Every Telegram export is a result.json: none takes another's place, and each is followed."""
+    folder, others = tmp_path / "landing" / "dao", []
+    for number, name in enumerate(("ann", "bob")):
+        others.append(outside.parent / name / "result.ndjson")
+        others[-1].parent.mkdir()
+        others[-1].write_text(json.dumps(ROW | {"id": f"d{number}", "parent_id": "t3_abc", "body": name}) + "\n")
+        link(folder, others[-1], f"{name}/result.ndjson")
+    assert foreign_links(folder) == []
+    assert sorted(built(tmp_path).read("messages", "dao")["text"]) == ["ann", "bob"]
+
+
+def test_an_export_is_not_linked_twice(tmp_path, outside):
+    """What was linked at the top of the folder by an earlier version is moved to where it belongs."""
+    folder = tmp_path / "landing" / "dao"
+    link(folder, outside, outside.name)
+    link(folder, outside, f"outside/{outside.name}")
+    assert raw_paths(folder) == [folder / "outside" / outside.name] and foreign_links(folder) == []
+    assert list(json.loads((folder.parent / LINKED).read_text())) == [f"dao/outside/{outside.name}"]
+
+
+@pytest.mark.parametrize("way", ["drop", "sealed", "link", "folder", "linked_folder", "file_for_folder"])
+def test_a_link_takes_nothings_place_but_its_own(tmp_path, outside, way):
+    """A contributor's drop may be the only copy."""
+    folder, place = tmp_path / "landing" / "dao", "some/result.json"
+    taken = folder / place
+    taken.parent.mkdir()
+    if way == "drop":
+        taken.write_text("the only copy")
+    elif way == "sealed":
+        taken = folder / f"{place}.sealed"
+        taken.write_bytes(MAGIC)
+    elif way == "link":
+        taken.symlink_to(tmp_path / "elsewhere")
+    elif way == "folder":
+        (taken / "below").mkdir(parents=True)
+    else:
+        taken = taken.parent
+        taken.rmdir()
+        taken.symlink_to(tmp_path) if way == "linked_folder" else taken.write_text("the only copy")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(FileExistsError, match=f"{taken}: in the place of a link"):
+        link(folder, outside, place)
+    assert sorted(tmp_path.rglob("*")) == before

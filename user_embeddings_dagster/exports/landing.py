@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from user_embeddings_dagster.exports.opening import clear_path, content_size
+from user_embeddings_dagster.exports.opening import clear_path, content_size, sealed_twin
 from user_embeddings_dagster.storage.lake import write_json
 
 SLUG = re.compile(r"(?!all\Z)[a-z0-9][a-z0-9_-]{0,62}")  # "all": scores of all DataDAOs together
@@ -47,15 +47,35 @@ def raw_paths(folder: Path) -> list[Path]:
     return [named[name] for name in sorted(named)]
 
 
-def link(folder: Path, target: Path) -> None:
-    """A link in a DataDAO's folder to an export of the operator's, noted as one that may be followed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = folder / target.name
+def link(folder: Path, target: Path, place: str) -> None:
+    """A link in a DataDAO's folder to an export of the operator's, noted as one that may be followed.
+
+    A link of ours that led there from another place is removed: the export would be read twice. Raises FileExistsError
+    if something that is no link of ours is in the way, such as a contributor's drop.
+    """
+    made, to = folder / place, str(target.absolute())
     noted = folder.parent / LINKED
     known = json.loads(noted.read_text()) if noted.exists() else {}
-    write_json(noted, known | {f"{folder.name}/{target.name}": str(target.absolute())})
+
+    def is_ours(name: str) -> bool:
+        path = folder.parent / name
+        return path.is_symlink() and known.get(name) == str(path.readlink())
+
+    key = made.relative_to(folder.parent).as_posix()
+    taken = [path for path in made.parents[: len(Path(place).parts) - 1] if path.is_symlink() or path.is_file()]
+    if not is_ours(key) and (made.is_symlink() or made.exists()):
+        taken.append(made)
+    if twin := sealed_twin(made):  # it would count as replaced by what lies in clear beside it
+        taken.append(twin)
+    if taken:
+        raise FileExistsError(f"{taken[0]}: in the place of a link to {target}; nothing was replaced, move one of them")
+    stale = {name for name in known if name != key and name.startswith(f"{folder.name}/") and known[name] == to}
+    for name in filter(is_ours, stale):
+        (folder.parent / name).unlink()
+    write_json(noted, {name: known[name] for name in known.keys() - stale} | {key: to})
+    made.parent.mkdir(parents=True, exist_ok=True)
     made.unlink(missing_ok=True)
-    made.symlink_to(target.absolute())
+    made.symlink_to(to)
 
 
 def foreign_links(folder: Path) -> list[Path]:
