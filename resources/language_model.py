@@ -20,7 +20,13 @@ from user_embeddings_dagster.language_models.budget import Budgeted
 from user_embeddings_dagster.language_models.cached import WAITING, Cached
 from user_embeddings_dagster.language_models.openai_compatible import OpenAICompatible
 from user_embeddings_dagster.language_models.protocol import BudgetSpent, LanguageModel, ModelRefused
-from user_embeddings_dagster.settings import language_model_key, language_model_settings, language_model_variable
+from user_embeddings_dagster.privacy.retention.windows import windows
+from user_embeddings_dagster.settings import (
+    language_model_key,
+    language_model_settings,
+    language_model_variable,
+    retention_setting,
+)
 from user_embeddings_dagster.summaries.asking import TooManyFailures
 
 if TYPE_CHECKING:
@@ -174,7 +180,12 @@ class LanguageModelResource(dg.ConfigurableResource):
         dagster.Failure without a retry: none passes with time. Too many failures are retried if they may pass. What the
         cache did is logged at the end.
         """
-        with store.language_model_cache(self.cache_days * DAY_SECONDS or None) as cache:
+        try:
+            days = windows(retention_setting())["language_model_cache"]
+        except ValueError as error:
+            raise WrongSetting(str(error)) from None
+        kept = None if days is None else days * DAY_SECONDS
+        with store.language_model_cache(self.cache_days * DAY_SECONDS or None, kept) as cache:
             try:
                 waiting = None if self.kind == BATCH else WAITING  # a batch job loads its model each time it is asked
                 yield Cached(self._capped(self._asked(context, store, jobs)), cache, waiting)

@@ -68,7 +68,8 @@ class Store(dg.ConfigurableResource):
         return ContributorKeys.of(self.layout)
 
     @contextmanager
-    def language_model_cache(self, ttl: float | None = None) -> Iterator[Cache]:
-        """Answers of language models, encrypted; entries older than `ttl` seconds are not used."""
-        with self.contributor_keys as keys, open_cache(self.layout.language_model_cache_url, keys, ttl) as cache:
+    def language_model_cache(self, ttl: float | None = None, kept: float | None = None) -> Iterator[Cache]:
+        """Answers of language models, encrypted; entries older than `ttl` seconds are not used, and a server forgets
+        those older than `kept`."""
+        with self.contributor_keys as keys, open_cache(self.layout.language_model_cache_url, keys, ttl, kept) as cache:
             yield cache

@@ -1,11 +1,14 @@
 """Summaries and KOAIs through a real HTTP endpoint: the assets, the cache, the key, the budget (C22, C23, C27)."""
 
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
+import fakeredis
 import polars as pl
 import pytest
+import redis
 from granting import grant
 
 from assets.chunk_summaries import chunk_summaries
@@ -171,6 +174,21 @@ def test_a_dead_endpoint_replaces_nothing(store, server, asset, table):
     event = next(event for event in result.all_events if event.is_step_failure)
     assert "got no valid answer (server_error 40)" in str(event.step_failure_data)
     assert store.lake.read(table, "sample").equals(before)
+
+
+def test_answers_on_a_redis_server_expire_by_default(store, server, monkeypatch):
+    """C16: after the window of the retention, because no purge reaches them there."""
+    memory = fakeredis.TcpFakeServer(("127.0.0.1", 0))
+    threading.Thread(target=memory.serve_forever, daemon=True).start()
+    url = f"redis://127.0.0.1:{memory.server_address[1]}/0"
+    monkeypatch.setenv("USER_EMBEDDINGS_LANGUAGE_MODEL_CACHE", url)
+    monkeypatch.setenv("USER_EMBEDDINGS_RETENTION", '{"language_model_cache": 3}')
+    server.behave()
+    assert materialise(store, chunk_summaries, of(server)).success
+    client = redis.Redis.from_url(url)
+    ages = [3 * 86_400 - client.ttl(key) for key in client.scan_iter()]
+    assert len(ages) == N and 0 <= min(ages) and max(ages) < 600
+    memory.shutdown()
 
 
 @pytest.mark.parametrize("damage", ["gone", "torn"])

@@ -171,12 +171,16 @@ class Cache:
         return Completion(request.id, value, entry.usage, entry.attempts, entry.seconds, cached=True)
 
 
-def open_cache(url: str | Path, keys: ContributorKeys, ttl: float | None = None) -> Cache:
+def open_cache(
+    url: str | Path, keys: ContributorKeys, ttl: float | None = None, kept: float | None = None
+) -> Cache:  # fmt: skip
     """The cache at `sqlite:///folder/file` (or a path), `lmdb:///folder` or `redis://host:port/0`.
 
-    Raises ValueError for another URL, ImportError naming the extra to install.
+    `kept` in seconds, None for ever: when a server, which no purge reaches, forgets an answer at the latest. Raises
+    ValueError for another URL, ImportError naming the extra to install.
     """
-    return Cache(open_store(url, ttl), keys, ttl)
+    expiry = min((seconds for seconds in (ttl, kept) if seconds is not None), default=None)
+    return Cache(open_store(url, expiry), keys, ttl)
 
 
 def _unsealed(secret: bytes, key: bytes, sealed: bytes) -> _Entry | None:

@@ -10,6 +10,7 @@ import time
 
 import msgspec
 import pytest
+import redis
 
 from user_embeddings_dagster.language_models.cache import Cache, open_cache
 from user_embeddings_dagster.language_models.cache_stores import SqliteStore, open_store
@@ -131,6 +132,16 @@ def test_redis_expires_entries_itself(redis_url, keys):
         assert cache.stats.entries == 1
         time.sleep(0.4)
         assert cache.stats.entries == 0
+
+
+@pytest.mark.parametrize(("ttl", "kept", "seconds"), [(None, 90, 90), (60, 90, 60), (90, 60, 60), (None, None, None)])
+def test_redis_keeps_nothing_for_longer_than_the_retention_window(redis_url, keys, ttl, kept, seconds):
+    """C16: no purge reaches it."""
+    client = redis.Redis.from_url(redis_url)
+    with open_cache(redis_url, keys, ttl, kept) as cache:
+        cache.put("model", question(), answer(question()))
+    (left,) = [client.pttl(key) for key in client.scan_iter()]
+    assert left == -1 if seconds is None else 0 <= seconds * 1000 - left < 10_000
 
 
 def _put_until_killed(url, keys_path, acknowledged):

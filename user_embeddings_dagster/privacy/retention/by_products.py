@@ -19,7 +19,7 @@ from user_embeddings_dagster.storage.score_table import ScoreTable
 
 
 class LanguageModelCache:
-    """Answers, by when they were given. A Redis server expires its entries itself, by the cache's time to live."""
+    """Answers, by when they were given. A Redis server expires its entries itself, as of the window when they were."""
 
     name = "language_model_cache"
 
