@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.containment import containing
-from assets.partitions import datadaos
+from assets.partitions import DATADAO, datadaos
 from assets.policies import EAGER, LANCE_WRITE, PRIVACY, RETRY
 from assets.reporting import check_result, domain_specs, table_metadata, table_result
 from resources.store import Store
@@ -136,8 +136,12 @@ def consent_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     again in the next hour.
     """
     lake, moment = store.lake, now()
-    requests = []
-    for datadao in lake.partitions(ASSET):
+    requests, ledgers = [], lake.partitions(ASSET)
+    registered = set(context.instance.get_dynamic_partitions(DATADAO))
+    for datadao in ledgers:
+        if datadao not in registered:  # Dagster would refuse the requests for all
+            context.log.warning(f"{datadao}: no partition any more, but it has a consent ledger; not asked for")
+            continue
         commit, ledger = lake.current(ASSET, datadao), lake.read(ASSET, datadao)
         if commit is None or commit.stats.get("holds") == live_hash(live(ledger, moment)):
             continue

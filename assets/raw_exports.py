@@ -6,7 +6,7 @@ import time
 import dagster as dg
 
 from assets.containment import containing
-from assets.partitions import datadaos
+from assets.partitions import DATADAO, datadaos
 from assets.policies import DATA, DROPS_FRESH
 from resources.store import Store
 from user_embeddings_dagster.exports import minimisation
@@ -56,7 +56,7 @@ def registered_signature(instance: dg.DagsterInstance, datadao: str) -> str | No
 )
 @containing
 def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.SensorResult | dg.SkipReason:
-    """One event per DataDAO whose landing folder changed, once it has settled.
+    """One event per DataDAO whose landing folder changed, once it has settled; a partition for each without one.
 
     The cursor spares a look into the event log per DataDAO and tick. The log decides, because drops are also
     registered from the command line: telling of them again would make automation run them all again.
@@ -65,20 +65,18 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     drops, unnamed = scan(store.layout.landing)
     if unnamed:
         context.log.warning(f"{unnamed} folders below landing/ are passed over: a DataDAO's name is [a-z0-9_-]")
-    changed = [
-        drop
-        for drop in drops
-        if seen.get(drop.datadao) != drop.signature and abs(time.time() - drop.newest) >= SETTLE_SECONDS
-    ]
-    if not changed:
+    settled = [drop for drop in drops if abs(time.time() - drop.newest) >= SETTLE_SECONDS]
+    changed = [drop for drop in settled if seen.get(drop.datadao) != drop.signature]
+    known = set(context.instance.get_dynamic_partitions(DATADAO))
+    new = [drop.datadao for drop in settled if drop.datadao not in known]  # told of or not: it may have been deleted
+    if not changed and not new:
         return dg.SkipReason(f"{len(drops)} DataDAOs, none changed")
     cursor = json.dumps(seen | {drop.datadao: drop.signature for drop in changed}, sort_keys=True)
     untold = [drop for drop in changed if registered_signature(context.instance, drop.datadao) != drop.signature]
-    known = set(context.instance.get_dynamic_partitions("datadao"))
-    new = [drop.datadao for drop in untold if drop.datadao not in known]
     return dg.SensorResult(
         asset_events=[registration(drop) for drop in untold],
         dynamic_partitions_requests=[datadaos.build_add_request(new)] if new else [],
-        skip_reason=f"registered: {', '.join(drop.datadao for drop in untold) or 'none'}; runs are automation's",
+        skip_reason=f"registered: {', '.join(sorted({*new, *(drop.datadao for drop in untold)})) or 'none'}; "
+        "runs are automation's",
         cursor=cursor,
     )

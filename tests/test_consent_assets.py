@@ -341,6 +341,7 @@ def test_the_sensor_asks_for_the_ledger_when_a_grant_ends_by_the_clock(store, mo
     def tick(year: int) -> Any:
         monkeypatch.setattr(module, "now", lambda: datetime(year, 1, 1, tzinfo=UTC))
         with dg.DagsterInstance.ephemeral() as instance:
+            instance.add_dynamic_partitions(DATADAO, ["dao", "other"])
             return consent_sensor(dg.build_sensor_context(instance=instance, resources={"store": store}))
 
     monkeypatch.setattr(module, "now", lambda: datetime(2029, 1, 1, tzinfo=UTC))
@@ -363,11 +364,27 @@ def test_the_sensor_asks_for_a_ledger_that_an_erasure_took_rows_from(store):
 
     def tick() -> Any:
         with dg.DagsterInstance.ephemeral() as instance:
+            instance.add_dynamic_partitions(DATADAO, ["dao", "other"])
             return consent_sensor(dg.build_sensor_context(instance=instance, resources={"store": store}))
 
     assert [request.partition_key for request in tick().run_requests] == ["dao"]
     materialise(store, [consent_ledger])
     assert isinstance(tick(), dg.SkipReason)
+
+
+def test_a_ledger_whose_partition_was_deleted_holds_up_no_other(store, capsys):
+    """Dagster refuses every request of a tick if one is for a partition that it does not know."""
+    say(store, ann=EVERYTHING, bob=EVERYTHING)
+    materialise(store, [consent_ledger])
+    ledger, table = store.lake.read("consent_ledger", "dao"), TABLES["consent_ledger"]
+    for datadao in ("dao", "gone"):
+        store.lake.commit(table, ledger, datadao, "changed", stats={"holds": "something else"})
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(DATADAO, ["dao"])
+        found = consent_sensor(dg.build_sensor_context(instance=instance, resources={"store": store}))
+    assert isinstance(found, dg.SensorResult)
+    assert [request.partition_key for request in found.run_requests or []] == ["dao"]
+    assert "gone: no partition any more" in capsys.readouterr().err
 
 
 def test_what_the_sensor_cannot_read_is_not_quoted(store, monkeypatch):

@@ -42,6 +42,7 @@ def test_new_datadaos_become_partitions_with_one_event_each(tmp_path, landing):
 def test_nothing_new_means_nothing_happens(tmp_path, landing):
     with dg.instance_for_test() as instance:
         cursor = tick(tmp_path, instance).cursor
+        instance.add_dynamic_partitions("datadao", ["reddit", "telegram"])
         assert isinstance(tick(tmp_path, instance, cursor), dg.SkipReason)
 
 
@@ -65,6 +66,19 @@ def test_a_second_drop_tells_of_its_datadao_alone(tmp_path, landing):
         result = tick(tmp_path, instance, cursor)
     assert [event.partition for event in result.asset_events] == ["reddit"]
     assert not result.dynamic_partitions_requests
+
+
+@pytest.mark.parametrize("with_cursor", [True, False])
+def test_a_deleted_partition_comes_back_while_its_drop_lies_there(tmp_path, landing, with_cursor):
+    """C67: as a partition; automation is not told of the same drop again."""
+    with dg.instance_for_test() as instance:
+        first = tick(tmp_path, instance)
+        for event in first.asset_events:
+            instance.report_runless_asset_event(event)
+        instance.add_dynamic_partitions("datadao", ["reddit"])
+        second = tick(tmp_path, instance, first.cursor if with_cursor else None)
+    assert second.dynamic_partitions_requests[0].partition_keys == ["telegram"]
+    assert not second.asset_events
 
 
 def test_a_file_still_being_written_waits(tmp_path, landing):
