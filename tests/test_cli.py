@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -110,8 +111,60 @@ def test_a_dimension_that_is_no_partition_runs_nothing(tmp_path, capsys):
         ("{", "Expecting"),
         ('{"item_encoder": 3}', "object of objects"),
         ('{"nothing:x": {}}', "no assets: ['nothing:x']"),
+        ('{"item_encoder": {"stepz": 3}}', "item_encoder: Received unexpected config entry"),
+        ('{"masked_chunks:some": {"max_users": "x"}}', "masked_chunks:some: Invalid scalar"),
     ],
 )
-def test_a_config_that_is_none_starts_nothing(real, content, message):
+def test_a_config_that_is_none_starts_nothing(real, tmp_path, content, message):
     status, started, error = real(content)
     assert (status, started) == (2, []) and "config.json" in error and message in error
+    assert not (tmp_path / "data").exists()
+
+
+def test_the_settings_that_come_with_it_are_taken(tmp_path):
+    for settings in (Path(cli.__file__).parents[1] / "docs" / "encoders.json", tmp_path / "real.json"):
+        if not settings.exists():
+            settings.write_text(json.dumps(cli.REAL_CONFIG))
+        assert cli._config(str(settings)) == json.loads(settings.read_text())
+
+
+def test_a_record_is_not_traced_before_there_are_tables(tmp_path, capsys):
+    data = ["--data", str(tmp_path / "data")]
+    assert cli.main([*data, "trace", "some", "0" * 64, "1"]) == 2
+    assert capsys.readouterr().err == "messages/some has not been materialised yet\n"
+
+
+@pytest.mark.parametrize("user", ["zzz", "A" * 32, "f" * 33, ""])
+def test_only_a_user_id_is_erased(tmp_path, capsys, user):
+    assert cli.main(["--data", str(tmp_path / "data"), "erase", user]) == 2
+    said = capsys.readouterr().err
+    assert "32 hexadecimal digits" in said and "--account" in said
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (None, "no *.safetensors there"),
+        ("config.json", "no *.safetensors there"),
+        ("modeling.py", "modeling.py: a pickle or code"),
+        ("other.safetensors", "other.safetensors: not a safetensors file"),
+    ],
+)
+def test_what_is_no_model_is_not_sealed(tmp_path, capsys, file, message):
+    """A folder that is mistyped is not made either."""
+    folder = tmp_path / "model"
+    if file is not None:
+        folder.mkdir()
+        (folder / file).write_text("{}")
+    if file == "modeling.py":
+        header = b"{}"
+        (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    before = sorted(tmp_path.rglob("*"))
+    assert cli.main(["seal-model", str(folder)]) == 2
+    said = capsys.readouterr()
+    assert str(folder) in said.err and message in said.err and "sealed as" not in said.err
+    assert sorted(tmp_path.rglob("*")) == before
+    if file == "modeling.py":
+        (folder / file).unlink()
+        assert cli.main(["seal-model", str(folder)]) == 0
+        assert (folder / "manifest.json").exists()

@@ -187,7 +187,7 @@ def test_answers_on_a_redis_server_expire_by_default(store, server, monkeypatch)
     assert materialise(store, chunk_summaries, of(server)).success
     client = redis.Redis.from_url(url)
     ages = [3 * 86_400 - client.ttl(key) for key in client.scan_iter()]
-    assert len(ages) == N and 0 <= min(ages) and max(ages) < 600
+    assert len(ages) == N and min(ages) >= 0 and max(ages) < 600
     memory.shutdown()
 
 

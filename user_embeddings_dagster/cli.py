@@ -12,7 +12,7 @@ from pathlib import Path
 from user_embeddings_dagster import purging
 from user_embeddings_dagster.quality.escaping import line
 from user_embeddings_dagster.settings import PREFIX, Layout, data_root, prepare_environment
-from user_embeddings_dagster.storage.manifest import finalise, refuse_code
+from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, refuse_code
 
 DIMENSIONS = ("64", "256", "1024")
 # What two processors without a GPU can embed in under an hour: per DataDAO a random sample of the users with
@@ -138,7 +138,10 @@ def _dimension(text: str) -> str:
 
 
 def _config(path: str) -> dict[str, dict[str, object]]:
-    """Settings by asset. Raises ArgumentTypeError unless they are an object of objects under names of assets."""
+    """Settings by asset. Raises ArgumentTypeError unless they are objects, under names of assets, that their configs
+    take: a run would tell of it only after exports were linked."""
+    import dagster as dg
+
     from user_embeddings_dagster.definitions import defs
 
     try:
@@ -150,6 +153,12 @@ def _config(path: str) -> dict[str, dict[str, object]]:
         raise argparse.ArgumentTypeError(f"{path}: settings must be an object of objects")
     if unknown := sorted(name for name in config if name.partition(":")[0] not in assets):
         raise argparse.ArgumentTypeError(f"{path}: no assets: {unknown}")
+    everything = defs.resolve_implicit_global_asset_job_def()
+    for name, settings in config.items():
+        try:
+            dg.validate_run_config(everything, {"ops": {name.partition(":")[0]: {"config": settings}}})
+        except dg.DagsterInvalidConfigError as error:
+            raise argparse.ArgumentTypeError(f"{path}: {name}: {error.errors[0].message}") from None
     return config
 
 
@@ -196,14 +205,18 @@ def _trace(options: argparse.Namespace, layout: Layout) -> int:
     from user_embeddings_dagster.storage.score_table import ScoreTable
 
     lake = Lake(layout.root)
-    found = chunks_of_record(
-        lake.scan("messages", options.datadao),
-        lake.scan("masked_chunks", options.datadao),
-        raw_sha256=options.sha256,
-        raw_member=options.member,
-        raw_location=options.location,
-    )
-    snapshot = lake.read("training_snapshot")
+    try:
+        found = chunks_of_record(
+            lake.scan("messages", options.datadao),
+            lake.scan("masked_chunks", options.datadao),
+            raw_sha256=options.sha256,
+            raw_member=options.member,
+            raw_location=options.location,
+        )
+        snapshot = lake.read("training_snapshot")
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
     for message, chunk in found.iter_rows():
         split = snapshot.filter(chunk_id=chunk)["split"].to_list()
         print(f"message {message} in chunk {chunk}: {split[0] if split else 'not in the training snapshot'}")
@@ -245,7 +258,13 @@ def _erase(options: argparse.Namespace, layout: Layout) -> int:
 
 
 def _seal_model(options: argparse.Namespace, _: Layout) -> int:
-    refuse_code(options.folder)
+    try:
+        if not any(options.folder.glob("*.safetensors")):
+            raise CorruptArtifact(f"{options.folder}: no folder of a model: no *.safetensors there")
+        refuse_code(options.folder)
+    except CorruptArtifact as error:
+        print(error, file=sys.stderr)
+        return 2
     _say(f"{options.folder}: sealed as {finalise(options.folder)}")
     return 0
 

@@ -1,5 +1,6 @@
 """All the user_ids by which one person is known: of their accounts, and of the contributor these are linked to."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,11 +10,17 @@ from user_embeddings_dagster.exports.landing import LINKS
 from user_embeddings_dagster.exports.registry import FORMATS
 from user_embeddings_dagster.keys import user_id
 
+_USER_ID = re.compile(r"[0-9a-f]{32}")
 PLATFORMS = sorted({format.platform for format in FORMATS.values()})
 
 
 def of_user(landing: Path, key: bytes, user: str) -> frozenset[str]:
-    """A user_id and all others of the same person, by every contributors.csv."""
+    """A user_id and all others of the same person, by every contributors.csv. Raises ValueError on another form."""
+    if not _USER_ID.fullmatch(user):
+        raise ValueError(
+            "a user id is 32 hexadecimal digits, as in the column user_id of the tables (author_id of messages); "
+            "--account takes PLATFORM:NAME"
+        )
     return _closure(landing, key, {user})
 
 
