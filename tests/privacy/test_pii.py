@@ -155,6 +155,16 @@ def test_hostile_texts_take_linear_time():
     assert time.process_time() - start < 10
 
 
+def test_hosts_take_linear_time():
+    """C10: labels that end in a dash start no second search: twice the text takes about twice the time."""
+    taken = []
+    for size in (50_000, 100_000):
+        start = time.process_time()
+        mask("a-." * size + " x-.com(")
+        taken.append(time.process_time() - start)
+    assert taken[1] < 3 * taken[0]
+
+
 @pytest.mark.real
 def test_recall_on_labelled_public_data():
     """C10: structured kinds of a labelled set made by others (presidio-research) are found."""
