@@ -20,6 +20,7 @@ from user_embeddings_dagster.privacy.pii import (
     render_kinds,
 )
 
+SEED = "legal winner thank year wave sausage worth useful legal winner thank yellow"
 # Values are made up; checksums are right where the kind has one.
 EXAMPLES = {
     "EMAIL": [
@@ -29,7 +30,8 @@ EXAMPLES = {
     ],
     "PHONE": [
         "+44 20 7946 0958", "(415) 555-2671", "415-555-2671", "+14155552671", "00 49 30 901820", "8 (912) 345-67-89",
-        "030 901 82 00", "415.555.2671", "+1-415-555-2671 x123", "call me on 555 2671",
+        "030 901 82 00", "415.555.2671", "+1-415-555-2671 x123", "call me on 555 2671", "0612345678", "05321234567",
+        "017612345678", "08031234567", "0412345678", "09012345678", "3401234567",
     ],
     "URL": [
         "https://example.com/u/jane?email=jane%40x.org", "www.jane-doe.example", "t.me/janedoe", "janedoe.dev",
@@ -38,15 +40,19 @@ EXAMPLES = {
     "IP": ["203.0.113.77", "203.0.113.77:8080", "2001:db8::8a2e:370:7334", "fe80::1ff:fe23:4567:890a"],
     "MAC": ["00:1A:2b:3C:4d:5E", "00-1A-2B-3C-4D-5E", "001a.2b3c.4d5e"],
     "CARD": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005", "6011111111111117"],
-    "IBAN": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "gb82west12345698765432", "NO9386011117947"],
+    "IBAN": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "gb82west12345698765432", "NO9386011117947",
+             "de89 3704 0044 0532 0130 00", "Gb29 nwbk 6016 1331 9268 19", "fr14-2004-1010-0505-0001-3m02-606"],
     "NATIONAL_ID": [
         "536-22-8726", "SSN: 536228726", "QQ 12 34 56 C".replace("QQ", "AB"), "RSSMRA85T10A562S", "12345678Z",
         "529.982.247-25", "passport number X1234567", "10000000146",
     ],
-    "GEO": ["40.712776, -74.005974", "52.5200° N, 13.4050° E", "40°26′46″N 79°58′56″W", "-33.8688,151.2093"],
+    "GEO": ["40.712776, -74.005974", "52.5200° N, 13.4050° E", "40°26′46″N 79°58′56″W", "-33.8688,151.2093",
+            "N 48.8584, E 2.2945", "lat: -33.8688", "Longitude=2.2945"],
     "WALLET": [
         "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
         "0x52908400098527886E0F7030069857D2E4169EE7", "4Nd1mYQFpGnQhYzN8yUZ5ycYyDkjh9ixwF6s9iZQF2vE",
+        "LaMT348PWRnrqeeWArpwQPbuanpXDZGEUz", "cosmos1vqpjljwsynsn58dugz0w8ut7kun7t8ls2qkmsq",
+        "addr1qx2fxv2umyhttkxyxp8x0dlpdt3k6cwng5pxj3jhsydzer3n0d3vllmyqwsx5wktcd8cc3sq835lu7drv2xwl2wywfgse35a3x",
     ],
     "PRIVATE_KEY": [
         "5KYZdUEo39z3FPrtuX2QbbwGnNP5zTd7yyr2SC1j299sBCnWjss", "0x" + "4c0883a69102937d" * 4,
@@ -54,7 +60,7 @@ EXAMPLES = {
         "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk",
     ],
     "SEED_PHRASE": [
-        "legal winner thank year wave sausage worth useful legal winner thank yellow",
+        SEED, *(SEED.replace(" ", gap) for gap in ("\n- ", "-", " | ", "\n7: ", "\n8 ")),
         "letter advice cage absurd amount doctor acoustic avoid letter advice cage above "
         "letter advice cage absurd amount doctor acoustic avoid letter advice cage above",
     ],
@@ -71,6 +77,7 @@ EXAMPLES = {
     "SECRET": [
         "acme_token = " + "k3Jx9Qm2Lw8Zr5Tn", "X-Acme: '" + "0f1e2d3c4b5a69788796a5b4c3d2e1f0" + "'",
         "Zk3Jx9Qm2Lw8Zr5Tn7Vb4Hc1", "password: hunter2-" + "Aa1",
+        *(f"{name}: hunter22" for name in ("pass", "pw", "Passwort", "mot de passe ", "contraseña", "пароль")),
     ],
     "HANDLE": ["@jane_doe99", "/u/jane-doe", "u/jane_doe", ".@jane_doe", "@_jane", "@9jane", "user123456789"],
 }  # fmt: skip
@@ -86,6 +93,9 @@ BENIGN = [
     "uuid 123e4567-e89b-12d3-a456-426614174000, linux-image-6.1.0-18-amd64, see you @8pm or @10:30",
     "commit: 9fceb02d0ae598e95dc970b74767f19372d61af8 and sha256=" + "0a1b2c3d" * 4,
     "127.0.0.1:3000 and ::1 are loopback, 800x600, ISO 8601, RFC 4291, 0xdeadbeef",
+    "(2^32-1)^2 is 18 446 744 065 119 617 025, outputs 0 5 9 10 15 18 20 25 27 30, exited with 3221225477",
+    "the second pass is x86-64 only, bypass: a12345, avg lat: 12.345 ms, it is20 or so by now",
+    "LaMT348PWRnrqeeWArpwQPbuanpXDZGEUy has one letter that is not Litecoin's",
 ]  # fmt: skip
 
 
@@ -115,6 +125,25 @@ def test_checksums_decide():
     """C10: one digit off, a card number or an IBAN is a number."""
     assert mask("4111 1111 1111 1112") != "<CARD>" and mask("DE89370400440532013001") == "DE89370400440532013001"
     assert mask("DE89370400440532013000") == "<IBAN>"
+
+
+BESIDE = {
+    "4111 1111 1111 1111 12/27": "<CARD> 12/27", "4111111111111111 123": "<CARD> 123",
+    "visa 4111111111111111 12/27 123": "visa <CARD> 12/27 123", "378282246310005 11/26": "<CARD> 11/26",
+    "5500 0000 0000 0004 12/26 cvc 321": "<CARD> 12/26 cvc 321", "order 55 4111 1111 1111 1111": "order 55 <CARD>",
+    f"Metamask {SEED}\nPhantom {SEED}": "Metamask <SEED_PHRASE>\nPhantom <SEED_PHRASE>",
+    f"mine: {SEED} and the {SEED} both": "mine: <SEED_PHRASE> and the <SEED_PHRASE> both",
+    "call 0612345678 or 0698765432": "call <PHONE> or <PHONE>",
+    "DE89 3704 0044 0532 0130 00 FR14 2004 1010 0505 0001 3M02 606": "<IBAN> <IBAN>",
+    "at12 de89 3704 0044 0532 0130 00 then": "at12 <IBAN> then",
+    '{"lat": 48.8584, "lng": 2.2945}': '{"lat": <GEO>, "lng": <GEO>}',
+    "Latitude: 48.8584\nLongitude: 2.2945": "Latitude: <GEO>\nLongitude: <GEO>",
+}  # fmt: skip
+
+
+def test_what_stands_beside_stays():
+    """C10: an expiry date, a second number, a second phrase or a label hides nothing and is not taken for a part."""
+    assert mask_patterns(pl.Series([*BESIDE]))[0].to_list() == [*BESIDE.values()]
 
 
 def test_counts_and_null():
@@ -149,6 +178,7 @@ def test_hostile_texts_take_linear_time():
     """C10: long runs that tempt a regular expression to backtrack are done in seconds."""
     runs = ["a" * 50_000, "1 " * 25_000, "a." * 25_000, "at dot " * 8_000, "a@" * 25_000, "0:" * 25_000, "(" * 50_000]
     runs += ["Aa1" * 16_000, "= " * 25_000, "Sarah " * 8_000, "my friend " * 5_000, "A3T" * 16_000, "@" * 50_000]
+    runs += [f"{SEED} the " * 800, "legal - " * 8_000, "legal" + " " * 50_000, "de12 " * 10_000, "4111 " * 10_000]
     runs += ["word " * 10_000, "-----BEGIN A-----" * 3_000, "eyJ" * 15_000, "u/" * 20_000, "abandon " * 6_000]
     start = time.process_time()
     mask_patterns(pl.Series(runs))

@@ -3,12 +3,23 @@
 import ipaddress
 import re
 from functools import cache
+from hashlib import sha256
 from importlib import resources
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _SEED_WORDS = 12
 _DNI_LETTERS = "TRWAGMYFPDXBNJZSQVHLCKE"
+_CARD_GROUPS = re.compile(r"(?=(?:[ -]?\d){13})\d{4,}(?:[ -]\d{4,})*")
+_IBAN_COUNTRIES = (  # and how long theirs is (SWIFT's registry, and those that use the form without being in it)
+    "AD24 AE23 AL28 AO25 AT20 AZ28 BA20 BE16 BF28 BG22 BH22 BI27 BJ28 BR29 BY28 CF27 CG27 CH21 CI28 CM27 CR22 CV25 "
+    "CY28 CZ24 DE22 DJ27 DK18 DO28 DZ26 EE20 EG29 ES24 FI18 FK18 FO18 FR27 GA27 GB22 GE22 GI23 GL18 GQ27 GR27 GT28 "
+    "GW25 HN28 HR21 HU28 IE22 IL23 IQ23 IR26 IS26 IT27 JO30 KM27 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MA28 "
+    "MC27 MD24 ME22 MG27 MK19 ML28 MN20 MR27 MT31 MU30 MZ25 NE28 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 "
+    "RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SN28 SO23 ST25 SV28 TD27 TG28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 "
+    "YE30"
+)
+_IBAN_SIZES = {country[:2]: int(country[2:]) for country in _IBAN_COUNTRIES.split()}
 
 
 def _digits(text: str) -> list[int]:
@@ -21,6 +32,17 @@ def is_card(text: str) -> bool:
     return 12 <= len(digits) <= 19 and any(digits) and is_luhn(digits)
 
 
+def card_length(text: str) -> int:
+    """Leading characters of `text` that form a card number; 0 if none.
+
+    An expiry date or check value behind a number reads as more groups of it: shorter ends are tried too, where the
+    groups look like a card's, because one in ten numbers passes the Luhn check.
+    """
+    ends = [group.end() for group in re.finditer(r"\d+", text)]
+    cards = [end for end in ends if is_card(text[:end]) and (end == len(text) or _CARD_GROUPS.fullmatch(text, 0, end))]
+    return max(cards, default=0)
+
+
 def is_luhn(digits: list[int]) -> bool:
     """The last digit is the check digit of ISO/IEC 7812-1."""
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
@@ -30,17 +52,16 @@ def is_luhn(digits: list[int]) -> bool:
 def iban_length(text: str) -> int:
     """Leading characters of `text`, spaces included, that form an IBAN (ISO 13616); 0 if none.
 
-    A pattern cannot tell where an IBAN ends and the next word starts, so that shorter ends are tried too.
+    A pattern cannot tell where an IBAN ends and the next word starts; the length of its country's does. One in 97 words
+    that are as long would pass: no country's has fewer than ten digits.
     """
-    for end in range(len(text), 14, -1):
-        if text[end - 1] in " -":
-            continue
-        compact = re.sub(r"[ -]", "", text[:end]).upper()
-        if 15 <= len(compact) <= 34:
-            number = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
-            if int(number) % 97 == 1:
-                return end
-    return 0
+    size = _IBAN_SIZES.get(text[:2].upper(), 0)
+    places = [place for place, character in enumerate(text) if character not in " -"][:size]
+    compact = [text[place] for place in places]
+    if not size or len(compact) < size or sum(map(str.isdigit, compact)) < 10:
+        return 0
+    number = "".join(str(int(character, 36)) for character in compact[4:] + compact[:4])
+    return places[-1] + 1 if int(number) % 97 == 1 else 0
 
 
 def is_ipv6(text: str) -> bool:
@@ -61,11 +82,24 @@ def is_base58_key(text: str) -> bool:
     """Base58 of exactly 32 bytes (an Ed25519 public key, as Solana writes it), mixed case, with digits."""
     if text.islower() or text.isupper() or not any(c.isdigit() for c in text):
         return False
+    leading = len(text) - len(text.lstrip("1"))
+    return leading + (_base58(text).bit_length() + 7) // 8 == 32
+
+
+def is_base58check(text: str) -> bool:
+    """Base58 of 25 bytes, the last four a check of the others: an address as Litecoin, Dogecoin and Tron write it."""
+    number = _base58(text)
+    if number.bit_length() > 200:
+        return False
+    raw = number.to_bytes(25)
+    return sha256(sha256(raw[:-4]).digest()).digest()[:4] == raw[-4:]
+
+
+def _base58(text: str) -> int:
     number = 0
     for character in text:
         number = number * 58 + _BASE58.index(character)
-    leading = len(text) - len(text.lstrip("1"))
-    return leading + (number.bit_length() + 7) // 8 == 32
+    return number
 
 
 def is_mixed_token(text: str) -> bool:
@@ -119,16 +153,8 @@ def seed_words() -> frozenset[str]:
     return frozenset(resources.files(__package__ or __name__).joinpath("bip39_english.txt").read_text().split())
 
 
-def seed_phrase_span(text: str) -> tuple[int, int] | None:
-    """Start and end of the longest run of at least twelve BIP-39 words in `text`, None if there is none."""
-    best: tuple[int, int, int] | None = None
-    run = start = 0
-    for word in re.finditer(r"[A-Za-z]+", text):
-        if word.group().lower() not in seed_words():
-            run = 0
-            continue
-        start = start if run else word.start()
-        run += 1
-        if run >= _SEED_WORDS and (best is None or run > best[2]):
-            best = (start, word.end(), run)
-    return best and best[:2]
+def seed_phrase_spans(text: str) -> list[tuple[int, int]]:
+    """Start and end of each run of at least twelve BIP-39 words in `text`, in order."""
+    words = re.finditer(r"[A-Za-z]+", text)
+    runs = [list(run) for known, run in groupby(words, lambda word: word[0].lower() in seed_words()) if known]
+    return [(run[0].start(), run[-1].end()) for run in runs if len(run) >= _SEED_WORDS]

@@ -5,6 +5,7 @@ In the order in which they are looked for; earlier kinds win.
 """
 
 import re
+from collections.abc import Callable
 
 from user_embeddings_dagster.privacy import checksums
 from user_embeddings_dagster.privacy.kinds import LEFT, RIGHT, Kind, typed
@@ -14,17 +15,29 @@ from user_embeddings_dagster.privacy.phones import is_date, is_phone
 _FOUR_DIGITS = r"[0-9](?:[^0-9]*[0-9]){3}"
 _SIX_DIGITS = r"[0-9](?:[^0-9]{0,4}[0-9]){5}"
 _HEX_GROUPS = r"[:.-][0-9a-fA-F]{0,4}[:.-]"
-_IBAN_START = r"[A-Za-z]{2}[0-9]{2}[ -]?[0-9A-Za-z]{2}"
 _DOCUMENTS = (
     "ssn|social security|passport|reisepass|national id|identity card|id card|personalausweis|driver'?s? licen[cs]e|driving licen[cs]e"
     "|licen[cs]e|tax id|itin|steuer-?id|nhs|medicare|aadhaar|dea|dni|pesel|bank account|account number|routing|sort code"
 )
-_GROUPED = r"(?:[ -]?[A-Z0-9]{1,4}){3,10}"
 
 
-def _iban_span(text: str) -> tuple[int, int] | None:
-    end = checksums.iban_length(text)
-    return (0, end) if end else None
+def _leading(length: Callable[[str], int]) -> Callable[[str], tuple[int, int] | None]:
+    """As much of the match as `length` says, from its start."""
+    return lambda text: (0, end) if (end := length(text)) else None
+
+
+class _Groups(Kind):
+    """A match may take in groups of the next number, or begin before the number: the search goes on within it."""
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of each number in `text`, in order."""
+        found, at = [], 0
+        while match := self.pattern.search(text, at):
+            at = match.start() + 1
+            if span := self.span(match[0]):
+                at = match.start() + span[1]
+                found.append((match.start(), at))
+        return found
 
 
 _WIDE_GAP = re.compile(r"[ \u00a0().\-/]{2,3}")
@@ -62,19 +75,11 @@ def _part(run: str) -> tuple[int, int] | None:
 
 
 NUMBERS = (
-    Kind(
+    _Groups(
         "IBAN",
-        r"(?i)[a-z]{2}[0-9]{2}[0-9a-z]{11}",
-        re.compile(rf"(?i){LEFT}[a-z]{{2}}\d{{2}}[0-9a-z]{{11,30}}{RIGHT}"),
-        _iban_span,
-        gate=_IBAN_START,
-    ),
-    Kind(
-        "IBAN",
-        r"[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{2}",
-        re.compile(rf"{LEFT}[A-Z]{{2}}\d{{2}}{_GROUPED}"),
-        _iban_span,
-        gate=_IBAN_START,
+        r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[0-9A-Za-z]){11}",
+        re.compile(rf"(?i){LEFT}[a-z]{{2}}\d{{2}}(?:[ -]?[0-9a-z]{{1,4}}){{3,10}}", re.ASCII),
+        _leading(checksums.iban_length),
     ),
     typed(
         "GEO",
@@ -123,17 +128,34 @@ NUMBERS = (
         gate=_FOUR_DIGITS,
     ),
     typed(
+        "GEO",
+        r"[NS] ?[0-9]{1,2}\.[0-9]{3}",
+        r"\b[NS] ?\d{1,2}\.\d{3,}°?[\s,;/]{1,4}[EW] ?\d{1,3}\.\d{3,}°?(?![\w.]\d)",
+        checksums.is_coordinate_pair,
+        gate=_FOUR_DIGITS,
+    ),
+    typed(  # one by one, for what stands between them; "lat: 12.345 ms" is a latency
+        "GEO",
+        r"[tgneTGNE][\"']?\s{0,3}[:=]\s{0,3}[\"']?[-+]?[0-9]{1,3}\.[0-9]{3}",
+        r"(?i)(?<![A-Za-z])(?:lat(?:itude)?|lng|lon(?:g(?:itude)?)?)[\"']?\s{0,3}[:=]\s{0,3}[\"']?"
+        r"(?P<value>[-+]?\d{1,3}\.\d{3,}°?)(?!\w|\.\d|\s?[mun]?s(?:ec)?\b)",
+        gate=_FOUR_DIGITS,
+    ),
+    typed(
         "IP",
         r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
         r"(?<!\w)(?<!\w\.)(?!127\.0\.0\.1\b|0\.0\.0\.0\b)\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5}|/\d{1,2})?(?!\w|\.\d)",
         checksums.is_ipv4,
         gate=_FOUR_DIGITS,
     ),
-    typed(
+    _Groups(
         "CARD",
         r"(?:[0-9][ -]?){11}[0-9]",
-        r"(?<!\w)(?<!\d\.)(?:[3456]\d(?:[ -]?\d){12,17}|2[2-7](?:[ -]?\d){14}|4(?:[ -]?\d){12}|[56](?:[ -]?\d){11,12}|(?:1800|2131)(?:[ -]?\d){11}|0604(?:[ -]?\d){8})(?!\w|[.-]\d)",
-        checksums.is_card,
+        re.compile(
+            r"(?<!\w)(?<!\d\.)(?:[3456]\d(?:[ -]?\d){12,17}|2[2-7](?:[ -]?\d){14}|4(?:[ -]?\d){12}|[56](?:[ -]?\d){11,12}|(?:1800|2131)(?:[ -]?\d){11}|0604(?:[ -]?\d){8})(?!\w|[.-]\d)",
+            re.ASCII,
+        ),
+        _leading(checksums.card_length),
         gate=_SIX_DIGITS,
     ),
     *national_ids(_SIX_DIGITS),

@@ -35,12 +35,15 @@ def is_phone(text: str) -> bool:
 
 
 def _is_bare(digits: str) -> bool:
-    """Ten digits of North America (a Unix time starts with 1), or eleven with country's 1 or trunk zero."""
+    """Nine to eleven after a trunk zero; ten of North America (a Unix time starts with 1) or an Italian mobile; eleven
+    with country's 1 or a Russian trunk 8 or 7."""
+    if digits[0] == "0":
+        return 10 <= len(digits) <= 12 and digits[1] != "0"
     if len(digits) == 10:
-        return digits[0] in "23456789" and digits[3] in "23456789"
+        italian = digits[0] == "3" and digits[1:3] != "22"  # 3221225477 and its like are exit codes of Windows
+        return italian or (digits[0] in "23456789" and digits[3] in "23456789")
     return len(digits) == 11 and (
-        (digits[0] == "1" and digits[1] in "23456789" and digits[4] in "23456789")
-        or digits[:2] in ("89", "79", "07", "01")
+        (digits[0] == "1" and digits[1] in "23456789" and digits[4] in "23456789") or digits[:2] in ("89", "79")
     )
 
 

@@ -11,6 +11,7 @@ from user_embeddings_dagster.privacy.key_forms import PATTERN, PREFILTER
 from user_embeddings_dagster.privacy.kinds import LEFT, RIGHT, Kind, typed
 
 _BASE58 = "[1-9A-HJ-NP-Za-km-z]"
+_BECH32 = "[ac-hj-np-z02-9]"
 _LONG_RUN = "[A-Za-z0-9]{26}"
 _RUN = "[A-Za-z0-9]{16}"  # what `checksums.is_random` asks for
 _AWS = re.compile("(?:AKIA|ASIA|AROA|AIDA|ABIA|ACCA)[A-Z2-7]{16}")
@@ -18,6 +19,7 @@ _SECRET_NAMES = (
     r"api[_ -]?key|secret(?:[_ -]?(?:access)?[_ -]?key)?|(?:access|auth|refresh|bearer|session)[_ -]?token|token"
     r"|passw(?:or)?d|pwd|passphrase|pin(?: ?code)?|private[_ -]?key|client[_ -]?secret"
 )
+_PASSED = r"\s*[\"']?(?P<value>[^\s\"',;]{3,}[^\s\"',;.!?)\]}>])"
 
 
 def _is_secret(text: str) -> bool:
@@ -28,6 +30,15 @@ def _is_secret(text: str) -> bool:
 def _is_issued(text: str) -> bool:
     """A digit, or capitals among small letters: `live_streaming_enabled` is no key. Some AWS ids have no digit."""
     return any(c.isdigit() for c in text) or not (text.islower() or text.isupper()) or bool(_AWS.fullmatch(text))
+
+
+class _SeedPhrases(Kind):
+    """A run of words may hold more than one."""
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of each phrase in `text`, in order."""
+        found = ((match.start(), checksums.seed_phrase_spans(match[0])) for match in self.pattern.finditer(text))
+        return [(at + start, at + end) for at, spans in found for start, end in spans]
 
 
 SECRETS = (
@@ -42,21 +53,27 @@ SECRETS = (
     typed("TOKEN", "(?i)bearer|basic ", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", _is_secret),
     typed(
         "SECRET",
-        r"(?i)(?:key|secret|token|passw(?:or)?d|pwd|passphrase|pin(?: ?code)?)[\"']?\s*(?:[:=]|is)",
-        rf"(?i)(?<![A-Za-z])(?:{_SECRET_NAMES})[\"']?\s*(?:[:=]|\bis\b)\s*[\"']?(?P<value>[^\s\"',;]{{3,}}[^\s\"',;.!?)\]}}>])",
+        r"(?i)(?:key|secret|token|pass(?:e|phrase|w(?:or)?[dt])?|pwd|pin(?: ?code)?)[\"']?\s*(?:[:=]|is)",
+        # no "is" after the short one: "second pass is x86-64"
+        rf"(?i)(?<![A-Za-z])(?:(?:{_SECRET_NAMES})[\"']?\s*(?:[:=]|\bis\b)|pass(?:e|wort)?[\"']?\s*[:=]){_PASSED}",
         _is_secret,
     ),
-    Kind(
+    typed(  # apart: one Rust expression for both takes three times as long. Flags are ASCII, which knows no case of "ль"
+        "SECRET",
+        r"[wWaAьЬ][\"']?\s*[:=]",
+        rf"(?i)(?<![A-Za-z])(?:pw|contrase[nñÑ]a|senha|[пП]ароль|ПАРОЛЬ)[\"']?\s*[:=]{_PASSED}",
+        _is_secret,
+    ),
+    _SeedPhrases(
         "SEED_PHRASE",
-        r"(?:[A-Za-z]{3,8}[\s,;.0-9)]+){11}[A-Za-z]{3,8}",
-        re.compile(r"(?:\b[A-Za-z]{3,8}\b[\s,;]+(?:\d{1,2}[.)]\s*)?){11,}\b[A-Za-z]{3,8}\b", re.ASCII),
-        checksums.seed_phrase_span,
+        r"(?:[A-Za-z]{3,8}[\s,;|:.0-9)-]+){11}[A-Za-z]{3,8}",
+        re.compile(r"(?:\b[A-Za-z]{3,8}\b[\s,;|:-]+(?:\d{1,2}[\s.):|-]+)?){11,}\b[A-Za-z]{3,8}\b", re.ASCII),
     ),
     typed("PRIVATE_KEY", r"\[\s*[0-9]{1,3}\s*,\s*[0-9]", r"\[\s*(?:\d{1,3}\s*,\s*){63}\d{1,3}\s*\]"),
     typed(
         "WALLET",
-        "(?i)(?:bc|tb|ltc)1[0-9a-z]{11}",
-        rf"(?i){LEFT}(?:bc|tb|ltc)1[ac-hj-np-z02-9]{{11,87}}{RIGHT}",
+        "[bcerstBCERST]1[0-9a-zA-Z]{11}",
+        rf"(?i){LEFT}(?:(?:bc|tb|ltc)1{_BECH32}{{11,87}}|(?:addr|addr_test|stake|cosmos)1{_BECH32}{{38,103}}){RIGHT}",
     ),
     typed("PRIVATE_KEY", r"[0-9a-fA-F]{64}", rf"{LEFT}(?:0x)?[0-9a-fA-F]{{64}}{RIGHT}", gate=_LONG_RUN),
     typed("PRIVATE_KEY", "[xyztuv]prv", rf"{LEFT}[xyztuv]prv{_BASE58}{{90,120}}{RIGHT}", gate=_LONG_RUN),
@@ -75,6 +92,7 @@ SECRETS = (
         checksums.is_mixed_token,
         gate=_LONG_RUN,
     ),
+    typed("WALLET", f"{_BASE58}{{26}}", rf"{LEFT}{_BASE58}{{26,35}}{RIGHT}", checksums.is_base58check, gate=_LONG_RUN),
     typed("WALLET", f"{_BASE58}{{32}}", rf"{LEFT}{_BASE58}{{32,44}}{RIGHT}", checksums.is_base58_key, gate=_LONG_RUN),
 )
 
