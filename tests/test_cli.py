@@ -50,9 +50,9 @@ def linked(tmp_path):
 def test_exports_are_linked_by_what_their_pattern_matches(real, tmp_path):
     """Every Telegram export is a result.json. What lay at the top before lies there still: a name tells an account."""
     exported(tmp_path, "ann/result.json", "bob/result.json", "tg/c.json", "tg/consent.csv", "tg/.DS_Store")
-    assert real(None, "all=*/result.json", "tg=tg/*", "tg=bob/*")[0] == 0
+    assert real(None, "both=*/result.json", "tg=tg/*", "tg=bob/*")[0] == 0
     assert linked(tmp_path) == {
-        "all/ann/result.json": "ann/result.json", "all/bob/result.json": "bob/result.json",
+        "both/ann/result.json": "ann/result.json", "both/bob/result.json": "bob/result.json",
         "tg/c.json": "tg/c.json", "tg/consent.csv": "tg/consent.csv", "tg/result.json": "bob/result.json",
     }  # fmt: skip
     assert not (tmp_path / "data" / "landing" / "tg" / "datadao.json").exists()
