@@ -38,9 +38,10 @@ def card_length(text: str) -> int:
     An expiry date or check value behind a number reads as more groups of it: shorter ends are tried too, where the
     groups look like a card's, because one in ten numbers passes the Luhn check.
     """
-    ends = [group.end() for group in re.finditer(r"\d+", text)]
-    cards = [end for end in ends if is_card(text[:end]) and (end == len(text) or _CARD_GROUPS.fullmatch(text, 0, end))]
-    return max(cards, default=0)
+    if is_card(text):
+        return len(text)
+    ends = (gap.start() for gap in re.finditer("[ -]", text))
+    return max((end for end in ends if _CARD_GROUPS.fullmatch(text, 0, end) and is_card(text[:end])), default=0)
 
 
 def is_luhn(digits: list[int]) -> bool:

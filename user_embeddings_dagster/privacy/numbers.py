@@ -77,7 +77,7 @@ def _part(run: str) -> tuple[int, int] | None:
 NUMBERS = (
     _Groups(
         "IBAN",
-        r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[0-9A-Za-z]){11}",
+        r"[A-Za-z]{2}[0-9]{2}(?:[ A-Za-z-]*[0-9]){8}",
         re.compile(rf"(?i){LEFT}[a-z]{{2}}\d{{2}}(?:[ -]?[0-9a-z]{{1,4}}){{3,10}}", re.ASCII),
         _leading(checksums.iban_length),
     ),

@@ -58,15 +58,16 @@ SECRETS = (
         rf"(?i)(?<![A-Za-z])(?:(?:{_SECRET_NAMES})[\"']?\s*(?:[:=]|\bis\b)|pass(?:e|wort)?[\"']?\s*[:=]){_PASSED}",
         _is_secret,
     ),
-    typed(  # apart: one Rust expression for both takes three times as long. Flags are ASCII, which knows no case of "ль"
+    typed(  # apart: one Rust expression for both takes three times as long. ASCII flags know no case of "ль"
         "SECRET",
-        r"[wWaAьЬ][\"']?\s*[:=]",
+        r"(?i)(?:pw|contrase[nñ]a|senha|пароль)[\"']?\s*[:=]",
         rf"(?i)(?<![A-Za-z])(?:pw|contrase[nñÑ]a|senha|[пП]ароль|ПАРОЛЬ)[\"']?\s*[:=]{_PASSED}",
         _is_secret,
+        gate=r"[wWaAьЬ][\"']?\s*[:=]",
     ),
     _SeedPhrases(
         "SEED_PHRASE",
-        r"(?:[A-Za-z]{3,8}[\s,;|:.0-9)-]+){11}[A-Za-z]{3,8}",
+        r"(?:[A-Za-z]{3,8}[\s,;|:-]+(?:[0-9]{1,2}[\s.):|-]+)?){11}[A-Za-z]{3,8}",
         re.compile(r"(?:\b[A-Za-z]{3,8}\b[\s,;|:-]+(?:\d{1,2}[\s.):|-]+)?){11,}\b[A-Za-z]{3,8}\b", re.ASCII),
     ),
     typed("PRIVATE_KEY", r"\[\s*[0-9]{1,3}\s*,\s*[0-9]", r"\[\s*(?:\d{1,3}\s*,\s*){63}\d{1,3}\s*\]"),
