@@ -31,6 +31,7 @@ from user_embeddings_dagster.quality.outcome import CheckOutcome
 from user_embeddings_dagster.schema import SCORES
 from user_embeddings_dagster.settings import report_min_people
 from user_embeddings_dagster.storage.lake import fingerprint
+from user_embeddings_dagster.storage.models import StaleEncoder, TaintedModel
 
 HEADLINE = (
     "mrr", "recall@1", "r2", "auc", "f2", "benign_changed", "tpr@1%fpr", "f1", "foreign@10", "exposure", "accuracy",
@@ -80,8 +81,9 @@ def record(
     picture: bytes,
     extra: Sequence[CheckOutcome] = (),
     pictures: Mapping[str, bytes] | None = None,
+    left_out: Sequence[str] = (),
 ) -> dg.MaterializeResult:
-    """Write an asset's rows to the scores table and report them."""
+    """Write an asset's rows to the scores table and report them; `left_out`: dimensions that were not scored."""
     written = store.scores.replace(asset, scores)
     measured = published(scores.filter(pl.col("value").is_not_null()), report_min_people())
     headline = measured.filter(pl.col("metric").is_in(HEADLINE))
@@ -97,6 +99,7 @@ def record(
             "scores": dg.MetadataValue.md(_markdown(headline)),
             "hidden_rows": int(measured["hidden"].sum()),
             **omissions(scores),
+            **({"dimensions_left_out": list(left_out)} if left_out else {}),
             "plot": plot(picture),
             **{name: plot(png) for name, png in (pictures or {}).items()},
         },
@@ -151,11 +154,11 @@ SWEEP = {
 }
 
 
-def sweep_rows(store: Store, scores: pl.DataFrame) -> pl.DataFrame:
-    """One row per trained dimension: next-chunk MRR (null if hidden), bytes of the weights, seconds of the training."""
+def sweep_rows(store: Store, scores: pl.DataFrame, dimensions: Sequence[str]) -> pl.DataFrame:
+    """One row per scored dimension: next-chunk MRR (null if hidden), bytes of the weights, seconds of the training."""
     rows = []
     of_all = published(scores, report_min_people()).filter(metric="mrr", slice="all", datadao="all")
-    for dimension in trained_dimensions(store):
+    for dimension in dimensions:
         folder = store.models.current(f"sequence_encoder/{dimension}")
         for mrr in of_all.filter(model=f"sequence_encoder_{dimension}").iter_rows(named=True):
             rows.append(
@@ -169,9 +172,24 @@ def sweep_rows(store: Store, scores: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=SWEEP)
 
 
-def trained_dimensions(store: Store) -> list[str]:
-    """Dimensions that have a promoted sequence encoder, ascending."""
-    return sorted((name.rsplit("/", 1)[1] for name in store.models.promoted("sequence_encoder")), key=int)
+def scored_dimensions(context: dg.AssetExecutionContext, store: Store) -> tuple[list[str], list[str]]:
+    """Dimensions that have a promoted sequence encoder, ascending: those to score, and those whose may not be read.
+
+    The weekly trainings make the item encoder and the served dimension anew: the others wait for the next sweep. The
+    served one is never left out: where it may not be read, the evaluation fails.
+    """
+    scored, left_out = list[str](), list[str]()
+    for dimension in sorted((name.rsplit("/", 1)[1] for name in store.models.promoted("sequence_encoder")), key=int):
+        try:
+            store.models.current_on(f"sequence_encoder/{dimension}", "item_encoder")
+        except (StaleEncoder, TaintedModel):
+            if dimension == SERVED_DIMENSION:
+                raise
+            context.log.warning(f"dimension {dimension} is left out: materialise its sequence encoder again")
+            left_out.append(dimension)
+        else:
+            scored.append(dimension)
+    return scored, left_out
 
 
 @score_asset(
@@ -201,30 +219,35 @@ def sequence_encoder_scores(context: dg.AssetExecutionContext, config: QueryConf
     """One row per metric of next-chunk prediction by every baseline and every trained dimension (C36).
 
     Held-out users, full ranking among all their chunks; also by the time since the previous chunk, because the
-    next chunk within minutes is mostly the same conversation.
+    next chunk within minutes is mostly the same conversation. Dimensions that were not trained since the item encoder
+    was are left out, and named.
     """
+    dimensions, left_out = scored_dimensions(context, store)
     inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
-    models = sequence_models(store, trained_dimensions(store))
+    models = sequence_models(store, dimensions)
     scores = measure_sequence_encoders(inputs, models, config.max_queries)
     picture = plots.score_bars(shown(scores).filter(datadao="all"), title="Next chunk", highlighted=list(models))
-    sweep = plots.dimension_sweep(sweep_rows(store, scores), title="Dimension of the user state")
-    return record(store, "sequence_encoder_scores", scores, picture, pictures={"dimension_sweep": sweep})
+    sweep = plots.dimension_sweep(sweep_rows(store, scores, dimensions), title="Dimension of the user state")
+    pictures = {"dimension_sweep": sweep}
+    return record(store, "sequence_encoder_scores", scores, picture, pictures=pictures, left_out=left_out)
 
 
 @score_asset("user_matching_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings"])
 def user_matching_scores(context: dg.AssetExecutionContext, config: QueryConfig, store: Store):
     """One row per metric of finding a user's second half of history from the first, among all users (C41).
 
-    Halves in time, never one conversation in both; also for users of short and of long histories alone.
+    Halves in time, never one conversation in both; also for users of short and of long histories alone. Dimensions are
+    left out as of sequence_encoder_scores.
     """
+    dimensions, left_out = scored_dimensions(context, store)
     inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
-    models = sequence_models(store, trained_dimensions(store))
+    models = sequence_models(store, dimensions)
     scores = measure_matching(inputs, models, config.max_queries)
     title = "Half a history finds the other half"
     picture = plots.score_bars(
         shown(scores).filter(datadao="all"), metric="recall@1", title=title, highlighted=list(models)
     )
-    return record(store, "user_matching_scores", scores, picture)
+    return record(store, "user_matching_scores", scores, picture, left_out=left_out)
 
 
 @score_asset("sparse_user_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings"])

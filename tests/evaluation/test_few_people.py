@@ -24,6 +24,7 @@ from user_embeddings_dagster.evaluation.scores import OMITTED
 from user_embeddings_dagster.schema import MASKED_CHUNKS, TRAINING_SNAPSHOT
 from user_embeddings_dagster.storage.lake import write_json
 from user_embeddings_dagster.storage.manifest import finalise
+from user_embeddings_dagster.storage.models import StaleEncoder
 
 CHUNKS = 8
 VECTORS = ("item_embeddings", "chunk_embeddings", "summary_embeddings")
@@ -121,6 +122,34 @@ def test_every_score_asset_succeeds_and_says_why_it_measures_nothing(
     assert all(reason in said[asset] for asset, reason in reasons.items())
     measurable = {"item_encoder_scores", "embedding_inversion_scores"} - reasons.keys()
     assert "test" not in people.values() or measurable <= set(found.drop_nulls("value")["asset"]), "the control"
+
+
+def trained(store: Store, dimension: str, basis: str) -> None:
+    """Promote a sequence encoder that was trained on vectors of the item encoder `basis`."""
+    folder = store.models.folder(f"sequence_encoder/{dimension}", basis)
+    sequence_encoder(folder.output)
+    write_json(folder.output / "job.json", {"metadata": {"seconds": 1.0}, "data_version": dimension})
+    finalise(folder.output)
+    folder.note_basis(basis)
+    store.models.promote(f"sequence_encoder/{dimension}", folder.root.name)
+
+
+def test_dimensions_that_were_not_trained_since_the_item_encoder_are_left_out_and_named(tmp_path: Path) -> None:
+    """The weekly trainings make the served one anew, and the evaluation after them failed on those of the demo."""
+    store = store_of(tmp_path, {"ann": "train", "bob": "test", "cat": "test"})
+    for dimension, basis in (("64", "before"), ("256", "item"), ("1024", "item")):
+        trained(store, dimension, basis)
+    assets = [scores.sequence_encoder_scores, scores.user_matching_scores]
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(assets, instance=instance, resources={"store": store})
+    for event in result.get_asset_materialization_events():
+        assert event.materialization.metadata["dimensions_left_out"].value == ["64"]
+    found = store.scores.read().filter(pl.col("model").str.starts_with("sequence_encoder"))
+    assert set(found["model"].str.split(" - ").list.first()) == {"sequence_encoder_256", "sequence_encoder_1024"}
+    assert found["asset"].n_unique() == len(assets)
+    trained(store, "1024", "before")
+    with pytest.raises(StaleEncoder, match="sequence_encoder/1024"):
+        scores.scored_dimensions(dg.build_asset_context(), store)
 
 
 def test_nobody_at_all_is_said_where_nothing_can_be_done(tmp_path: Path) -> None:
