@@ -1,5 +1,6 @@
 """The code location as a whole: what it declares, and what loading it costs."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 from user_embeddings_dagster.definitions import defs
 from user_embeddings_dagster.schema import TABLES
 
-SNAPSHOT = Path(__file__).parent / "snapshots" / "assets.json"
+ROOT = Path(__file__).parents[1]
+SNAPSHOT = ROOT / "tests" / "snapshots" / "assets.json"
 HEAVY = ("torch", "transformers", "peft", "lancedb", "lance", "dspy", "great_expectations", "vllm", "matplotlib")
 
 
@@ -55,6 +57,26 @@ def test_asset_keys_are_nouns_and_tables_declare_their_columns():
     declared = {name: asset["columns"] for name, asset in assets.items() if asset["columns"]}
     for name in ("messages", "masked_chunks", "chunk_summaries", "training_snapshot", "hard_negatives"):
         assert declared[name] == list(TABLES[name].schema), name
+
+
+def warnings() -> set[str]:
+    """Names of the domain checks whose outcome is a warning, as the source says."""
+    trees = (ast.parse(path.read_text()) for path in ROOT.glob("user_embeddings_dagster/**/*.py"))
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
+    return {
+        ast.literal_eval(call.args[0])
+        for call in calls
+        if ast.unparse(call.func) == "CheckOutcome" and "WARNING" in map(ast.unparse, call.args)
+    }
+
+
+def test_a_check_that_only_warns_holds_nothing_back():
+    """Automation waits for blocking checks alone, and a warning stops no run: it would wait for good."""
+    graph = defs.resolve_asset_graph()
+    blocking = {key.name for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
+    assert {"not_collapsed", "few_model_failures"} <= warnings()
+    assert {"finite_vectors", "unit_norm", "split_leakage_none"} <= blocking - warnings()
+    assert blocking & warnings() == set()
 
 
 def test_definitions_validate():
