@@ -29,6 +29,7 @@ SEQUENCE_ENCODER_BEHIND = _NEW_ITEMS.since(dg.AutomationCondition.asset_matches(
 )
 EAGER_WITH_BOTH_ENCODERS = EAGER & ~SEQUENCE_ENCODER_BEHIND
 
-# A DataDAO that received nothing for a quarter is warned about, after half a year it is overdue.
+# Warned about when no DataDAO received anything for a quarter, overdue after half a year. Dagster looks at the latest
+# drop of them all: one that gets drops keeps the silent ones fresh.
 DROPS_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=180), warn_window=timedelta(days=90))
 MODELS_FRESH = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=60), warn_window=timedelta(days=30))
