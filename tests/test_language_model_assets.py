@@ -185,10 +185,10 @@ def test_answers_on_a_redis_server_expire_by_default(store, server, monkeypatch)
     monkeypatch.setenv("USER_EMBEDDINGS_RETENTION", '{"language_model_cache": 3}')
     server.behave()
     assert materialise(store, chunk_summaries, of(server)).success
-    client = redis.Redis.from_url(url)
-    ages = [3 * 86_400 - client.ttl(key) for key in client.scan_iter()]
-    assert len(ages) == N and min(ages) >= 0 and max(ages) < 600
+    with redis.Redis.from_url(url) as client:  # the server's thread ends with the connection
+        ages = [3 * 86_400 - client.ttl(key) for key in client.scan_iter()]
     memory.shutdown()
+    assert len(ages) == N and min(ages) >= 0 and max(ages) < 600
 
 
 @pytest.mark.parametrize("damage", ["gone", "torn"])
