@@ -87,7 +87,7 @@ HANDLES = (
         whole_column=WholeColumn(
             rf"(^|[^0-9A-Za-z_@/])@[{LETTERS}]{{2,32}}($|[^{LETTERS}(@])",
             "${1}@MARK${2}",
-            rf"(?i:@(?:{'|'.join(sorted(_TAGS))})(?:[^{LETTERS}]|$))|@[0-9_]|@[{LETTERS}]?[\p{{L}}\p{{M}}\p{{N}}&&[^{LETTERS}]]",
+            rf"(?i:@(?:{'|'.join(sorted(_TAGS))})(?:[^{LETTERS}]|$))|@[0-9_]|@[{LETTERS}]*[\p{{L}}\p{{M}}\p{{N}}&&[^{LETTERS}]]",
             times=2,
         ),
     ),
