@@ -9,14 +9,16 @@ import sys
 import unicodedata
 from collections.abc import Callable
 from functools import cache
-from itertools import groupby
 
 import polars as pl
 
 # Format and control characters (zero width, bidi, soft hyphen), private use, unassigned, variation selectors,
-# invisible fillers. Line breaks and tabs stay. Stripping U+200D splits joined emoji: accepted.
+# invisible fillers. Line breaks and tabs stay. Stripping U+200D splits joined emoji: accepted. Unassigned is what this
+# Python has not heard of yet, too: Polars, whose Unicode is newer, takes some of it for marks or letters, so that the
+# check of what remains would find words where masking sees others.
 INVISIBLE = (
-    r"[\p{Cf}\p{Co}\p{Cn}\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x84\x86-\x9F"
+    rf"[\P{{age={unicodedata.unidata_version.rsplit('.', 1)[0]}}}"
+    r"\p{Cf}\p{Co}\p{Cn}\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x84\x86-\x9F"
     r"\u034F\u115F\u1160\u17B4\u17B5\u3164\uFFA0\uFE00-\uFE0F\U000E0100-\U000E01EF]"
 )
 PLAIN = re.compile(r"[\t\n\r -~]*")  # what is canonical as it is, but for labels that a message spells
@@ -52,8 +54,8 @@ def _where(texts: pl.Series, pattern: str, change: Callable[[pl.Series], pl.Seri
 
 
 def _composed(texts: pl.Series) -> pl.Series:
-    texts = texts.str.replace_all(_removed(), "").str.replace_all("´", "'", literal=True)  # NFKC: a space and an accent
-    texts = texts.str.normalize("NFKC").str.replace_all(_removed(), "")
+    texts = texts.str.replace_all(INVISIBLE, "").str.replace_all("´", "'", literal=True)  # NFKC: a space and an accent
+    texts = texts.str.normalize("NFKC").str.replace_all(INVISIBLE, "")
     return _where(texts, r"[\p{Nd}--0-9]", lambda held: held.str.replace_many(_digits()))
 
 
@@ -68,15 +70,6 @@ def _digits() -> dict[str, str]:
     """Each decimal digit of a script of its own (Arabic, Devanagari, …) and the one of 0 to 9 that it stands for."""
     characters = map(chr, range(0x80, sys.maxunicode + 1))
     return {c: str(unicodedata.decimal(c)) for c in characters if unicodedata.decimal(c, None) is not None}
-
-
-@cache
-def _removed() -> str:
-    """INVISIBLE, and what Python has not heard of yet: Polars, whose Unicode is newer, takes some of it for marks or
-    letters, so that the check of what remains would find words where masking sees others."""
-    unassigned = [n for n in range(0x80, sys.maxunicode + 1) if unicodedata.category(chr(n)) == "Cn"]
-    runs = [[n for _, n in run] for _, run in groupby(enumerate(unassigned), lambda pair: pair[1] - pair[0])]
-    return INVISIBLE.removesuffix("]") + "".join(f"{chr(run[0])}-{chr(run[-1])}" for run in runs) + "]"
 
 
 class _Folds(dict[str, str]):
