@@ -1,12 +1,13 @@
 """Judges against the gold, and against each other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import dagster as dg
 import polars as pl
 
 from assets.insight_tasks import SIMILARITY
+from assets.personalised_decoder import tasks_version
 from assets.scores import EvaluationConfig, record, score_asset, shown
 from resources.language_model import LanguageModelResource
 from resources.store import Store
@@ -20,9 +21,11 @@ from user_embeddings_dagster.personalisation.agreement import judged, pairs_of, 
 from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.personalisation.judges import Judge, Rubric, Similarity, WordOverlap
 from user_embeddings_dagster.personalisation.past import Past
-from user_embeddings_dagster.privacy.consent.live import consented_snapshot
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
+from user_embeddings_dagster.schema import SCORES
+from user_embeddings_dagster.storage.lake import fingerprint
 
-ASSET, JUDGES_VERSION = "judge_agreement_scores", "1"
+ASSET, JUDGES_VERSION = "judge_agreement_scores", "2"
 
 
 class JudgeAgreementConfig(EvaluationConfig):
@@ -64,26 +67,38 @@ def judge_agreement_scores(
 ):
     """One row per metric of a judge, or of two, on pairs of SUBJECT's answer and another's, of test users (C44).
 
-    Accuracy against the gold, consistency when the two change places, Cohen's kappa between judges.
+    Accuracy against the gold, consistency when the two change places, Cohen's kappa between judges. The same pairs are
+    not judged again by the same judges: a row's version is that of its judge and of what it was shown.
     """
     lake, snapshot = store.lake, consented_snapshot(store.lake).filter(split="test")
     if snapshot.is_empty():
         raise dg.Failure("no held-out user has consented to `evaluate`", allow_retries=False)
     tasks, names = consented_tasks(lake, snapshot, "test"), snapshot["datadao"].unique().sort().to_list()
-    found = []
+    texts = {name: lake.path("masked_chunks", name).stem for name in names}
+    inputs = [tasks_version(tasks), snapshot_version(snapshot), texts, config.model_dump()]
     with judges(context, config, store, text_encoder, language_model, training_jobs) as chosen:
-        for name in names:
-            mine = snapshot.filter(datadao=name)
-            chunks = lake.scan("masked_chunks", name).select("chunk_id", "text")
-            chunks = chunks.join(mine.lazy().select("chunk_id"), on="chunk_id", how="semi").collect()
-            past = Past.of(mine, chunks, vector_frame(store.lance, "chunk_embeddings", mine))
-            pairs, asked = pairs_of(tasks.filter(datadao=name), past, config.max_pairs, config.seed)
-            found.append(judged([judge for judge, _ in chosen], pairs, asked))
-        versions = [(judge.name, version) for judge, version in chosen]
-    sheet = ScoreSheet(Scope(ASSET, "all", config.seed, split_hash(snapshot)))
-    write_agreement(sheet, pl.concat(found), versions)
-    scores = sheet.frame()
+        versions = [(judge.name, fingerprint(JUDGES_VERSION, version, inputs)) for judge, version in chosen]
+        scores = store.scores.read().filter(asset=ASSET)
+        if not (reused := {*scores["version"]} == {version for _, version in versions}):
+            found = [_judged(store, tasks, snapshot, name, [judge for judge, _ in chosen], config) for name in names]
+            sheet = ScoreSheet(Scope(ASSET, "all", config.seed, split_hash(snapshot)))
+            write_agreement(sheet, pl.concat(found), versions)
+            scores = SCORES.conform(sheet.frame()).sort(SCORES.primary_key)  # as they are read
     picture = plots.grouped_bars(
         shown(scores), metric="pair_accuracy", by="slice", title="Judges: SUBJECT's option against another's"
     )
-    return record(store, ASSET, scores, picture)
+    result = record(store, ASSET, scores, picture)
+    return result._replace(metadata={**(result.metadata or {}), "reused": reused})
+
+
+def _judged(
+    store: Store, tasks: pl.DataFrame, snapshot: pl.DataFrame, datadao: str, by: Sequence[Judge],
+    config: JudgeAgreementConfig,
+) -> pl.DataFrame:  # fmt: skip
+    """What the judges say of one DataDAO's pairs."""
+    mine = snapshot.filter(datadao=datadao)
+    chunks = store.lake.scan("masked_chunks", datadao).select("chunk_id", "text")
+    chunks = chunks.join(mine.lazy().select("chunk_id"), on="chunk_id", how="semi").collect()
+    past = Past.of(mine, chunks, vector_frame(store.lance, "chunk_embeddings", mine))
+    pairs, asked = pairs_of(tasks.filter(datadao=datadao), past, config.max_pairs, config.seed)
+    return judged(by, pairs, asked)

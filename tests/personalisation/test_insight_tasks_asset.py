@@ -119,6 +119,11 @@ def metadata(result: dg.ExecuteInProcessResult) -> dict[str, Any]:
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 
+def data_version(result: dg.ExecuteInProcessResult) -> str:
+    (event,) = result.get_asset_materialization_events()
+    return (event.materialization.tags or {})["dagster/data_version"]
+
+
 def test_tasks_are_made_validated_checked_and_reused(filled: Store) -> None:
     """C43: the default asks no model, says so on every row, and reports who agreed how often."""
     result = materialise(filled, insight_tasks, LanguageModelResource(), per_user=3)
@@ -159,14 +164,21 @@ def test_a_model_validates_test_users_once(filled: Store) -> None:
     assert not again["reused"] and again["calls_this_run"] == 0 and again["cache_hit_rate"] == 1.0
 
 
-def test_judges_are_measured_on_all_test_tasks(filled: Store) -> None:
-    """C44: two judges by default, a third with a model; order swaps are measured."""
+def test_judges_are_measured_on_all_test_tasks(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C44: two judges by default, a third with a model; order swaps are measured; nothing is judged twice."""
     assert materialise(filled, insight_tasks, LanguageModelResource(), per_user=3).success
     result = materialise(filled, judge_agreement_scores, LanguageModelResource(), max_pairs=20)
     assert result.success
     rows = filled.scores.read().filter(asset="judge_agreement_scores")
     assert set(rows["model"]) == {"similarity", "word_overlap", "similarity ~ word_overlap"}
     assert rows.filter(slice="all", metric="pair_accuracy")["n"].to_list() == [20, 20]
+    assert not metadata(result)["reused"]
+    with monkeypatch.context() as patched:
+        patched.setattr(Letters, "encode", lambda texts: pytest.fail("judged again"))
+        again = materialise(filled, judge_agreement_scores, LanguageModelResource(), max_pairs=20)
+    assert metadata(again)["reused"] and data_version(again) == data_version(result)
+    assert rows.equals(filled.scores.read().filter(asset="judge_agreement_scores"))
+    assert not metadata(materialise(filled, judge_agreement_scores, LanguageModelResource(), max_pairs=19))["reused"]
     assert materialise(filled, judge_agreement_scores, MODEL, max_pairs=6, judge="language_model").success
     rows = filled.scores.read().filter(asset="judge_agreement_scores", model="chooser", slice="all")
     assert dict(rows.select("metric", "value").iter_rows()) == {"pair_accuracy": 0.5, "order_consistency": 0.0}
