@@ -16,8 +16,11 @@ import zstandard
 from user_embeddings_dagster.keys import keyed_id, user_id
 from user_embeddings_dagster.privacy.audit.canaries import scan
 from user_embeddings_dagster.privacy.erased_names import ErasedNames
+from user_embeddings_dagster.privacy.erasure.evidence import PREFIX, _vectors
+from user_embeddings_dagster.privacy.erasure.journal import Journal
 from user_embeddings_dagster.privacy.erasure.raw_files import cut_out, search
 from user_embeddings_dagster.privacy.redaction import Redaction
+from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lance_tables import LanceTables
 
 KEY = bytes(range(32))
@@ -43,6 +46,19 @@ def test_vectors_of_any_share_leave_no_byte_and_others_stay_the_same(gone, tmp_p
     ids, kept = lance.vectors("d", "t")
     assert ids == others["id"].to_list() and np.array_equal(kept, np.delete(vectors, erased, axis=0))
     assert {index.name for index in lance.open("d", "t").to_lance().describe_indices()} == {"id_idx", "vector_idx"}
+
+
+def test_a_vector_that_somebody_else_has_too_is_no_trace(tmp_path):
+    """F4: two who say the same have the same vector, also in another DataDAO's table."""
+    layout = Layout(tmp_path)
+    lance = LanceTables(layout.lancedb)
+    vectors = np.random.default_rng(0).normal(size=(3, 8)).astype(np.float32)
+    for datadao, rows in {"a": [0, 1], "b": [1, 2]}.items():
+        ids = [f"{datadao}{row}" for row in rows]
+        lance.upsert(datadao, "t", pl.DataFrame({"id": ids, "version": "v", "vector": pl.Series(vectors[rows])}))
+    assert _vectors(layout, Journal([], chunks={"a": ["a0", "a1"]})) == {vectors[0][: PREFIX // 4].tobytes()}
+    everywhere = Journal([], chunks={"a": ["a0", "a1"], "b": ["b1"]})
+    assert _vectors(layout, everywhere) == {vectors[row][: PREFIX // 4].tobytes() for row in (0, 1)}
 
 
 def test_the_scan_catches_what_optimize_alone_leaves(tmp_path):

@@ -125,8 +125,11 @@ def _not_in(candidates: list[str], texts: pl.Series) -> list[str]:
 
 
 def _vectors(layout: Layout, journal: Journal) -> set[bytes]:
-    """The first values of the person's vectors, as the float32 bytes that every format keeps."""
-    lance, found = LanceTables(layout.lancedb), set()
+    """The first values of the person's vectors, as the float32 bytes that every format keeps.
+
+    Without those that others have as well, in whatever DataDAO: two who say the same have the same vector.
+    """
+    lance, mine, others = LanceTables(layout.lancedb), set[bytes](), set[bytes]()
     for folder in sorted(layout.lancedb.glob("*/*.lance")):
         datadao, table = folder.parent.name, folder.stem
         if not lance.exists(datadao, table):
@@ -134,9 +137,9 @@ def _vectors(layout: Layout, journal: Journal) -> set[bytes]:
         gone = {*journal.chunks.get(datadao, ()), *journal.users}
         frame = lance.read(datadao, table, ["id", "vector"])
         starts = [row[: PREFIX // 4].tobytes() for row in stacked(frame["vector"])]
-        mine = {start for name, start in zip(frame["id"], starts, strict=True) if name in gone}
-        found |= mine - {start for name, start in zip(frame["id"], starts, strict=True) if name not in gone}
-    return {start for start in found if len(set(start)) > SHORTEST}
+        for name, start in zip(frame["id"], starts, strict=True):
+            (mine if name in gone else others).add(start)
+    return {start for start in mine - others if len(set(start)) > SHORTEST}
 
 
 def _memories(layout: Layout, journal: Journal) -> set[bytes]:
