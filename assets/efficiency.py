@@ -5,11 +5,12 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from assets.measured import Measured
 from assets.partitions import SERVED_DIMENSION
 from assets.personalised_decoder import HISTORIES, PERSONALISED, decoder_of, history_hashes
 from assets.policies import GPU
 from assets.reporting import domain_specs
-from assets.scores import EvaluationConfig, record, score_asset
+from assets.scoring import EvaluationConfig, record, score_asset
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from training import versions
@@ -88,8 +89,8 @@ def efficiency_scores(
         efficiency.ratios(costs), metric="ratio", slices={f"items={n}": str(n) for n in ITEMS},
         title="What a history in the prompt costs, in embeddings", xlabel="items of history", logarithmic=True,
     )  # fmt: skip
-    result = record(store, ASSET, scores, picture, [embedding_saves(scores)])
-    return with_job(result, folder, reused)
+    result = Measured(scores, reused=reused)
+    return with_job(record(store, ASSET, result, picture, [embedding_saves(scores)]), folder)
 
 
 def note_nobody(folder: ModelFolder, basis: str) -> None:
@@ -99,9 +100,9 @@ def note_nobody(folder: ModelFolder, basis: str) -> None:
     folder.note_basis(basis)
 
 
-def with_job(result: dg.MaterializeResult, folder: ModelFolder, reused: bool) -> dg.MaterializeResult:
+def with_job(result: dg.MaterializeResult, folder: ModelFolder) -> dg.MaterializeResult:
     """A result with what its job reported."""
-    return result._replace(metadata={**(result.metadata or {}), **folder.record()["metadata"], "reused": reused})
+    return result._replace(metadata={**(result.metadata or {}), **folder.record()["metadata"]})
 
 
 def _summaries(lake: Lake, names: list[str]) -> pl.DataFrame:

@@ -7,8 +7,9 @@ import dagster as dg
 import polars as pl
 
 from assets.insight_tasks import SIMILARITY
+from assets.measured import measured, stored_inputs
 from assets.personalised_decoder import tasks_version
-from assets.scores import EvaluationConfig, record, score_asset, shown
+from assets.scoring import EvaluationConfig, record, score_asset, shown
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
@@ -22,7 +23,6 @@ from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.personalisation.judges import Judge, Rubric, Similarity, WordOverlap
 from user_embeddings_dagster.personalisation.past import Past
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
-from user_embeddings_dagster.schema import SCORES
 from user_embeddings_dagster.storage.lake import fingerprint
 
 ASSET, JUDGES_VERSION = "judge_agreement_scores", "2"
@@ -78,17 +78,18 @@ def judge_agreement_scores(
     inputs = [tasks_version(tasks), snapshot_version(snapshot), texts, config.model_dump()]
     with judges(context, config, store, text_encoder, language_model, training_jobs) as chosen:
         versions = [(judge.name, fingerprint(JUDGES_VERSION, version, inputs)) for judge, version in chosen]
-        scores = store.scores.read().filter(asset=ASSET)
-        if not (reused := {*scores["version"]} == {version for _, version in versions}):
+
+        def measure() -> pl.DataFrame:
             found = [_judged(store, tasks, snapshot, name, [judge for judge, _ in chosen], config) for name in names]
             sheet = ScoreSheet(Scope(ASSET, "all", config.seed, split_hash(snapshot)))
             write_agreement(sheet, pl.concat(found), versions)
-            scores = SCORES.conform(sheet.frame()).sort(SCORES.primary_key)  # as they are read
+            return sheet.frame()
+
+        result = measured(store, ASSET, [stored_inputs(context, store), versions], measure)
     picture = plots.grouped_bars(
-        shown(scores), metric="pair_accuracy", by="slice", title="Judges: SUBJECT's option against another's"
+        shown(result.scores), metric="pair_accuracy", by="slice", title="Judges: SUBJECT's option against another's"
     )
-    result = record(store, ASSET, scores, picture)
-    return result._replace(metadata={**(result.metadata or {}), "reused": reused})
+    return record(store, ASSET, result, picture)
 
 
 def _judged(

@@ -11,10 +11,11 @@ import numpy as np
 import polars as pl
 
 from assets.encoders import note_trained_on
+from assets.measured import Measured, measured, stored_inputs
 from assets.partitions import SERVED_DIMENSION
 from assets.policies import GPU, PRIVACY, RETRY, SCORES_WRITE
 from assets.reporting import domain_specs, expectation_specs, table_metadata
-from assets.scores import EvaluationConfig, record, sequence_models, shown
+from assets.scoring import EvaluationConfig, loaded, record, sequence_outputs, shown
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from training import versions
@@ -91,15 +92,18 @@ def membership_inference_scores(context: dg.AssetExecutionContext, config: Evalu
     false positives, of item encoder and served sequence encoder, beside chance and an encoder that knows nobody.
     """
     version = store.models.current("item_encoder").record()["data_version"]
-    models = sequence_models(store, [SERVED_DIMENSION])
-    scores = measure_membership(store.lake, store.lance, config.seed, version, models)
+    outputs = sequence_outputs(store, SERVED_DIMENSION)
+    result = measured(
+        store, MEMBERSHIP, [stored_inputs(context, store), config.model_dump(), version],
+        lambda: measure_membership(store.lake, store.lance, config.seed, version, loaded(outputs)),
+    )  # fmt: skip
     picture = plots.grouped_bars(
-        shown(scores).filter(datadao="all"),
+        shown(result.scores).filter(datadao="all"),
         metric="auc",
         by="slice",
         title="Who was trained on, by the loss (chance: .5)",
     )
-    return record(store, MEMBERSHIP, scores, picture, [members_not_named(scores)])
+    return record(store, MEMBERSHIP, result, picture, [members_not_named(result.scores)])
 
 
 @leakage_asset(INVERSION, [*VECTORS, "masked_chunks", "summary_embeddings"])
@@ -109,11 +113,14 @@ def embedding_inversion_scores(context: dg.AssetExecutionContext, config: Evalua
     Of item, summary and frozen vectors and user embeddings. Vectors hold what their texts say: far above chance.
     """
     version = store.models.current("item_encoder").record()["data_version"]
-    models = sequence_models(store, [SERVED_DIMENSION])
-    scores = measure_inversion(store.lake, store.lance, config.seed, version, models)
-    found = plots.grouped_bars(shown(scores), metric="recall@1", by="slice", title="A vector finds its text")
-    words = plots.grouped_bars(shown(scores), metric="f1", by="slice", title="Words read from a vector")
-    return record(store, INVERSION, scores, found, pictures={"plot_words": words})
+    outputs = sequence_outputs(store, SERVED_DIMENSION)
+    result = measured(
+        store, INVERSION, [stored_inputs(context, store), config.model_dump(), version],
+        lambda: measure_inversion(store.lake, store.lance, config.seed, version, loaded(outputs)),
+    )  # fmt: skip
+    found = plots.grouped_bars(shown(result.scores), metric="recall@1", by="slice", title="A vector finds its text")
+    words = plots.grouped_bars(shown(result.scores), metric="f1", by="slice", title="Words read from a vector")
+    return record(store, INVERSION, result, found, pictures={"plot_words": words})
 
 
 @leakage_asset(CROSS_USER, VECTORS, [filter_holds])
@@ -123,12 +130,15 @@ def cross_user_retrieval_scores(context: dg.AssetExecutionContext, config: Evalu
     Unfiltered, filtered by user (which must never), and one person found again in another DataDAO.
     """
     version = store.models.current("item_encoder").record()["data_version"]
-    models = sequence_models(store, [SERVED_DIMENSION])
-    scores = measure_cross_user(store.lake, store.lance, config.seed, version, models)
+    outputs = sequence_outputs(store, SERVED_DIMENSION)
+    result = measured(
+        store, CROSS_USER, [stored_inputs(context, store), config.model_dump(), version],
+        lambda: measure_cross_user(store.lake, store.lance, config.seed, version, loaded(outputs)),
+    )  # fmt: skip
     picture = plots.grouped_bars(
-        shown(scores), metric="foreign@10", slice_="item search", title="Others' items among the ten nearest"
+        shown(result.scores), metric="foreign@10", slice_="item search", title="Others' items among the ten nearest"
     )
-    return record(store, CROSS_USER, scores, picture, [filter_holds(scores)])
+    return record(store, CROSS_USER, result, picture, [filter_holds(result.scores)])
 
 
 @dataclass(frozen=True)
@@ -174,7 +184,7 @@ def canary_exposure_scores(
     people = CanaryTraining.of(inputs.snapshot, config)
     if reason := people.lacking():
         scores = inputs.omitted(EXPOSURE, "exposure", reason)
-        return record(store, EXPOSURE, scores, _exposure_plot(scores), [one_insertion_not_exposed(scores)])
+        return record(store, EXPOSURE, Measured(scores), _exposure_plot(scores), [one_insertion_not_exposed(scores)])
     pool, canaries = people.canaries(store, config)
     names = inputs.datadaos
     vectors = {n: [store.lance.content_hash(n, t) for t in ("item_embeddings", "chunk_embeddings")] for n in names}
@@ -184,14 +194,15 @@ def canary_exposure_scores(
         config.model_dump(),
     )  # fmt: skip
     folder = store.models.folder("canary_exposure", wanted)
-    if not folder.complete:
+    if not (reused := folder.complete):
         note_trained_on(store, folder, inputs.snapshot)
         folder.note_basis(store.models.current("item_encoder").record()["data_version"])
         folder.write_inputs(settings, sequences=planted(sequences(people.trained, store.lance), pool, canaries))
         training_jobs.run(context, "sequence_encoder", folder.inputs, folder.output)
     folder.remove_leftovers()
     scores = measure_exposure(inputs, pool, canaries, SequenceEncoder.load(folder.output))
-    return record(store, EXPOSURE, scores, _exposure_plot(scores), [one_insertion_not_exposed(scores)])
+    result = Measured(scores, reused=reused)
+    return record(store, EXPOSURE, result, _exposure_plot(scores), [one_insertion_not_exposed(scores)])
 
 
 def _exposure_plot(scores: pl.DataFrame) -> bytes:

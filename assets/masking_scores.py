@@ -5,12 +5,14 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
+from assets.measured import measured
 from assets.policies import PRIVACY, RETRY, SCORES_WRITE
 from assets.reporting import expectation_specs, table_metadata
-from assets.scores import record
+from assets.scoring import record
 from resources.store import Store
 from user_embeddings_dagster.evaluation import plots
 from user_embeddings_dagster.evaluation.masking import ASSET, measure_masking
+from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.schema import SCORES
 from user_embeddings_dagster.settings import labelled_pii
 
@@ -43,6 +45,8 @@ def masking_scores(
     folder = Path(config.labelled) if config.labelled else labelled_pii()
     if folder is None:
         context.log.info("no labelled data is named: only messages of our own making are measured")
-    scores = measure_masking(folder, config.seed)
-    bars = scores.filter(metric="f2").with_columns(model=pl.col("slice"), slice=pl.lit("all"))
-    return record(store, ASSET, scores, plots.score_bars(bars, metric="f2", title="Masking: F2 per entity"))
+    labelled = [] if folder is None else sorted(path for path in folder.rglob("*") if path.is_file())
+    inputs = [[(path.name, file_sha256(path)) for path in labelled], config.seed]
+    result = measured(store, ASSET, inputs, lambda: measure_masking(folder, config.seed))
+    bars = result.scores.filter(metric="f2").with_columns(model=pl.col("slice"), slice=pl.lit("all"))
+    return record(store, ASSET, result, plots.score_bars(bars, metric="f2", title="Masking: F2 per entity"))

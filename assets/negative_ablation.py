@@ -7,9 +7,10 @@ import numpy as np
 import polars as pl
 
 from assets.encoders import ItemEncoderConfig, item_training
+from assets.measured import Measured
 from assets.policies import GPU, ML, RETRY
 from assets.reporting import expectation_specs, table_metadata
-from assets.scores import record
+from assets.scoring import record
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
@@ -108,4 +109,4 @@ def negative_ablation_scores(
     shown = scores.filter(pl.col("datadao") == "all", pl.col("model").is_in([*KINDS, UNTUNED]))
     picture = plots.score_bars(shown, title="Chunk finds its own summary", highlighted=list(KINDS))
     next_chunk = plots.score_bars(shown, slice_="next_chunk", title="Next chunk, decayed mean", highlighted=list(KINDS))
-    return record(store, ASSET, scores, picture, pictures={"plot_next_chunk": next_chunk})
+    return record(store, ASSET, Measured(scores), picture, pictures={"plot_next_chunk": next_chunk})

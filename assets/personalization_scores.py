@@ -5,11 +5,12 @@ import polars as pl
 
 from assets.efficiency import note_nobody, personalised_folders, with_job
 from assets.job_judge import JobJudge
+from assets.measured import Measured
 from assets.personalised_decoder import HISTORIES, PERSONALISED, SUPERVISED, history_hashes, said
 from assets.personalised_decoder import tasks_version as version_of_tasks
 from assets.policies import GPU
 from assets.reporting import domain_specs
-from assets.scores import EvaluationConfig, record, score_asset, shown
+from assets.scoring import EvaluationConfig, record, score_asset, shown
 from resources.language_model import LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
@@ -88,4 +89,4 @@ def personalization_scores(
         title="Insight tasks: what the decoder is told",
     )
     checks = [embedding_helps(scores), reward_rose(scores)]
-    return with_job(record(store, ASSET, scores, picture, checks), folder, reused)
+    return with_job(record(store, ASSET, Measured(scores, reused=reused), picture, checks), folder)

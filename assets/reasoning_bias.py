@@ -5,10 +5,11 @@ import numpy as np
 import polars as pl
 
 from assets.efficiency import note_nobody, personalised_folders, with_job
+from assets.measured import Measured
 from assets.personalised_decoder import HISTORIES, PERSONALISED, history_hashes, said
 from assets.policies import GPU
 from assets.reporting import domain_specs
-from assets.scores import EvaluationConfig, record, score_asset, shown
+from assets.scoring import EvaluationConfig, record, score_asset, shown
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from training import versions
@@ -81,8 +82,8 @@ def reasoning_bias_scores(
         for metric, title in (("accuracy", "Neutral questions answered right"), ("answers_changed", "Answers changed"))
     }
     picture = plots.grouped_bars(drawn, metric="answer_kl", by="slice", title="KL of the answers (nats)")
-    result = record(store, ASSET, scores, picture, [reasoning_unbiased(scores)], pictures)
-    return with_job(result, folder, reused)
+    result = Measured(scores, reused=reused)
+    return with_job(record(store, ASSET, result, picture, [reasoning_unbiased(scores)], pictures), folder)
 
 
 def some_users(snapshot: pl.DataFrame, users: int, seed: int) -> pl.DataFrame:

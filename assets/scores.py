@@ -1,152 +1,32 @@
 """Evaluation: tables and plots of what the encoders are worth, on users that no training saw."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import dagster as dg
 import polars as pl
 
 from assets.embeddings import refuse_stale_vectors
+from assets.measured import measured, stored_inputs
 from assets.partitions import SERVED_DIMENSION
-from assets.policies import ML, RETRY, SCORES_WRITE
-from assets.reporting import check_result, domain_specs, expectation_results, expectation_specs, plot, table_metadata
+from assets.reporting import domain_specs
+from assets.scoring import EvaluationConfig, QueryConfig, loaded, record, score_asset, sequence_outputs, shown
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from user_embeddings_dagster.evaluation import plots
-from user_embeddings_dagster.evaluation.disclosure import published, visible
+from user_embeddings_dagster.evaluation.disclosure import published
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.measure import (
-    SequenceModel,
     compare_datadaos,
     measure_item_encoder,
     measure_matching,
     measure_sequence_encoders,
     measure_sparse_users,
 )
-from user_embeddings_dagster.evaluation.scores import OMITTED
 from user_embeddings_dagster.evaluation.user_probes import measure_probes
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot
 from user_embeddings_dagster.quality.domain import tuned_not_worse_than_base
-from user_embeddings_dagster.quality.escaping import cell
-from user_embeddings_dagster.quality.outcome import CheckOutcome
-from user_embeddings_dagster.schema import SCORES
 from user_embeddings_dagster.settings import report_min_people
-from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.storage.models import StaleEncoder, TaintedModel
-
-HEADLINE = (
-    "mrr", "recall@1", "r2", "auc", "f2", "benign_changed", "tpr@1%fpr", "f1", "foreign@10", "exposure", "accuracy",
-    "accuracy_change", "answer_kl", "gain", "judge_score", "pair_accuracy", "flops_ratio",
-    "seconds_to_first_token_ratio",
-)  # fmt: skip
-
-
-class EvaluationConfig(dg.Config):
-    """Seed of the bootstrap and of any sampling."""
-
-    seed: int = 0
-
-
-class QueryConfig(EvaluationConfig):
-    """`max_queries` bounds the queries of one DataDAO and task (a seeded sample); the candidates stay all."""
-
-    max_queries: int | None = 5000
-
-
-def score_asset(
-    name: str,
-    deps: Sequence[str],
-    extra_checks: Sequence[dg.AssetCheckSpec] = (),
-    group: str = "evaluation",
-    pool: str = SCORES_WRITE,
-):
-    """Decorator arguments shared by the score assets."""
-    return dg.asset(
-        name=name,
-        deps=[*deps, "consent_ledger"],
-        group_name=group,
-        owners=ML,
-        kinds={"duckdb", "polars"},
-        code_version="1",
-        metadata=table_metadata(SCORES),
-        check_specs=[*expectation_specs("scores", name), *extra_checks],
-        retry_policy=RETRY,
-        pool=pool,
-    )
-
-
-def record(
-    store: Store,
-    asset: str,
-    scores: pl.DataFrame,
-    picture: bytes,
-    extra: Sequence[CheckOutcome] = (),
-    pictures: Mapping[str, bytes] | None = None,
-    left_out: Sequence[str] = (),
-) -> dg.MaterializeResult:
-    """Write an asset's rows to the scores table and report them; `left_out`: dimensions that were not scored."""
-    written = store.scores.replace(asset, scores)
-    measured = published(scores.filter(pl.col("value").is_not_null()), report_min_people())
-    headline = measured.filter(pl.col("metric").is_in(HEADLINE))
-    headline = headline.sort(pl.col("datadao") != "all", pl.col("slice") != "all", maintain_order=True)
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(fingerprint(scores.write_csv())),
-        metadata={
-            "dagster/row_count": scores.height,
-            "inserted": written.inserted,
-            "updated": written.updated,
-            "deleted": written.deleted,
-            "unchanged": written.unchanged,
-            "scores": dg.MetadataValue.md(_markdown(headline)),
-            "hidden_rows": int(measured["hidden"].sum()),
-            **omissions(scores),
-            **({"dimensions_left_out": list(left_out)} if left_out else {}),
-            "plot": plot(picture),
-            **{name: plot(png) for name, png in (pictures or {}).items()},
-        },
-        check_results=[
-            *expectation_results("scores", scores, asset),
-            *(check_result(outcome, asset) for outcome in extra),
-        ],
-    )
-
-
-def omissions(scores: pl.DataFrame) -> dict[str, str]:
-    """Why rows could not be measured, as metadata; none, if every one could."""
-    said = scores["candidate_set"].unique().sort()
-    reasons = said.filter(said.str.starts_with(OMITTED)).str.strip_prefix(OMITTED)
-    return {"reason": "; ".join(reasons)} if len(reasons) else {}
-
-
-def shown(scores: pl.DataFrame) -> pl.DataFrame:
-    """The rows that may be published: none about fewer people than the operator allows (evaluation.disclosure)."""
-    return visible(scores, report_min_people())
-
-
-def _markdown(scores: pl.DataFrame, at_most: int = 60) -> str:
-    lines = [
-        "| DataDAO | model | slice | metric | value | 95% interval | n |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in scores.head(at_most).iter_rows(named=True):
-        interval = "" if row["ci_low"] is None else f"[{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
-        few = f"<{report_min_people()}" if row["few"] else "hidden"
-        value, n = (few, few) if row["hidden"] else (f"{row['value']:.3f}", row["n"])
-        cells = (row["datadao"], row["model"], row["slice"], row["metric"], value, interval, n)
-        lines.append("| " + " | ".join(cell(str(value)) for value in cells) + " |")
-    return "\n".join(lines)
-
-
-def sequence_models(store: Store, dimensions: Sequence[str]) -> dict[str, SequenceModel]:
-    """The promoted sequence encoders as functions of histories, by name."""
-    from training.sequence_inference import SequenceEncoder  # torch: never at module level of a code location
-
-    return {
-        f"sequence_encoder_{dimension}": SequenceModel(
-            SequenceEncoder.load(store.models.current_on(f"sequence_encoder/{dimension}", "item_encoder").output)
-        )
-        for dimension in dimensions
-    }
-
 
 SWEEP = {
     **{"dimension": pl.Int64, "value": pl.Float64, "ci_low": pl.Float64, "ci_high": pl.Float64},
@@ -194,7 +74,7 @@ def scored_dimensions(context: dg.AssetExecutionContext, store: Store) -> tuple[
 
 @score_asset(
     "item_encoder_scores",
-    ["item_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings"],
+    ["item_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings", "masked_chunks"],
     domain_specs("item_encoder_scores", tuned_not_worse_than_base),
 )
 def item_encoder_scores(
@@ -207,11 +87,14 @@ def item_encoder_scores(
     """
     refuse_stale_vectors(store, text_encoder, consented_snapshot(store.lake)["datadao"].unique())
     version = store.models.current("item_encoder").record()["data_version"]
-    scores = measure_item_encoder(store.lake, store.lance, config.seed, version, config.max_queries)
+    result = measured(
+        store, "item_encoder_scores", [stored_inputs(context, store), config.model_dump()],
+        lambda: measure_item_encoder(store.lake, store.lance, config.seed, version, config.max_queries),
+    )  # fmt: skip
     picture = plots.score_bars(
-        shown(scores).filter(datadao="all"), title="Chunk finds its own summary", highlighted=["item_encoder"]
+        shown(result.scores).filter(datadao="all"), title="Chunk finds its own summary", highlighted=["item_encoder"]
     )
-    return record(store, "item_encoder_scores", scores, picture, [tuned_not_worse_than_base(scores)])
+    return record(store, "item_encoder_scores", result, picture, [tuned_not_worse_than_base(result.scores)])
 
 
 @score_asset("sequence_encoder_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings"])
@@ -223,13 +106,19 @@ def sequence_encoder_scores(context: dg.AssetExecutionContext, config: QueryConf
     was are left out, and named.
     """
     dimensions, left_out = scored_dimensions(context, store)
-    inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
-    models = sequence_models(store, dimensions)
-    scores = measure_sequence_encoders(inputs, models, config.max_queries)
-    picture = plots.score_bars(shown(scores).filter(datadao="all"), title="Next chunk", highlighted=list(models))
-    sweep = plots.dimension_sweep(sweep_rows(store, scores, dimensions), title="Dimension of the user state")
+    outputs = sequence_outputs(store, *dimensions)
+
+    def measure() -> pl.DataFrame:
+        inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
+        return measure_sequence_encoders(inputs, loaded(outputs), config.max_queries)
+
+    inputs = [stored_inputs(context, store), config.model_dump(), dimensions]
+    result = measured(store, "sequence_encoder_scores", inputs, measure)
+    scores = shown(result.scores).filter(datadao="all")
+    picture = plots.score_bars(scores, title="Next chunk", highlighted=list(outputs))
+    sweep = plots.dimension_sweep(sweep_rows(store, result.scores, dimensions), title="Dimension of the user state")
     pictures = {"dimension_sweep": sweep}
-    return record(store, "sequence_encoder_scores", scores, picture, pictures=pictures, left_out=left_out)
+    return record(store, "sequence_encoder_scores", result, picture, pictures=pictures, left_out=left_out)
 
 
 @score_asset("user_matching_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings"])
@@ -240,14 +129,19 @@ def user_matching_scores(context: dg.AssetExecutionContext, config: QueryConfig,
     left out as of sequence_encoder_scores.
     """
     dimensions, left_out = scored_dimensions(context, store)
-    inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
-    models = sequence_models(store, dimensions)
-    scores = measure_matching(inputs, models, config.max_queries)
+    outputs = sequence_outputs(store, *dimensions)
+
+    def measure() -> pl.DataFrame:
+        inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
+        return measure_matching(inputs, loaded(outputs), config.max_queries)
+
+    inputs = [stored_inputs(context, store), config.model_dump(), dimensions]
+    result = measured(store, "user_matching_scores", inputs, measure)
     title = "Half a history finds the other half"
     picture = plots.score_bars(
-        shown(scores).filter(datadao="all"), metric="recall@1", title=title, highlighted=list(models)
+        shown(result.scores).filter(datadao="all"), metric="recall@1", title=title, highlighted=list(outputs)
     )
-    return record(store, "user_matching_scores", scores, picture, left_out=left_out)
+    return record(store, "user_matching_scores", result, picture, left_out=left_out)
 
 
 @score_asset("sparse_user_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings"])
@@ -256,12 +150,18 @@ def sparse_user_scores(context: dg.AssetExecutionContext, config: QueryConfig, s
 
     Of new users (the chunk after their first k), and of the same later chunks with only the last k known.
     """
-    inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
-    scores = measure_sparse_users(inputs, sequence_models(store, [SERVED_DIMENSION]), config.max_queries)
+    outputs = sequence_outputs(store, SERVED_DIMENSION)
+
+    def measure() -> pl.DataFrame:
+        inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
+        return measure_sparse_users(inputs, loaded(outputs), config.max_queries)
+
+    inputs = [stored_inputs(context, store), config.model_dump()]
+    result = measured(store, "sparse_user_scores", inputs, measure)
     picture = plots.history_lines(
-        shown(scores).filter(datadao="all"), metric="mrr", title="Next chunk, by length of history"
+        shown(result.scores).filter(datadao="all"), metric="mrr", title="Next chunk, by length of history"
     )
-    return record(store, "sparse_user_scores", scores, picture)
+    return record(store, "sparse_user_scores", result, picture)
 
 
 @score_asset("user_probe_scores", ["sequence_encoder", "item_embeddings", "chunk_embeddings", "masked_chunks"])
@@ -271,12 +171,18 @@ def user_probe_scores(context: dg.AssetExecutionContext, config: EvaluationConfi
     C40, without a language model: active hours, DataDAO, topics, role in the thread, activity, length of chunks;
     beside baselines, random numbers and the same attributes of the past. Poor results stay in.
     """
-    inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
-    scores = measure_probes(store.lake, inputs, sequence_models(store, [SERVED_DIMENSION]))
-    pooled = scores.filter(datadao="all")
+    outputs = sequence_outputs(store, SERVED_DIMENSION)
+
+    def measure() -> pl.DataFrame:
+        inputs = EvaluationInputs.of_users(store.lake, store.lance, config.seed)
+        return measure_probes(store.lake, inputs, loaded(outputs))
+
+    inputs = [stored_inputs(context, store), config.model_dump()]
+    result = measured(store, "user_probe_scores", inputs, measure)
+    pooled = result.scores.filter(datadao="all")
     amounts = plots.grouped_bars(pooled, metric="r2", by="slice", title="Linear probes: amounts")
     classes = plots.grouped_bars(pooled, metric="auc", by="slice", title="Linear probes: classes")
-    return record(store, "user_probe_scores", scores, amounts, pictures={"plot_classes": classes})
+    return record(store, "user_probe_scores", result, amounts, pictures={"plot_classes": classes})
 
 
 @score_asset("datadao_comparison", ["sequence_encoder", "item_embeddings", "chunk_embeddings", "summary_embeddings"])
@@ -286,7 +192,10 @@ def datadao_comparison(context: dg.AssetExecutionContext, config: EvaluationConf
     C49: DataDAO against DataDAO and against public data.
     """
     version = store.models.current("item_encoder").record()["data_version"]
-    models = sequence_models(store, [SERVED_DIMENSION])
-    scores = compare_datadaos(store.lake, store.lance, config.seed, models, version)
-    picture = plots.grouped_bars(shown(scores), slice_="next_chunk", title="Next chunk at an equal budget")
-    return record(store, "datadao_comparison", scores, picture)
+    outputs = sequence_outputs(store, SERVED_DIMENSION)
+    result = measured(
+        store, "datadao_comparison", [stored_inputs(context, store), config.model_dump(), version],
+        lambda: compare_datadaos(store.lake, store.lance, config.seed, loaded(outputs), version),
+    )  # fmt: skip
+    picture = plots.grouped_bars(shown(result.scores), slice_="next_chunk", title="Next chunk at an equal budget")
+    return record(store, "datadao_comparison", result, picture)

@@ -42,10 +42,23 @@ def platform(tmp_path_factory) -> tuple[Layout, list, dict[str, Stored], list, d
         after_first = inventory(layout)
         trained_at = {path: path.stat().st_mtime_ns for path in layout.models.rglob("*.safetensors")}
         second = run_lineage(instance, layout, ["1024"], FAST, print)
+        measured_again = [asset for asset in scored(layout) if not told(instance, asset, "reused")]
     patch.undo()
     untouched = {path: path.stat().st_mtime_ns for path in layout.models.rglob("*.safetensors")} == trained_at
     assert untouched, "the second run trained again"
+    assert not measured_again
     return layout, first, after_first, second, inventory(layout)
+
+
+def scored(layout: Layout) -> list[str]:
+    return ScoreTable(layout.scores).read()["asset"].unique().to_list()
+
+
+def told(instance: dg.DagsterInstance, asset: str, entry: str) -> object:
+    """What the latest materialisation of an asset says under an entry of its metadata."""
+    event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+    assert event and event.asset_materialization
+    return event.asset_materialization.metadata[entry].value
 
 
 def test_every_run_succeeds(platform):

@@ -161,6 +161,9 @@ class Models:
         Raises FileNotFoundError, naming the encoder, before the first one; TaintedModel; CorruptArtifact if the
         pointer to it is damaged.
         """
+        return self._untainted(encoder, self._pointed_to(encoder))
+
+    def _pointed_to(self, encoder: str) -> ModelFolder:
         path = self.root / encoder / "current.json"
         try:
             folder = self.folder(encoder, json.loads(path.read_bytes())["fingerprint"])
@@ -170,7 +173,7 @@ class Models:
             raise CorruptArtifact(f"{path}: not a pointer to a version") from None
         if not folder.output.is_dir():
             raise CorruptArtifact(f"{path}: points to a version that is not there")
-        return self._untainted(encoder, folder)
+        return folder
 
     def versions(self) -> Iterator[ModelFolder]:
         """Every version that has a result, of every encoder, by path."""
@@ -199,3 +202,7 @@ class Models:
     def promoted(self, family: str) -> list[str]:
         """Encoders below `family` (such as sequence_encoder/64) that have a promoted version, sorted."""
         return sorted(str(path.parent.relative_to(self.root)) for path in (self.root / family).glob("**/current.json"))
+
+    def promoted_versions(self, family: str) -> dict[str, str]:
+        """`data_version` of every promoted version below `family`, also of one that may not be read."""
+        return {name: self._pointed_to(name).record()["data_version"] for name in self.promoted(family)}

@@ -51,7 +51,7 @@ class Replacement:
 
 
 class ScoreTable:
-    """Table `scores` (schema SCORES) in the DuckDB file at `path`."""
+    """Table `scores` (schema SCORES) in the DuckDB file at `path`; beside it `made_from`, one row per asset."""
 
     def __init__(self, path: Path, lock_seconds: float = LOCK_SECONDS) -> None:
         self.path = Path(path)
@@ -64,9 +64,17 @@ class ScoreTable:
         with self._connected() as connection:
             return _read(connection)
 
-    def replace(self, asset: str, frame: pl.DataFrame) -> Replacement:
+    def measured(self, asset: str, made_from: str) -> pl.DataFrame | None:
+        """The rows of `asset` if they were last replaced by rows made from just this, else None."""
+        if not made_from or not self.path.exists():
+            return None
+        with self._connected() as connection:
+            return _read(connection).filter(asset=asset) if _made_from(connection, asset) == made_from else None
+
+    def replace(self, asset: str, frame: pl.DataFrame, made_from: str = "") -> Replacement:
         """Make `frame` the rows of `asset`. Other assets' rows stay.
 
+        `made_from`: hash of everything that the rows are computed from, for `measured`; empty: not known.
         Raises ValueError if `frame` does not conform, repeats a key, or holds another asset's rows.
         """
         frame = SCORES.conform(frame).sort(SCORES.primary_key)
@@ -78,14 +86,17 @@ class ScoreTable:
         with writing(f"scores of {asset}", self.path), self._connected() as connection:
             old = _read(connection).filter(asset=asset)
             result = _difference(old, frame)
-            if result.changed:
-                _write(connection, asset, frame)
-        if result.changed:  # DuckDB flushes its files, not the folder's entries of them
+            if wrote := result.changed or _made_from(connection, asset) != made_from:
+                _write(connection, asset, frame, made_from)
+        if wrote:  # DuckDB flushes its files, not the folder's entries of them
             sync(self.path.parent)
         return result
 
     def rewrite(self) -> None:
-        """The same rows in a fresh file: DuckDB leaves the bytes of deleted rows in the old one, also after VACUUM."""
+        """The same rows in a fresh file: DuckDB leaves the bytes of deleted rows in the old one, also after VACUUM.
+
+        What they were made from is forgotten: they are measured again.
+        """
         fresh = self.path.with_name(f".{self.path.name}.fresh")
         for leftover in self.path.parent.glob(f"{fresh.name}*"):
             leftover.unlink()
@@ -133,14 +144,26 @@ class ScoreTable:
 
 
 def _read(connection: duckdb.DuckDBPyConnection) -> pl.DataFrame:
-    known = connection.execute("SELECT 1 FROM information_schema.tables WHERE table_name = 'scores'").fetchall()
-    if not known:
+    if not _has_table(connection, "scores"):
         return SCORES.empty()
     arrow = connection.sql(f"SELECT {', '.join(_quoted())} FROM scores").to_arrow_table()
     return SCORES.conform(pl.DataFrame(arrow)).sort(SCORES.primary_key)
 
 
-def _write(connection: duckdb.DuckDBPyConnection, asset: str, frame: pl.DataFrame) -> None:
+def _made_from(connection: duckdb.DuckDBPyConnection, asset: str) -> str:
+    """Empty if it is not known."""
+    if not _has_table(connection, "made_from"):
+        return ""
+    found = connection.execute("SELECT hash FROM made_from WHERE asset = ?", [asset]).fetchone()
+    return found[0] if found else ""
+
+
+def _has_table(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    tables = "SELECT 1 FROM information_schema.tables WHERE table_name = ?"
+    return bool(connection.execute(tables, [name]).fetchall())
+
+
+def _write(connection: duckdb.DuckDBPyConnection, asset: str, frame: pl.DataFrame, made_from: str = "") -> None:
     columns = ", ".join(
         f'"{c.name}" {_TYPES[type(c.dtype)]}{"" if c.nullable else " NOT NULL"}' for c in SCORES.columns
     )
@@ -149,6 +172,10 @@ def _write(connection: duckdb.DuckDBPyConnection, asset: str, frame: pl.DataFram
     connection.execute("DELETE FROM scores WHERE asset = ?", [asset])
     connection.register("incoming", frame.to_arrow())
     connection.execute(f"INSERT INTO scores SELECT {', '.join(_quoted())} FROM incoming")
+    connection.execute("CREATE TABLE IF NOT EXISTS made_from (asset VARCHAR NOT NULL, hash VARCHAR NOT NULL)")
+    connection.execute("DELETE FROM made_from WHERE asset = ?", [asset])
+    if made_from:
+        connection.execute("INSERT INTO made_from VALUES (?, ?)", [asset, made_from])
     connection.execute("COMMIT")
     connection.unregister("incoming")
 
