@@ -7,7 +7,7 @@ folded tokens in a dictionary, so that its time is linear in the text whatever t
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -23,6 +23,10 @@ _LAST_MARK = 0x10FFFD
 NAME_MARK = re.compile("[\U000f0000-\U0010fffd]")
 ANY_MARK = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")
 _LOOSE_GAP = re.compile(r"[ _.\-]{1,2}")
+_WHITE = re.compile(r"\s+")
+_WIDE = re.compile(r"\s\s|[^\S ]")  # white space that chunks write as one space
+# Where a handle ends and a word goes on, a name may stand that no word began with before.
+_CUT_WORD = r"[\p{L}\p{M}\p{N}][\x{E000}-\x{F8FF}]|[\x{E000}-\x{F8FF}][\p{L}\p{M}\p{N}]"
 _ADDRESSED_AFTER = re.compile(r"\s?[:,]")
 _MENTIONED_BEFORE = re.compile(r"(?:@|(?:^|[^a-z0-9])u/|t\.me/)$")
 _DECORATION = "_`^|"
@@ -47,11 +51,13 @@ class _Span:
 class ThreadNames:
     """Dictionary of one thread's names and the marks given to the people found in its texts."""
 
-    def __init__(self, participants: Iterable[tuple[str, str, str]]) -> None:
-        """`participants`: (author id, canonical name, kind of name)."""
+    def __init__(
+        self, participants: Iterable[tuple[str, str, str]], people: Mapping[str, frozenset[str]] | None = None
+    ) -> None:
+        """`participants`: (author id, canonical name, kind of name); `people`: marks that are given already."""
         self._entries: dict[tuple[str, ...], _Entry] = defaultdict(_Entry)
         self._unspaced: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-        self._marks: dict[frozenset[str], str] = {}
+        self._marks = {who: mark for mark, who in (people or {}).items()}
         for author, name, kind in participants:
             for variant in variants(name, kind):
                 self._add(author, variant)
@@ -63,12 +69,12 @@ class ThreadNames:
 
     def _add(self, author: str, name: Name) -> None:
         if name.unspaced and not name.ambiguous:
-            unspaced = _quoted(name.unspaced)
+            unspaced = _as_written(name.unspaced)
             self._unspaced[unspaced[:2]][unspaced].add(author)
             return
         entry = self._entries[name.tokens]
         entry.people.add(author)
-        entry.gaps.add(tuple(map(_quoted, name.separators)))
+        entry.gaps.add(tuple(map(_as_written, name.separators)))
         entry.ambiguous &= name.ambiguous
 
     @property
@@ -91,7 +97,7 @@ class ThreadNames:
         if not self._lengths.keys().isdisjoint(TOKEN.findall(folded)):
             spans.extend(self._spaced_spans(folded))
         if self._unspaced and UNSPACED.search(folded):
-            spans.extend(self._unspaced_spans(_quoted(folded)))
+            spans.extend(self._unspaced_spans(*_one_space(_quoted(folded))))
         return self._replace(text, folded, offsets, spans) if spans else text
 
     def _spaced_spans(self, folded: str) -> Iterator[_Span]:
@@ -125,14 +131,15 @@ class ThreadNames:
             return size, frozenset(entry.people)
         return None
 
-    def _unspaced_spans(self, folded: str) -> Iterator[_Span]:
+    def _unspaced_spans(self, folded: str, places: Sequence[int]) -> Iterator[_Span]:
         for start in range(len(folded) - 1):
             names = self._unspaced.get(folded[start : start + 2])
             if names:
                 found = [name for name in names if folded.startswith(name, start)]
                 if found:
                     longest = max(found, key=len)
-                    yield _Span(start, start + len(longest), frozenset(names[longest]))
+                    end = places[start + len(longest) - 1] + 1
+                    yield _Span(places[start], end, frozenset(names[longest]))
 
     def _replace(self, text: str, folded: str, offsets: list[int] | None, spans: list[_Span]) -> str:
         pieces: list[str] = []
@@ -162,8 +169,22 @@ class ThreadNames:
 
 
 def _same_gaps(gaps: tuple[str, ...], own: tuple[str, ...]) -> bool:
-    """Between a name's words stands what the name has there, or a space, dot, dash or underscore."""
-    return all(_quoted(gap) == of_name or _LOOSE_GAP.fullmatch(gap) for gap, of_name in zip(gaps, own, strict=True))
+    """Between a name's words stands what the name has there, white space being alike, or one or two of " _.-"."""
+    pairs = zip(gaps, own, strict=True)
+    return all(_LOOSE_GAP.fullmatch(gap) or _as_written(gap) == of_name for gap, of_name in pairs)
+
+
+def _as_written(part: str) -> str:
+    """A name's part as chunks have it: a line break is a space there, and several are one."""
+    return _WHITE.sub(" ", _quoted(part))
+
+
+def _one_space(text: str) -> tuple[str, Sequence[int]]:
+    """`text` with one space for each run of white space, and the place of each of its characters in `text`."""
+    if not _WIDE.search(text):
+        return text, range(len(text))
+    places = [i for i, c in enumerate(text) if not (c.isspace() and i and text[i - 1].isspace())]
+    return "".join(" " if text[i].isspace() else text[i] for i in places), places
 
 
 def _quoted(text: str) -> str:
@@ -252,6 +273,28 @@ def mask_messages(
     if model is not None:
         with_handles, found = mark_spans(with_handles, model.spans(with_handles), "PERSON")
         handles["PERSON"] = handles.get("PERSON", 0) + found
+    with_handles = _mask_cut_words(with_handles, messages["thread_id"], by_thread, people)
     n_names = int(with_handles.str.count_matches(NAME_MARK.pattern).sum() or 0)
     counts = {f"masked_{name.lower()}": n for name, n in (counts | handles).items()}
     return MaskedTexts(with_handles, people, counts | {"masked_name": n_names, "ambiguous_names": ambiguous})
+
+
+def _mask_cut_words(
+    texts: pl.Series,
+    threads: pl.Series,
+    names: Mapping[str, pl.DataFrame],
+    people: dict[str, dict[str, frozenset[str]]],
+) -> pl.Series:
+    """`texts` without the names that stand beside a handle within one word; `people` gains their marks.
+
+    Such texts are so rare that their threads' dictionaries are made again rather than kept.
+    """
+    places = texts.str.contains(_CUT_WORD).fill_null(False).arg_true()
+    cut = pl.DataFrame({"place": places, "thread": threads.gather(places)})
+    for (thread,), frame in cut.partition_by("thread", as_dict=True).items():
+        if thread in people:
+            known = ThreadNames(names[thread].select("author_id", "name", "name_kind").iter_rows(), people[thread])
+            masked = [known.mask(text) for text in texts.gather(frame["place"])]
+            texts = texts.clone().scatter(frame["place"], pl.Series(masked, dtype=pl.String))
+            people[thread] = known.people
+    return texts

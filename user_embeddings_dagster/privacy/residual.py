@@ -72,6 +72,7 @@ def _patterns(names: pl.DataFrame) -> dict[str, list[str]]:
 
 
 def _bare(names: pl.Series) -> pl.Series:
+    names = names.str.replace_all(r"\s+", " ")  # as chunks have it
     return _folded(names).str.replace_all(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}]+$", "")
 
 
