@@ -4,7 +4,11 @@ import bz2
 import gzip
 import json
 import lzma
+import random
+import re
 from datetime import timedelta
+from itertools import pairwise
+from unicodedata import normalize
 
 import numpy as np
 import polars as pl
@@ -16,6 +20,7 @@ import zstandard
 from user_embeddings_dagster.keys import keyed_id, user_id
 from user_embeddings_dagster.privacy.audit.canaries import scan
 from user_embeddings_dagster.privacy.erased_names import ErasedNames
+from user_embeddings_dagster.privacy.erasure.documents import Cut
 from user_embeddings_dagster.privacy.erasure.evidence import PREFIX, _vectors
 from user_embeddings_dagster.privacy.erasure.journal import Journal
 from user_embeddings_dagster.privacy.erasure.raw_files import cut_out, search
@@ -168,6 +173,67 @@ def test_a_persons_messages_are_cut_out_of_a_chat_and_so_is_what_points_at_them(
     kept = json.loads(path.read_text())
     assert kept["messages"] == [chat()["messages"][1], chat()["messages"][2] | {"text": ["hi "]}]
     assert not list(search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")])))
+
+
+def bold(text: str, **more: str) -> dict:
+    return {"type": "bold", "text": text} | more
+
+
+def joined(text: str | list) -> str:
+    return text if isinstance(text, str) else "".join(p if isinstance(p, str) else p["text"] for p in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (["ask Ann", bold("a Smithers"), " now"], ["ask <PERSON>", bold(""), " now"]),
+        (["ask ", bold("Smit"), bold("hers"), "’s dog"], ["ask ", bold("<PERSON>"), bold(""), "’s dog"]),
+        (
+            ["Ａnn", bold("a"), " and ＡＢ and ", bold("an"), "na"],
+            ["<PERSON>", bold(""), " and ＡＢ and ", bold("<PERSON>"), ""],
+        ),
+        ([bold("A", href="https://x.de/b"), "nna"], [bold("<PERSON>", href="https://x.de/b"), ""]),
+        (["Ban", bold("ana"), " and S", bold("mith")], ["Ban", bold("ana"), " and S", bold("mith")]),
+        (["Anna", bold("bel")], ["<PERSON>", bold("bel")]),
+    ],
+)
+def test_a_name_over_several_parts_of_a_text_is_replaced(text, left, tmp_path):
+    """F4: Telegram writes bold and linked words apart; people read one text, and so does whoever looks for a name."""
+    path = tmp_path / "result.json"
+    entities = [p if isinstance(p, dict) else {"type": "plain", "text": p} for p in text]
+    by_bob = message(2, "Bob", text) | {"text_entities": entities, "poll": {"question": text, "answers": []}}
+    content = {"name": "g", "type": "private_group", "id": 5, "messages": [message(1, "Anna Smithers", "hi"), by_bob]}
+    path.write_text(json.dumps(content))
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", f"user{sum(map(ord, 'Anna Smithers'))}")]))
+    assert cut_out(found, found.names)
+    [kept] = json.loads(path.read_text())["messages"]
+    assert kept["text"] == left and kept["poll"]["question"] == left
+    assert [p["text"] for p in kept["text_entities"]] == [p if isinstance(p, str) else p["text"] for p in left]
+
+
+def test_no_name_is_left_however_a_text_is_cut_into_parts():
+    """F4: 3,000 texts cut at random places, also inside of letters and their accents; joined, no name is in them."""
+    draw, names = random.Random(0), ["Anna Smithers", "Zoë O'Neil", "王小明", "Jo . Li", "anna_s", "김민수"]
+    redaction = Redaction([(name, "display_name") for name in names])
+    words = [
+        *names,
+        *map(str.upper, names),
+        *["zoe\u0308", "Annabel", "é", "e\u0301", "問", ", ", ": ", "@", " "],
+    ]
+    spoken = re.compile(r"王小明|김민수|\b(?:smithers|anna_s)\b", re.IGNORECASE)
+    found = 0
+    for _ in range(3_000):
+        whole = "".join(draw.choice(words) for _ in range(draw.randint(1, 6)))
+        cuts = sorted(draw.randint(0, len(whole)) for _ in range(draw.randint(1, 4)))
+        parts = [whole[a:b] for a, b in pairwise([0, *cuts, len(whole)])]
+        text = [part if draw.random() < 0.5 else bold(part) for part in parts]
+        left = joined(Cut("messages", set(), set(), redaction).value({"text": text}, in_message=True)["text"])
+        assert redaction.text(left) == left, ascii(text)
+        assert not spoken.search(normalize("NFC", left)), ascii(text)
+        found += whole != left
+        alone = joined([redaction.text(part) for part in parts])
+        assert left == whole or alone != whole or normalize("NFC", left) == normalize("NFC", redaction.text(whole))
+    assert 2_000 < found < 3_000
 
 
 def test_a_damaged_chat_that_cannot_be_rewritten_is_removed(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.odd_names import cases, stopped
+from user_embeddings_dagster.exports.telegram_messages import Entity, flat
 from user_embeddings_dagster.privacy.masking import NAME_MARK, ThreadNames, mask_messages, thread_names
 from user_embeddings_dagster.privacy.names import is_ambiguous
 from user_embeddings_dagster.privacy.normalise import canonical
@@ -220,6 +221,12 @@ def test_a_name_that_a_handle_cuts_off_its_word():
     found = mask_messages(messages, names, persons=False)
     people = found.people["t"]
     assert [sorted(people[mark]) for mark in NAME_MARK.findall("".join(found.texts))] == [["b"], ["a"], ["b"]]
+
+
+def test_a_name_over_several_parts_of_a_telegram_text():
+    """C9: bold and plain letters are one text before names are looked for."""
+    text = flat(["ask Ann", Entity("a Smith"), "ers"])
+    assert masked({"A": "Anna Smithers"}, text, "display_name") == "ask {A}"
 
 
 def test_odd_names_stop_nothing():

@@ -4,7 +4,9 @@ Once a person's rows are gone nothing is left to mask their name by, and "Alice 
 out of the masking as it is.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
+from itertools import accumulate
 
 import polars as pl
 
@@ -36,8 +38,34 @@ class Redaction:
         lower = text.lower()
         if PLAIN.fullmatch(text) and not any(needle in lower for needle in self._needles):
             return text
-        whole = text.encode("utf-8", "replace").decode()  # JSON may name half of a surrogate pair: it becomes "?"
-        return self._replaced(text, str(canonical(pl.Series([whole]))[0]))
+        return self._replaced(text, str(_canonical([text])[0]))
+
+    def parts(self, texts: list[str]) -> list[str]:
+        """The parts of one text with the names that stand in it: what replaces one is in the part where it begins.
+
+        Each part is as it was if it holds nothing of a name.
+        """
+        whole = "".join(texts)
+        if self.text(whole) == whole:
+            return texts
+        plain = _canonical(texts).to_list()
+        pairs = zip(texts, plain, self._spread(plain), strict=True)
+        return [text if redacted == before else redacted for text, before, redacted in pairs]
+
+    def _spread(self, parts: list[str]) -> list[str]:
+        whole, ends = "".join(parts), list(accumulate(map(len, parts)))
+        pieces = NAME_MARK.split(self._names.mask(whole))
+        written, done = [""] * len(parts), 0
+        for left, piece in zip(reversed(range(len(pieces))), pieces, strict=True):
+            # Between two names the first place will do: what is before it is a name's, wherever that ends.
+            start = whole.index(piece, done) if left else len(whole) - len(piece)
+            done = start + len(piece)
+            for place in range(start, done):
+                written[bisect_right(ends, place)] += whole[place]
+            if left:
+                written[bisect_right(ends, done)] += PERSON
+                done += 1
+        return written
 
     def _replaced(self, text: str, plain: str) -> str:
         masked = self._names.mask(plain)
@@ -57,3 +85,8 @@ class Redaction:
         if isinstance(value, dict):
             return {key: self.value(item) for key, item in value.items()}
         return value
+
+
+def _canonical(texts: list[str]) -> pl.Series:
+    # JSON may name half of a surrogate pair: it becomes "?".
+    return canonical(pl.Series([text.encode("utf-8", "replace").decode() for text in texts], dtype=pl.String))

@@ -35,6 +35,7 @@ from user_embeddings_dagster.exports.registry import detect
 from user_embeddings_dagster.keys import user_id
 from user_embeddings_dagster.privacy.consent.grants import person
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.erasure.documents import Cut
 from user_embeddings_dagster.privacy.redaction import Redaction
 from user_embeddings_dagster.privacy.sealed import SealedWriter
 from user_embeddings_dagster.privacy.sealed_format import NotOurs, Shredded, is_sealed, owner_of
@@ -201,7 +202,7 @@ def _cut_documents(found: Found, redaction: Redaction, target: BinaryIO) -> None
     for document in json_source.documents(found.file, wanted):
         if isinstance(document, json_source.Document):
             content = json.loads(repair(document.read()))
-            cut = _Cut(key, found.records.get(document.member, set()), found.accounts, redaction).value(content)
+            cut = Cut(key, found.records.get(document.member, set()), found.accounts, redaction).value(content)
             written.append((document.member, json.dumps(cut, ensure_ascii=False, indent=1).encode()))
     if not zipped:
         target.write(written[0][1])
@@ -212,36 +213,6 @@ def _cut_documents(found: Found, redaction: Redaction, target: BinaryIO) -> None
         for member, content in written:
             archive.writestr(zipfile.ZipInfo(member), content, zipfile.ZIP_DEFLATED)
     target.write(zipped_again.getbuffer())
-
-
-class _Cut:
-    """A JSON document without the messages at some locations, entries of some accounts, and names."""
-
-    def __init__(self, key: str, gone: set[int], accounts: set[str], redaction: Redaction) -> None:
-        self._key, self._gone, self._redaction, self._location = key, gone, redaction, 0
-        numbers = {account.removeprefix("user") for account in accounts}
-        self._accounts = numbers | accounts
-
-    def value(self, value: Any, in_message: bool = False) -> Any:
-        """The value without them; messages are counted in document order, as readers do."""
-        if isinstance(value, list):
-            return [self.value(item, in_message) for item in value if not self._is_of_person(item)]
-        if not isinstance(value, dict):
-            return self._redaction.value(value)
-        return {
-            name: self._messages(item)
-            if name == self._key and isinstance(item, list) and not in_message
-            else self.value(item, in_message)
-            for name, item in value.items()
-        }
-
-    def _messages(self, messages: list[Any]) -> list[Any]:
-        first, self._location = self._location, self._location + len(messages)
-        numbered = enumerate(messages, first)
-        return [self.value(message, in_message=True) for place, message in numbered if place not in self._gone]
-
-    def _is_of_person(self, item: Any) -> bool:
-        return isinstance(item, dict) and str(item.get("user_id") or "") in self._accounts
 
 
 def cut_links(path: Path, contributors: set[str]) -> int:
