@@ -223,6 +223,36 @@ def test_a_name_that_a_handle_cuts_off_its_word():
     assert [sorted(people[mark]) for mark in NAME_MARK.findall("".join(found.texts))] == [["b"], ["a"], ["b"]]
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("王小明", "问小明吧, 小明说得好", "问{A}吧, {A}说得好"),
+        ("王小明", "王小明和@小明", "{A}和{A}"),
+        ("陳美玲", "美玲, 妳好", "{A}, 妳好"),
+        ("欧阳志强", "叫志强来", "叫{A}来"),
+        ("王天明", "明天明白吗, 问天明", "明天明白吗, 问{A}"),
+        ("王明天", "明天见, 明天", "明天见, 明天"),
+        ("王小明", "小明白", "小明白"),
+        ("小王明", "王明来了", "王明来了"),
+        ("김민수", "민수야 안녕, 민수한테 물어봐", "{A}야 안녕, {A}한테 물어봐"),
+        ("김민수", "민수용 김민수민 한민수", "민수용 {A}민 한민수"),
+        ("남궁민수", "민수야", "민수야"),
+    ],
+)
+def test_a_given_name_in_a_name_without_spaces(name, text, expected):
+    """C9: 小明 of 王小明, but no two characters that are, or lie in, other words."""
+    assert masked({"A": name}, text, "display_name") == expected
+
+
+def test_a_given_name_is_looked_for_only_where_its_bearer_takes_part():
+    """C9: and never for a handle; somebody who is called so as a whole is always meant."""
+    assert (
+        masked({"A": "王小明"}, "小明", "handle") == "小明" and masked({"A": "李四"}, "小明", "display_name") == "小明"
+    )
+    assert masked({"A": "王小明", "B": "李小明"}, "李小明问小明", "display_name") == "{B}问{A|B}"
+    assert masked({"A": "王天明", "B": "天明"}, "明天明白", "display_name") == "明{A|B}白"
+
+
 def test_a_name_over_several_parts_of_a_telegram_text():
     """C9: bold and plain letters are one text before names are looked for."""
     text = flat(["ask Ann", Entity("a Smith"), "ers"])

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from user_embeddings_dagster.privacy.given_parts import is_meant
 from user_embeddings_dagster.privacy.names import TOKEN, Name, variants
 from user_embeddings_dagster.privacy.ner import PersonModel
-from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold_with_offsets
+from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold_with_offsets, one_space
 from user_embeddings_dagster.privacy.patterns import HANDLES
 from user_embeddings_dagster.privacy.pii import IDENTIFIERS, PEOPLE, mark_kinds, mark_spans
 
@@ -24,7 +25,6 @@ NAME_MARK = re.compile("[\U000f0000-\U0010fffd]")
 ANY_MARK = re.compile("[\ue000-\uf8ff\U000f0000-\U0010fffd]")
 _LOOSE_GAP = re.compile(r"[ _.\-]{1,2}")
 _WHITE = re.compile(r"\s+")
-_WIDE = re.compile(r"\s\s|[^\S ]")  # white space that chunks write as one space
 # Where a handle ends and a word goes on, a name may stand that no word began with before.
 _CUT_WORD = r"[\p{L}\p{M}\p{N}][\x{E000}-\x{F8FF}]|[\x{E000}-\x{F8FF}][\p{L}\p{M}\p{N}]"
 _ADDRESSED_AFTER = re.compile(r"\s?[:,]")
@@ -57,6 +57,7 @@ class ThreadNames:
         """`participants`: (author id, canonical name, kind of name); `people`: marks that are given already."""
         self._entries: dict[tuple[str, ...], _Entry] = defaultdict(_Entry)
         self._unspaced: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        self._whole = set[str]()  # unspaced names that are no part of another
         self._marks = {who: mark for mark, who in (people or {}).items()}
         for author, name, kind in participants:
             for variant in variants(name, kind):
@@ -71,6 +72,7 @@ class ThreadNames:
         if name.unspaced and not name.ambiguous:
             unspaced = _as_written(name.unspaced)
             self._unspaced[unspaced[:2]][unspaced].add(author)
+            self._whole |= set() if name.part else {unspaced}
             return
         entry = self._entries[name.tokens]
         entry.people.add(author)
@@ -97,7 +99,7 @@ class ThreadNames:
         if not self._lengths.keys().isdisjoint(TOKEN.findall(folded)):
             spans.extend(self._spaced_spans(folded))
         if self._unspaced and UNSPACED.search(folded):
-            spans.extend(self._unspaced_spans(*_one_space(_quoted(folded))))
+            spans.extend(self._unspaced_spans(*one_space(_quoted(folded))))
         return self._replace(text, folded, offsets, spans) if spans else text
 
     def _spaced_spans(self, folded: str) -> Iterator[_Span]:
@@ -135,11 +137,14 @@ class ThreadNames:
         for start in range(len(folded) - 1):
             names = self._unspaced.get(folded[start : start + 2])
             if names:
-                found = [name for name in names if folded.startswith(name, start)]
+                found = [name for name in names if folded.startswith(name, start) and self._meant(folded, start, name)]
                 if found:
                     longest = max(found, key=len)
                     end = places[start + len(longest) - 1] + 1
                     yield _Span(places[start], end, frozenset(names[longest]))
+
+    def _meant(self, folded: str, start: int, name: str) -> bool:
+        return name in self._whole or is_meant(folded, start, start + len(name))
 
     def _replace(self, text: str, folded: str, offsets: list[int] | None, spans: list[_Span]) -> str:
         pieces: list[str] = []
@@ -177,14 +182,6 @@ def _same_gaps(gaps: tuple[str, ...], own: tuple[str, ...]) -> bool:
 def _as_written(part: str) -> str:
     """A name's part as chunks have it: a line break is a space there, and several are one."""
     return _WHITE.sub(" ", _quoted(part))
-
-
-def _one_space(text: str) -> tuple[str, Sequence[int]]:
-    """`text` with one space for each run of white space, and the place of each of its characters in `text`."""
-    if not _WIDE.search(text):
-        return text, range(len(text))
-    places = [i for i, c in enumerate(text) if not (c.isspace() and i and text[i - 1].isspace())]
-    return "".join(" " if text[i].isspace() else text[i] for i in places), places
 
 
 def _quoted(text: str) -> str:

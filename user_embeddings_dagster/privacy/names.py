@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
+from user_embeddings_dagster.privacy.given_parts import given_part
 from user_embeddings_dagster.privacy.normalise import UNSPACED, UNSPACED_RANGES, fold_name, written_out
 
 # Between "问" and "Alice" a word ends, although both are letters; signs of those scripts ("฿", "・") are in no word.
@@ -55,12 +56,16 @@ de degil diye en gibi hem icin ile ise ki mi mu ne nasil o onu sen siz su ve vey
 
 @dataclass(frozen=True)
 class Name:
-    """One variant of a name: its folded tokens, the text between them, and whether it is too ordinary."""
+    """One variant of a name: its folded tokens, the text between them, and whether it is too ordinary.
+
+    `part`: the given name in an unspaced one, which counts only where `given_parts.is_meant`.
+    """
 
     tokens: tuple[str, ...]
     separators: tuple[str, ...]
     ambiguous: bool
     unspaced: str = ""
+    part: bool = False
 
 
 def is_ambiguous(name: str) -> bool:
@@ -76,13 +81,17 @@ def variants(name: str, name_kind: str) -> Iterable[Name]:
 
     The name without surrounding punctuation and without what stands in brackets or after "|" ("ann[m]", "bob|away"),
     its words joined ("John Smith" and "john_smith": "johnsmith") and, of a display name, each of its words that is not
-    too ordinary: people call each other by one of them. All of it also with the umlauts written out ("Mueller").
+    too ordinary: people call each other by one of them. All of it also with the umlauts written out ("Mueller"). Of an
+    unspaced Chinese or Korean name also the given name.
     """
     words = name.split()
     alone = [word for word in words if name_kind == "display_name" and len(words) > 1 and not is_ambiguous(word)]
     yield from _forms(name, alone)
     if written_out(name) != name and not is_ambiguous(name):
         yield from _forms(written_out(name), map(written_out, alone))
+    given = given_part(name) if name_kind == "display_name" else None
+    if given is not None:
+        yield Name((given,), (), False, given, part=True)
 
 
 def _forms(name: str, alone: Iterable[str]) -> Iterable[Name]:

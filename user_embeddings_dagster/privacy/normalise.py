@@ -7,7 +7,7 @@ zero-width characters otherwise hide an identifier from every pattern.
 import re
 import sys
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import polars as pl
@@ -21,6 +21,7 @@ INVISIBLE = (
     r"\p{Cf}\p{Co}\p{Cn}\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x84\x86-\x9F"
     r"\u034F\u115F\u1160\u17B4\u17B5\u3164\uFFA0\uFE00-\uFE0F\U000E0100-\U000E01EF]"
 )
+_WIDE = re.compile(r"\s\s|[^\S ]")  # white space that chunks write as one space
 PLAIN = re.compile(r"[\t\n\r -~]*")  # what is canonical as it is, but for labels that a message spells
 # A message that spells a placeholder or a speaker would forge one.
 _FORGED = {r"\bSUBJECT\b": "Subject", r"<(P[0-9]+)>": "($1)"}
@@ -123,3 +124,11 @@ def fold_with_offsets(text: str) -> tuple[str, list[int] | None]:
     pieces = [_NAME_FOLDS[character] for character in text]
     offsets = [place for place, piece in enumerate(pieces) for _ in piece]
     return "".join(pieces), offsets
+
+
+def one_space(text: str) -> tuple[str, Sequence[int]]:
+    """`text` with one space for each run of white space, and the place of each of its characters in `text`."""
+    if not _WIDE.search(text):
+        return text, range(len(text))
+    places = [i for i, c in enumerate(text) if not (c.isspace() and i and text[i - 1].isspace())]
+    return "".join(" " if text[i].isspace() else text[i] for i in places), places
