@@ -18,6 +18,7 @@ import polars as pl
 from user_embeddings_dagster.exports.landing import LINKS, export_paths, foreign_links
 from user_embeddings_dagster.exports.merge import Merge
 from user_embeddings_dagster.exports.normalise import Normaliser
+from user_embeddings_dagster.exports.ordering import memory_returned
 from user_embeddings_dagster.exports.reader import RawFile, foreign_link, raw_file
 from user_embeddings_dagster.exports.reading import Progress, Reading
 from user_embeddings_dagster.exports.sealing import Sealing, seal_folder
@@ -39,7 +40,7 @@ from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
 
 VERSION = "messages-5"
 TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
-MEMORY = "250MB"  # DuckDB's share of about 0.9 GB in all: what it cannot hold it spills below the lake
+MEMORY = "100MB"  # DuckDB's share of about 0.9 GB in all: what it cannot hold it spills below the lake
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,9 @@ def build_messages(
     try:
         left_out = erased or Tombstones(key, frozenset()), erased_names or ErasedNames(key)
         reading = Reading(datadao, stage, normaliser, progress, *left_out, horizons)
-        reading.read(files)
-        result = _commit(reading, lake, wanted, memory, threads)
+        with memory_returned():
+            reading.read(files)
+            result = _commit(reading, lake, wanted, memory, threads)
     finally:
         normaliser.close()
         shutil.rmtree(stage)
@@ -188,12 +190,13 @@ def _commit(reading: Reading, lake: Lake, wanted: str, memory: str, threads: int
         dropped = reading.dropped(merge.decide())
         staged = {t.name: lake.stage(t.name, datadao) for t in (MESSAGES, PARTICIPANTS, REJECTED_RECORDS)}
         rows = {
-            "messages": merge.write_messages(staged["messages"]),
-            "participants": merge.write_participants(staged["participants"], staged["messages"]),
+            "participants": merge.write_participants(staged["participants"]),
             "rejected_records": merge.write_rejected(staged["rejected_records"]),
         }
+        messages = merge.messages()
     finally:
-        merge.close()
+        merge.close()  # and frees its memory, before that of messages is needed
+    rows["messages"] = messages.write(staged["messages"])
     n_dropped = int(dropped["n"].sum())
     if rows["messages"] + n_dropped != reading.n_read:
         raise RuntimeError(

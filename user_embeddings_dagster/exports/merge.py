@@ -3,15 +3,21 @@
 DuckDB does it out of core; every decision is made on narrow tables and texts pass by once, at the end.
 """
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
+from user_embeddings_dagster.exports.ordering import PLACE, Placed
 from user_embeddings_dagster.exports.staging import write_sorted
 from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, REJECTED_RECORDS
 
 NEAR_MIN_CHARACTERS = 20  # of normalised text: shorter ones ("thanks a lot") are said again in good faith
+MOST_THREADS = 2  # each needs memory of its own: 16 threads found too little in 250 MB
+_BATCH = 8_192  # rows that leave DuckDB at a time
 NEAR_MICROSECONDS = 24 * 3600 * 1_000_000  # since the last time the author said the same
 
 # A numbering whose thread is known from another export of the same account: all of it belongs there.
@@ -24,12 +30,16 @@ _PLACES = """
 # Copies of one message: the contributor's own first, then those with text, those of a thread that is known to others,
 # then by place. `dropped` are the losers; `fill` is what the winners lack.
 _COPIES = """
+    CREATE TEMP TABLE repeated AS SELECT hash(message_id) AS id FROM staged GROUP BY id HAVING count(*) > 1;
+
     CREATE TEMP TABLE ranked AS
     SELECT seq, part, message_id, row_number() OVER (
         PARTITION BY message_id ORDER BY
             is_owner DESC, text = '', numbering IS NOT DISTINCT FROM thread_id,
             raw_sha256, raw_member, raw_location, seq
-    ) AS copy, count(*) OVER (PARTITION BY message_id) AS n FROM staged;
+    ) AS copy FROM staged WHERE hash(message_id) IN (FROM repeated);
+
+    DROP TABLE repeated;
 
     CREATE TEMP TABLE dropped AS SELECT seq, part, 'exact_duplicate' AS reason FROM ranked WHERE copy > 1;
 
@@ -41,7 +51,7 @@ _COPIES = """
         first(created_at ORDER BY copy) FILTER (created_at IS NOT NULL) AS created_at,
         first(edited_at ORDER BY copy) FILTER (edited_at IS NOT NULL) AS edited_at,
         first(community ORDER BY copy) FILTER (community IS NOT NULL) AS community
-    FROM staged JOIN (SELECT seq, copy FROM ranked WHERE n > 1) USING (seq) GROUP BY message_id;
+    FROM staged JOIN (SELECT seq, copy FROM ranked) USING (seq) GROUP BY message_id;
 
     DROP TABLE ranked;
 
@@ -112,7 +122,7 @@ _CONVERSATIONS = """
 # exported the same conversation, because what is said in both copies belongs to both.
 _EMPTY_AND_DUPLICATES = f"""
     CREATE TEMP TABLE narrow AS
-    SELECT seq, part, message_id, author_id, created_at, is_owner,
+    SELECT * EXCLUDE plain FROM (SELECT seq, part, message_id, author_id, created_at, is_owner,
         IF(numbering IS NULL, NULL, thread_id) AS within,
         text = '' AND media_kind IS NULL AS empty, role = 'deleted' AS deleted,
         author_id IS NOT NULL AND created_at IS NOT NULL AND role = 'user' AND media_kind IS NULL AS comparable,
@@ -120,7 +130,7 @@ _EMPTY_AND_DUPLICATES = f"""
         IF(comparable AND length(text) >= {NEAR_MIN_CHARACTERS}, trim(regexp_replace(
             lower(text), '[^\\p{{L}}\\p{{M}}\\p{{N}}]+', ' ', 'g')), NULL) AS plain,
         IF(length(plain) >= {NEAR_MIN_CHARACTERS}, hash(plain), NULL) AS near_hash
-    FROM merged ANTI JOIN dropped USING (seq);
+    FROM merged ANTI JOIN dropped USING (seq));
 
     INSERT INTO dropped SELECT seq, part, IF(deleted, 'deleted_author', 'empty') FROM narrow WHERE empty;
 
@@ -138,14 +148,17 @@ _EMPTY_AND_DUPLICATES = f"""
     DROP TABLE narrow;
 """
 
+_ORDER = "SELECT seq FROM merged ANTI JOIN dropped USING (seq) ORDER BY thread_id, created_at NULLS FIRST, message_id"
+
 _MESSAGES = """
-    SELECT * EXCLUDE (seq, part, is_owner, is_public, numbering),
+    SELECT * EXCLUDE (part, is_owner, is_public, numbering),
         role = 'user' AND author_id IS NOT NULL AND (
             is_owner OR (is_public AND NOT EXISTS (FROM owners)) OR author_id IN (SELECT author_id FROM owners)
         ) AS is_subject
-    FROM merged ANTI JOIN dropped USING (seq)
-    ORDER BY thread_id, created_at NULLS FIRST, message_id
+    FROM merged
 """
+
+_KEPT = "CREATE TEMP TABLE kept AS SELECT DISTINCT thread_id FROM merged ANTI JOIN dropped USING (seq)"
 
 _PARTICIPANTS = """
     SELECT datadao, thread_id, author_id, name, min(name_kind) AS name_kind
@@ -167,15 +180,17 @@ class Merge:
     """One DataDAO's staged parts (`messages-*`, `names-*`, `rejected-*`) becoming tables."""
 
     def __init__(self, folder: Path, owners: pl.Series, memory: str, threads: int) -> None:
+        self._folder, self._threads = folder, min(threads, MOST_THREADS)
         self._duckdb = duckdb.connect(
             config={
                 "memory_limit": memory,
-                "threads": threads,
+                "threads": self._threads,
                 "temp_directory": str(folder / "spill"),
                 "autoinstall_known_extensions": False,
                 "preserve_insertion_order": False,
             }
         )
+        self._duckdb.execute("SET max_streaming_buffer_size = '1MB'")  # before rows leave it
         self._view("staged", folder / "messages-*.parquet")
         self._view("names", folder / "names-*.parquet")
         self._view("rejected", folder / "rejected-*.parquet")
@@ -193,22 +208,44 @@ class Merge:
         counts = self._duckdb.sql("SELECT part, reason, count(*) AS n FROM dropped GROUP BY ALL ORDER BY ALL")
         return pl.DataFrame(counts.to_arrow_table())
 
-    def write_messages(self, path: Path) -> int:
-        """The rows of MESSAGES by thread, time and id; returns how many."""
-        return self._write(_MESSAGES, path, MESSAGES.schema)
-
-    def write_participants(self, path: Path, messages: Path) -> int:
-        """The rows of PARTICIPANTS in the threads of the messages file, by primary key."""
-        self._view("kept", messages)
-        return self._write(_PARTICIPANTS, path, PARTICIPANTS.schema)
+    def write_participants(self, path: Path) -> int:
+        """The rows of PARTICIPANTS in the threads of messages that are kept, by primary key; returns how many."""
+        self._duckdb.execute(_KEPT)
+        return write_sorted(self._sorted(_PARTICIPANTS), path, PARTICIPANTS.schema)
 
     def write_rejected(self, path: Path) -> int:
-        """The rows of REJECTED_RECORDS by primary key."""
-        return self._write(_REJECTED, path, REJECTED_RECORDS.schema)
+        """The rows of REJECTED_RECORDS by primary key; returns how many."""
+        return write_sorted(self._sorted(_REJECTED), path, REJECTED_RECORDS.schema)
 
-    def _write(self, query: str, path: Path, schema: pl.Schema) -> int:
-        return write_sorted(self._duckdb.sql(query).to_arrow_reader(20_000), path, schema)
+    def messages(self) -> Placed:
+        """The rows of MESSAGES, to be written by thread, time and id; they stay when this is closed.
+
+        In memory are 4 bytes a message: its place in that order.
+        """
+        (staged,) = self._duckdb.sql("SELECT count(*) FROM staged").fetchall()[0]
+        places, kept = np.full(staged, -1, np.int32), 0
+        for batch in self._sorted(_ORDER):
+            places[batch["seq"].to_numpy()] = np.arange(kept, kept + batch.num_rows)
+            kept += batch.num_rows
+        return Placed(_placed(self._stream(_MESSAGES), places), kept, MESSAGES.schema, self._folder)
+
+    def _sorted(self, query: str) -> Iterator[pa.RecordBatch]:
+        """The rows of a query that sorts: with one thread, as each holds a piece of every sorted run."""
+        self._duckdb.execute("SET threads = 1")
+        yield from self._stream(query)
+        self._duckdb.execute(f"SET threads = {self._threads}")  # which also gives back what was freed
+
+    def _stream(self, query: str) -> Iterator[pa.RecordBatch]:
+        yield from self._duckdb.sql(query).to_arrow_reader(_BATCH)
 
     def close(self) -> None:
         """Free memory and spill files."""
         self._duckdb.close()
+
+
+def _placed(batches: Iterable[pa.RecordBatch], places: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """The rows that have a place, with it."""
+    for batch in batches:
+        place = places[batch["seq"].to_numpy()]
+        placed = batch.append_column(PLACE, pa.array(place))
+        yield placed if place.min(initial=0) >= 0 else placed.filter(pa.array(place >= 0))

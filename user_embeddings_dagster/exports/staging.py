@@ -16,19 +16,24 @@ class Part:
     """One Parquet file that grows by frames of the given schema."""
 
     def __init__(self, path: Path, schema: pl.Schema, compression: str = "lz4") -> None:
-        self._schema = schema
-        self._arrow = schema.to_frame().to_arrow().schema
-        self._writer = pq.ParquetWriter(path, self._arrow, compression=compression)
+        self._polars = schema
+        self.schema: pa.Schema = schema.to_frame().to_arrow().schema
+        self._writer = pq.ParquetWriter(path, self.schema, compression=compression)
         self.rows = 0
 
     def append(self, frame: pl.DataFrame) -> None:
         """Write the frame as one row group (or more, of ROW_GROUP rows)."""
         if frame.height:
             self._writer.write_table(
-                frame.select(self._schema.names()).cast(self._schema).to_arrow().cast(self._arrow),
+                frame.select(self._polars.names()).cast(self._polars).to_arrow().cast(self.schema),
                 row_group_size=ROW_GROUP,
             )
             self.rows += frame.height
+
+    def append_row_group(self, table: pa.Table) -> None:
+        """Write at most ROW_GROUP rows of the part's Arrow `schema` as one row group."""
+        self._writer.write_table(table, row_group_size=ROW_GROUP)
+        self.rows += table.num_rows
 
     def close(self) -> None:
         """Write the footer."""
@@ -55,30 +60,31 @@ def staging_folder(root: Path, datadao: str) -> Path:
     return folder
 
 
-def even(batches: Iterable[pa.RecordBatch], rows: int = ROW_GROUP) -> Iterator[pa.Table]:
-    """The same rows in tables of exactly `rows` rows (the last may be shorter), however they arrived.
+def even(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int = ROW_GROUP) -> Iterator[pa.Table]:
+    """The same rows, with the schema's columns and types, in tables of exactly `rows` rows (the last may be shorter).
 
-    Row groups of a fixed size make the bytes of a file depend on its rows alone.
+    Row groups of a fixed size, each column in one piece, make the bytes of a file depend on its rows alone: pyarrow
+    ends pages by how rows arrive.
     """
     held: list[pa.RecordBatch] = []
     n_held = 0
     for batch in batches:
-        held.append(batch)
+        held.append(batch.select(schema.names).cast(schema))
         n_held += batch.num_rows
         while n_held >= rows:
             table = pa.Table.from_batches(held)
-            yield table.slice(0, rows)
             held, n_held = table.slice(rows).to_batches(), n_held - rows
+            yield table.slice(0, rows).combine_chunks()
     if n_held:
-        yield pa.Table.from_batches(held)
+        yield pa.Table.from_batches(held).combine_chunks()
 
 
 def write_sorted(batches: Iterable[pa.RecordBatch], path: Path, schema: pl.Schema) -> int:
-    """Write rows that come in canonical order as a table's Parquet file; returns how many."""
+    """Write narrow rows that come in canonical order as a table's Parquet file; returns how many."""
     part = Part(path, schema, compression="zstd")
     try:
-        for table in even(batches):
-            part.append(pl.DataFrame(table))
+        for table in even(batches, part.schema):
+            part.append_row_group(table)
     finally:
         part.close()
     return part.rows

@@ -1,0 +1,142 @@
+"""A table's rows put in their order by where each belongs, in memory that does not grow with them.
+
+A sort of whole rows needs a piece of every sorted run at once, and so more memory the more rows there are. Here rows
+come in any order with the place that a sort of narrow rows gave them; they are spread over scratch files, one for each
+row group of the table (of each 64 row groups, where there are more than 64), and each file is put in order alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from user_embeddings_dagster.exports.staging import ROW_GROUP, Part
+
+PLACE = "place"
+_PLACE = pa.field(PLACE, pa.int64())
+_SPREAD = 64  # scratch files that are open at once
+_TOGETHER = 16_384  # rows that are spread at once: of fewer, each file would get few at a time
+
+
+class Placed:
+    """The `rows` rows of a table in files of the folder `scratch`, which are gone when the table is written.
+
+    They come with their place in the column `place`: 0 to rows - 1, each once.
+    """
+
+    def __init__(self, batches: Iterable[pa.RecordBatch], rows: int, schema: pl.Schema, scratch: Path) -> None:
+        self._schema, self._scratch = schema, scratch
+        self._places = range(rows)
+        self._files = _spread(batches, _parts(self._places), _arrow(schema).append(_PLACE), scratch)
+
+    def write(self, path: Path) -> int:
+        """Write the table's Parquet file, whose bytes depend on the rows alone; how many.
+
+        In memory is one row group (100,000 rows), and once. Raises RuntimeError if a place is missing or there twice.
+        """
+        part = Part(path, self._schema, compression="zstd")
+        try:
+            for file, places in _row_groups(self._files, self._places, part.schema.append(_PLACE), self._scratch):
+                part.append_row_group(_in_order(file, part.schema, places))
+                file.unlink()
+        finally:
+            part.close()
+        return part.rows
+
+
+@contextmanager
+def memory_returned() -> Iterator[None]:
+    """Arrow takes memory from malloc here, and so gives back what it frees: its own pool keeps it for later."""
+    pool = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.system_memory_pool().release_unused()
+        pa.set_memory_pool(pool)
+
+
+def _arrow(schema: pl.Schema) -> pa.Schema:
+    return schema.to_frame().to_arrow().schema
+
+
+def _parts(places: range) -> list[range]:
+    """At most _SPREAD parts of the places (but for the last of equal length): row groups, or groups of them."""
+    width = ROW_GROUP
+    while width * _SPREAD < len(places):
+        width *= _SPREAD
+    return [places[begin : begin + width] for begin in range(0, len(places), width)]
+
+
+def _row_groups(files: list[Path], places: range, schema: pa.Schema, scratch: Path) -> Iterator[tuple[Path, range]]:
+    """A file for each row group in turn, with its places; `files` are those of the parts of `places`."""
+    for file, part in zip(files, _parts(places), strict=True):
+        if len(part) <= ROW_GROUP:
+            yield file, part
+        else:
+            smaller = _spread(_batches(file), _parts(part), schema, scratch)
+            file.unlink()
+            yield from _row_groups(smaller, part, schema, scratch)
+
+
+def _spread(batches: Iterable[pa.RecordBatch], parts: list[range], schema: pa.Schema, scratch: Path) -> list[Path]:
+    """A file for each part of the places."""
+    files = [scratch / f"places-{part.start}-{part.stop}.parquet" for part in parts]
+    starts = [part.start for part in parts]
+    with ExitStack() as stack:
+        writers = [
+            stack.enter_context(
+                pq.ParquetWriter(file, schema, compression="lz4", use_dictionary=False, write_statistics=False)
+            )
+            for file in files
+        ]
+        for rows in _together(batches, schema):
+            places = rows[PLACE].to_numpy()
+            order = np.argsort(places)
+            begins = np.searchsorted(places[order], starts).tolist()
+            rows = rows.take(pa.array(order))
+            for writer, begin, end in zip(writers, begins, [*begins[1:], len(order)], strict=True):
+                if begin < end:
+                    writer.write_table(rows.slice(begin, end - begin))
+    return files
+
+
+def _together(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The same rows in tables of about _TOGETHER, with the schema's columns and types."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        held.append(batch.select(schema.names).cast(schema))
+        if sum(rows.num_rows for rows in held) >= _TOGETHER:
+            yield pa.Table.from_batches(held)
+            held.clear()
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _batches(file: Path) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(file) as content:
+        yield from content.iter_batches(_TOGETHER, use_threads=False)
+
+
+def _in_order(file: Path, schema: pa.Schema, places: range) -> pa.Table:
+    """The rows of a file in order, a column at a time, each in one piece: pyarrow ends pages by how rows arrive."""
+    with pq.ParquetFile(file) as content:
+
+        def column(name: str) -> Any:
+            pa.default_memory_pool().release_unused()
+            return content.read([name], use_threads=False)[name].combine_chunks()
+
+        found = column(PLACE).to_numpy()
+        order = np.argsort(found)
+        if not np.array_equal(found[order], places):
+            raise RuntimeError(f"{len(found)} rows for {len(places)} places")
+        indices, sizes = pa.array(order), content.metadata.row_group(0)
+        # The widest first, as it is held twice for a moment.
+        widest = sorted(range(len(schema)), key=lambda number: -sizes.column(number).total_uncompressed_size)
+        columns = {schema.names[number]: column(schema.names[number]).take(indices) for number in widest}
+        return pa.Table.from_pydict(columns, schema=schema)
