@@ -40,7 +40,7 @@ from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
 
 VERSION = "messages-5"
 TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
-MEMORY = "100MB"  # DuckDB's share of about 0.9 GB in all: what it cannot hold it spills below the lake
+MEMORY = "100MB"  # DuckDB's share while it merges: what it cannot hold it spills below the lake
 
 
 @dataclass(frozen=True)

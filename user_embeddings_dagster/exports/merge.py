@@ -1,6 +1,7 @@
 """The set work of the messages table: merging copies, dropping duplicates and empties, naming subjects.
 
-DuckDB does it out of core; every decision is made on narrow tables and texts pass by once, at the end.
+DuckDB does it out of core; every decision, also of the order, is made on narrow tables. Texts pass by in no order at the
+end, and `ordering` puts them in theirs.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,8 @@ _PLACES = """
 """
 
 # Copies of one message: the contributor's own first, then those with text, those of a thread that is known to others,
-# then by place. `dropped` are the losers; `fill` is what the winners lack.
+# then by place. `dropped` are the losers; `fill` is what the winners lack, of those of whose copies
+# some have a field and some have not.
 _COPIES = """
     CREATE TEMP TABLE repeated AS SELECT hash(message_id) AS id FROM staged GROUP BY id HAVING count(*) > 1;
 
@@ -43,6 +45,12 @@ _COPIES = """
 
     CREATE TEMP TABLE dropped AS SELECT seq, part, 'exact_duplicate' AS reason FROM ranked WHERE copy > 1;
 
+    CREATE TEMP TABLE lacking AS
+    SELECT message_id FROM staged SEMI JOIN ranked USING (seq) GROUP BY message_id
+    HAVING count(nullif(text, '')) NOT IN (0, count(*)) OR count(media_kind) NOT IN (0, count(*))
+        OR count(parent_id) NOT IN (0, count(*)) OR count(created_at) NOT IN (0, count(*))
+        OR count(edited_at) NOT IN (0, count(*)) OR count(community) NOT IN (0, count(*));
+
     CREATE TEMP TABLE fill AS
     SELECT message_id,
         first(text ORDER BY copy) FILTER (text <> '') AS text,
@@ -51,9 +59,11 @@ _COPIES = """
         first(created_at ORDER BY copy) FILTER (created_at IS NOT NULL) AS created_at,
         first(edited_at ORDER BY copy) FILTER (edited_at IS NOT NULL) AS edited_at,
         first(community ORDER BY copy) FILTER (community IS NOT NULL) AS community
-    FROM staged JOIN (SELECT seq, copy FROM ranked) USING (seq) GROUP BY message_id;
+    FROM staged JOIN (SELECT seq, copy FROM ranked SEMI JOIN lacking USING (message_id)) USING (seq)
+    GROUP BY message_id;
 
     DROP TABLE ranked;
+    DROP TABLE lacking;
 
     CREATE TEMP VIEW filled AS
     SELECT s.* REPLACE (
