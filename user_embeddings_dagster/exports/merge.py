@@ -1,7 +1,7 @@
 """The set work of the messages table: merging copies, dropping duplicates and empties, naming subjects.
 
-DuckDB does it out of core; every decision, also of the order, is made on narrow tables. Texts pass by in no order at the
-end, and `ordering` puts them in theirs.
+DuckDB does it out of core; every decision, also of the order, is made on narrow tables. Texts pass by in no order at
+the end, and `ordering` puts them in theirs.
 """
 
 from collections.abc import Iterable, Iterator
