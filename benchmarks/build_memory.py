@@ -1,6 +1,7 @@
 """Peak memory of the whole build of one export (reading, hashing, merging, five tables), by its size.
 
     python -m benchmarks.build_memory [--megabytes 200 400 878] [--formats pushshift telegram chatgpt] [--threads 2]
+    python -m benchmarks.build_memory --copies 5 10 20 72    # the merge alone, of so many times 141,242 messages
 
 Each build is a process of its own. Its peak is VmHWM, reset by /proc/self/clear_refs when the build has been imported
 and at each stage; in RSS are also the pages of libraries that the process has touched. The messages table's hash tells
@@ -17,9 +18,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from benchmarks.ingestion_json import generate
 from benchmarks.reddit_dump import write_dump
 from user_embeddings_dagster.exports.build import build_messages
+from user_embeddings_dagster.exports.merge import Merge, memory_for
+from user_embeddings_dagster.exports.normalise import Normaliser
+from user_embeddings_dagster.exports.ordering import memory_returned
+from user_embeddings_dagster.exports.reader import raw_file
+from user_embeddings_dagster.exports.reading import Reading
+from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
+from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.storage.lake import Lake
 
 DATADAO = "large"
@@ -69,34 +80,84 @@ def build(root: Path, threads: int) -> dict[str, Any]:
     }
 
 
+def copied(root: Path, copies: int) -> int:
+    """Put down in root/stage so many copies of what a dump of 200 MB has staged, under ids of their own; rows."""
+    import duckdb
+
+    write("pushshift", 200, root / "landing" / DATADAO)
+    (stage := root / "stage").mkdir()
+    normaliser = Normaliser(DATADAO, bytes(32), {}, 2)
+    (read := root / "read").mkdir()
+    nobody = Tombstones(bytes(32), frozenset()), ErasedNames(bytes(32))
+    reading = Reading(DATADAO, read, normaliser, lambda *_: None, *nobody)
+    reading.read([raw_file(root / "landing" / DATADAO, root / "landing" / DATADAO / "RC_2021-06.zst", None)])
+    normaliser.close()
+    rows = f"read_parquet('{read}/messages-*.parquet')"
+    for copy in range(copies):
+        duckdb.sql(
+            f"""COPY (SELECT * REPLACE (seq + {copy * reading.n_staged} AS seq, md5(message_id || {copy}) AS message_id,
+                md5(thread_id || {copy}) AS thread_id, text || ' {copy}' AS text) FROM {rows})
+                TO '{stage}/messages-{copy}.parquet' (ROW_GROUP_SIZE 100_000)"""
+        )
+    for path in [*read.glob("names-*"), *read.glob("rejected-*")]:
+        path.rename(stage / path.name)
+    return reading.n_staged * copies
+
+
+def merge(stage: Path, rows: int, threads: int) -> dict[str, Any]:
+    """Merge what is staged in this process: peak MB, seconds, CPU seconds, rows, hash of the messages."""
+    peaks, start, cpu = {"imported": _peak()}, time.perf_counter(), time.process_time()
+    with memory_returned():
+        merge = Merge(stage, pl.Series("author_id", [], pl.String), memory_for(rows), threads)
+        merge.decide()
+        merge.write_participants(stage / "participants.parquet")
+        messages = merge.messages()
+        merge.close()
+        peaks["merge"] = _peak()
+        written = messages.write(stage / "table.parquet")
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    peaks["write"] = _peak()
+    return {"peaks": peaks, "seconds": seconds, "cpu": cpu, "rows": written,
+            "hash": file_sha256(stage / "table.parquet")[:16]}  # fmt: skip
+
+
 def main() -> None:
     """Print a line for each export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", nargs="+", choices=tuple(FORMATS), default=list(FORMATS))
     parser.add_argument("--megabytes", type=int, nargs="+", help="default: 200, 400 and 878 of a dump, 300 of others")
     parser.add_argument("--threads", type=int, default=2)
-    for hidden in ("--build", "--write"):
+    parser.add_argument("--copies", type=int, nargs="+", help="measure the merge alone, of so many copies of a dump")
+    for hidden in ("--build", "--write", "--merge"):
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.write:
         return write(options.formats[0], options.megabytes[0], options.write)
     if options.build:
         return print(json.dumps(build(options.build, options.threads)))
+    if options.merge:
+        return print(json.dumps(merge(options.merge, options.copies[0], options.threads)))
     command = [sys.executable, "-m", "benchmarks.build_memory"]
-    for format in options.formats:
+    for copies in options.copies or ():
+        with tempfile.TemporaryDirectory() as root:
+            rows = copied(Path(root), copies)
+            tell(f"{copies} copies", [*command, "--merge", f"{root}/stage", "--copies", str(rows)], options.threads)
+    for format in () if options.copies else options.formats:
         for megabytes in options.megabytes or FORMATS[format]:
             with tempfile.TemporaryDirectory() as root:
                 export = ["--formats", format, "--megabytes", str(megabytes)]
                 subprocess.run([*command, "--write", f"{root}/landing/{DATADAO}", *export], check=True)
-                run = [*command, "--build", root, "--threads", str(options.threads)]
-                found = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout)
-                peaks = ", ".join(f"{stage} {peak}" for stage, peak in found["peaks"].items())
-                print(
-                    f"{format:10} {megabytes:5} MB {found['rows']:9,} messages  peak MB: {peaks}  "
-                    f"{found['seconds']:5.1f} s {found['cpu']:5.1f} s CPU  {found['hash']}",
-                    flush=True,
-                )
+                tell(f"{format} {megabytes} MB", [*command, "--build", root], options.threads)
     return None
+
+
+def tell(what: str, command: list[str], threads: int) -> None:
+    """Run a measurement in a process of its own and print its line."""
+    run = [*command, "--threads", str(threads)]
+    found = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    peaks = ", ".join(f"{stage} {peak}" for stage, peak in found["peaks"].items())
+    cost = f"{found['seconds']:5.1f} s {found['cpu']:5.1f} s CPU"
+    print(f"{what:18} {found['rows']:10,} messages  peak MB: {peaks}  {cost}  {found['hash']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import polars as pl
 
 from user_embeddings_dagster.exports.landing import LINKS, export_paths, foreign_links
-from user_embeddings_dagster.exports.merge import Merge
+from user_embeddings_dagster.exports.merge import Merge, memory_for
 from user_embeddings_dagster.exports.normalise import Normaliser
 from user_embeddings_dagster.exports.ordering import memory_returned
 from user_embeddings_dagster.exports.reader import RawFile, foreign_link, raw_file
@@ -40,7 +40,6 @@ from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
 
 VERSION = "messages-5"
 TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
-MEMORY = "100MB"  # DuckDB's share while it merges: what it cannot hold it spills below the lake
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def build_messages(
     erased_names: ErasedNames | None = None,
     horizons: Horizons | None = None,
     progress: Progress = lambda stage, figures: None,
-    memory: str = MEMORY,
+    memory: str | None = None,
     threads: int | None = None,
 ) -> BuildResult:
     """Read landing/<datadao>, commit raw_files, messages, participants, rejected_records and dropped_messages.
@@ -79,8 +78,9 @@ def build_messages(
     out, with their names and those of `erased_names` in what others wrote) and this version.
     `keys` open sealed raw files; with `seal`, those that lie in clear are sealed once the tables are committed.
     `progress` is called with a stage (hash, read, merge, seal) and figures: file, files, rows, bytes, bytes_total,
-    seconds, seconds_left. Raises FileNotFoundError without a landing folder; NoKeys, or Tampered where a sealed raw
-    file is not what was sealed: the tables then stay as they are.
+    seconds, seconds_left. `memory`: DuckDB's share while it merges, by default `merge.memory_for`.
+    Raises FileNotFoundError without a landing folder; NoKeys, or Tampered where a sealed raw file is not what was
+    sealed: the tables then stay as they are.
     """
     folder = landing / datadao
     if not folder.is_dir():
@@ -180,12 +180,12 @@ def _raw_files(folder: Path, keys: ContributorKeys | None, progress: Progress) -
         progress("hash", {"file": number, "files": len(paths)})
 
 
-def _commit(reading: Reading, lake: Lake, wanted: str, memory: str, threads: int) -> BuildResult:
+def _commit(reading: Reading, lake: Lake, wanted: str, memory: str | None, threads: int) -> BuildResult:
     """Merge what was staged and commit the five tables; `messages` last, so that it vouches for the others."""
     datadao, stats = reading.datadao, reading.stats()
     reading.progress("merge", {"rows": reading.n_staged})
     owners = pl.Series("author_id", sorted(reading.owners), dtype=pl.String)
-    merge = Merge(reading.stage, owners, memory, threads)
+    merge = Merge(reading.stage, owners, memory or memory_for(reading.n_staged), threads)
     try:
         dropped = reading.dropped(merge.decide())
         staged = {t.name: lake.stage(t.name, datadao) for t in (MESSAGES, PARTICIPANTS, REJECTED_RECORDS)}

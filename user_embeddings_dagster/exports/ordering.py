@@ -61,6 +61,16 @@ def memory_returned() -> Iterator[None]:
         pa.set_memory_pool(pool)
 
 
+def to_numpy(column: Any) -> np.ndarray:
+    """An Arrow column as an array. Arrow's own way imports pandas, which is 30 MB."""
+    return pl.Series(column).to_numpy()
+
+
+def to_arrow(values: np.ndarray) -> Any:
+    """An array as an Arrow column, likewise."""
+    return pl.Series(values).to_arrow()
+
+
 def _arrow(schema: pl.Schema) -> pa.Schema:
     return schema.to_frame().to_arrow().schema
 
@@ -96,10 +106,10 @@ def _spread(batches: Iterable[pa.RecordBatch], parts: list[range], schema: pa.Sc
             for file in files
         ]
         for rows in _together(batches, schema):
-            places = rows[PLACE].to_numpy()
+            places = to_numpy(rows[PLACE])
             order = np.argsort(places)
             begins = np.searchsorted(places[order], starts).tolist()
-            rows = rows.take(pa.array(order))
+            rows = rows.take(to_arrow(order))
             for writer, begin, end in zip(writers, begins, [*begins[1:], len(order)], strict=True):
                 if begin < end:
                     writer.write_table(rows.slice(begin, end - begin))
@@ -119,7 +129,7 @@ def _together(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[
 
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(file) as content:
+    with pq.ParquetFile(file, pre_buffer=False) as content:  # which would hold the whole file
         yield from content.iter_batches(_TOGETHER, use_threads=False)
 
 
@@ -131,12 +141,12 @@ def _in_order(file: Path, schema: pa.Schema, places: range) -> pa.Table:
             pa.default_memory_pool().release_unused()
             return content.read([name], use_threads=False)[name].combine_chunks()
 
-        found = column(PLACE).to_numpy()
+        found = to_numpy(column(PLACE))
         order = np.argsort(found)
         if not np.array_equal(found[order], places):
             raise RuntimeError(f"{len(found)} rows for {len(places)} places")
-        indices, sizes = pa.array(order), content.metadata.row_group(0)
+        indices, sizes = to_arrow(order), content.metadata.row_group(0)
         # The widest first, as it is held twice for a moment.
         widest = sorted(range(len(schema)), key=lambda number: -sizes.column(number).total_uncompressed_size)
-        columns = {schema.names[number]: column(schema.names[number]).take(indices) for number in widest}
-        return pa.Table.from_pydict(columns, schema=schema)
+        columns = {number: column(schema.names[number]).take(indices) for number in widest}
+        return pa.Table.from_arrays([columns[number] for number in range(len(schema))], schema=schema)
