@@ -1,7 +1,9 @@
 """C5: linear chats are windowed by silence and token budget, with replies kept."""
 
 import polars as pl
+import pytest
 
+from user_embeddings_dagster.conversations import rendering
 from user_embeddings_dagster.conversations.chunks import build_chunks
 from user_embeddings_dagster.conversations.config import ChunkConfig
 
@@ -90,3 +92,11 @@ def test_threads_without_names_or_messages(tables):
     assert build_chunks(messages, participants).chunks.height == 1
     assert build_chunks(messages, participants.clear()).chunks.height == 1
     assert build_chunks(messages.clear(), participants).chunks.height == 0
+
+
+@pytest.mark.parametrize("word", ["e\u0301l", "el", "é1"])
+def test_a_turn_without_spaces_is_cut_before_a_word_and_not_in_it(word: str) -> None:
+    """Half a word may be a name, which the check of what remains then stops on."""
+    for tokens in range(10, 16):
+        assert rendering.shortened("a," + word * 50, tokens) == "a," + rendering.CUT
+    assert rendering.shortened("问" * 100, 10) == "问" * 13 + rendering.CUT, "no words to be cut"

@@ -1,5 +1,6 @@
 """Marked turns written out for one SUBJECT: SUBJECT, `<P1>`, `<P2>`, … in order of first appearance (C9)."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -91,6 +92,11 @@ def shortened(text: str, tokens: int) -> str:
     head, space, _ = kept.rpartition(" ")
     if space:
         return head + CUT
-    while kept and kept[-1].isalnum() and not UNSPACED.match(kept[-1]):
+    while kept and _is_of_word(kept[-1]):
         kept = kept[:-1]
     return kept + CUT
+
+
+def _is_of_word(character: str) -> bool:
+    """A letter or digit of a script with spaces, or a mark on one, as in an é of two characters."""
+    return not UNSPACED.match(character) and (character.isalnum() or unicodedata.category(character).startswith("M"))
