@@ -82,8 +82,6 @@ def build(root: Path, threads: int) -> dict[str, Any]:
 
 def copied(root: Path, copies: int) -> int:
     """Put down in root/stage so many copies of what a dump of 200 MB has staged, under ids of their own; rows."""
-    import duckdb
-
     write("pushshift", 200, root / "landing" / DATADAO)
     (stage := root / "stage").mkdir()
     normaliser = Normaliser(DATADAO, bytes(32), {}, 2)
@@ -92,13 +90,11 @@ def copied(root: Path, copies: int) -> int:
     reading = Reading(DATADAO, read, normaliser, lambda *_: None, *nobody)
     reading.read([raw_file(root / "landing" / DATADAO, root / "landing" / DATADAO / "RC_2021-06.zst", None)])
     normaliser.close()
-    rows = f"read_parquet('{read}/messages-*.parquet')"
+    rows = pl.read_parquet(f"{read}/messages-*.parquet")
     for copy in range(copies):
-        duckdb.sql(
-            f"""COPY (SELECT * REPLACE (seq + {copy * reading.n_staged} AS seq, md5(message_id || {copy}) AS message_id,
-                md5(thread_id || {copy}) AS thread_id, text || ' {copy}' AS text) FROM {rows})
-                TO '{stage}/messages-{copy}.parquet' (ROW_GROUP_SIZE 100_000)"""
-        )
+        own = {name: pl.format("{}-{}", name, pl.lit(copy)) for name in ("message_id", "thread_id", "text")}
+        part = rows.with_columns(seq=pl.col("seq") + copy * reading.n_staged, **own)
+        part.write_parquet(stage / f"messages-{copy}.parquet", compression="lz4", row_group_size=100_000)
     for path in [*read.glob("names-*"), *read.glob("rejected-*")]:
         path.rename(stage / path.name)
     return reading.n_staged * copies

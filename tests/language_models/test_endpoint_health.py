@@ -31,7 +31,7 @@ def test_retry_after_is_honoured(fault_server, form, least, ask_all, client):
 def test_a_server_that_refuses_all_is_left_alone_by_all(fault_server, ask_all, client):
     """C23: one refusal, then nobody asks until the server's time is over."""
     fault_server.behave(faults={"rate_limited": 1.0}, retry_after=1.0)
-    answers = list(client(fault_server, patience_seconds=1.1).complete(ask_all(60)))
+    answers = list(client(fault_server, patience_seconds=1.1, timeout_seconds=3.0).complete(ask_all(60)))
     assert {answer.reason for answer in answers} == {"rate_limited"}
     times = [event.at for event in fault_server.events()]
     assert sum(at < times[0] + 0.9 for at in times) == 1
@@ -92,6 +92,7 @@ def test_a_server_that_stays_away_is_given_up_once_for_all(ask_all):
 def test_a_server_that_hangs_for_good_is_given_up_once_for_all(fault_server, ask_all, client):
     fault_server.behave(faults={"hang": 1.0})
     started = time.monotonic()
-    answers = list(client(fault_server, concurrency=8, patience_seconds=0.4).complete(ask_all(300)))
+    hurried = client(fault_server, concurrency=8, patience_seconds=0.4, timeout_seconds=0.6)
+    answers = list(hurried.complete(ask_all(300)))
     assert time.monotonic() - started < 8
     assert len(answers) == 300 and {answer.reason for answer in answers} == {"timeout"}

@@ -39,7 +39,7 @@ def test_the_table_has_every_fault():
 def once(ask_all, client, accounted):
     """One run in which each of eight requests of each fault meets it once: answers by fault, what the server saw."""
     with FaultServer(scripts={fault: [fault] for fault in FAULTS}, retry_after=0.3) as server:
-        yield run(server, ask_all, client, accounted)
+        yield run(server, ask_all, client, accounted, timeout_seconds=3.0)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from user_embeddings_dagster.exports.staging import write_sorted
 from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, REJECTED_RECORDS
 
 NEAR_MIN_CHARACTERS = 20  # of normalised text: shorter ones ("thanks a lot") are said again in good faith
-MOST_THREADS = 2  # each needs memory of its own: 16 threads found too little in 250 MB
+_SET_THREADS = {1: "SET threads = 1", 2: "SET threads = 2"}
+MOST_THREADS = max(_SET_THREADS)  # each needs memory of its own: 16 threads found too little in 250 MB
 _BATCH = 8_192  # rows that leave DuckDB at a time
 NEAR_MICROSECONDS = 24 * 3600 * 1_000_000  # since the last time the author said the same
 
@@ -249,9 +250,9 @@ class Merge:
 
     def _sorted(self, query: str) -> Iterator[pa.RecordBatch]:
         """The rows of a query that sorts: with one thread, as each holds a piece of every sorted run."""
-        self._duckdb.execute("SET threads = 1")
+        self._duckdb.execute(_SET_THREADS[1])
         yield from self._stream(query)
-        self._duckdb.execute(f"SET threads = {self._threads}")  # which also gives back what was freed
+        self._duckdb.execute(_SET_THREADS[self._threads])  # which also gives back what was freed
 
     def _stream(self, query: str) -> Iterator[pa.RecordBatch]:
         yield from self._duckdb.sql(query).to_arrow_reader(_BATCH)
