@@ -8,7 +8,6 @@ import polars as pl
 
 from assets.insight_tasks import SIMILARITY
 from assets.measured import measured, stored_inputs
-from assets.personalised_decoder import tasks_version
 from assets.scoring import EvaluationConfig, record, score_asset, shown
 from resources.language_model import LanguageModelResource
 from resources.store import Store
@@ -22,8 +21,7 @@ from user_embeddings_dagster.personalisation.agreement import judged, pairs_of, 
 from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.personalisation.judges import Judge, Rubric, Similarity, WordOverlap
 from user_embeddings_dagster.personalisation.past import Past
-from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
-from user_embeddings_dagster.storage.lake import fingerprint
+from user_embeddings_dagster.privacy.consent.live import consented_snapshot
 
 ASSET, JUDGES_VERSION = "judge_agreement_scores", "2"
 
@@ -68,16 +66,14 @@ def judge_agreement_scores(
     """One row per metric of a judge, or of two, on pairs of SUBJECT's answer and another's, of test users (C44).
 
     Accuracy against the gold, consistency when the two change places, Cohen's kappa between judges. The same pairs are
-    not judged again by the same judges: a row's version is that of its judge and of what it was shown.
+    not judged again by the same judges.
     """
     lake, snapshot = store.lake, consented_snapshot(store.lake).filter(split="test")
     if snapshot.is_empty():
         raise dg.Failure("no held-out user has consented to `evaluate`", allow_retries=False)
     tasks, names = consented_tasks(lake, snapshot, "test"), snapshot["datadao"].unique().sort().to_list()
-    texts = {name: lake.path("masked_chunks", name).stem for name in names}
-    inputs = [tasks_version(tasks), snapshot_version(snapshot), texts, config.model_dump()]
     with judges(context, config, store, text_encoder, language_model, training_jobs) as chosen:
-        versions = [(judge.name, fingerprint(JUDGES_VERSION, version, inputs)) for judge, version in chosen]
+        versions = [(judge.name, version) for judge, version in chosen]
 
         def measure() -> pl.DataFrame:
             found = [_judged(store, tasks, snapshot, name, [judge for judge, _ in chosen], config) for name in names]
@@ -85,7 +81,7 @@ def judge_agreement_scores(
             write_agreement(sheet, pl.concat(found), versions)
             return sheet.frame()
 
-        result = measured(store, ASSET, [stored_inputs(context, store), versions], measure)
+        result = measured(store, ASSET, [stored_inputs(context, store), config.model_dump(), versions], measure)
     picture = plots.grouped_bars(
         shown(result.scores), metric="pair_accuracy", by="slice", title="Judges: SUBJECT's option against another's"
     )
