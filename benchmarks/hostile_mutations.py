@@ -10,17 +10,14 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import duckdb
 import polars as pl
 
 from benchmarks.hostile_shapes import CSV_HEAD, SHAPES, zipped
-from user_embeddings_dagster.exports import pushshift
 from user_embeddings_dagster.exports.bounds import bounded
 from user_embeddings_dagster.exports.lines import compression
 from user_embeddings_dagster.exports.normalise import Normaliser
@@ -190,7 +187,7 @@ def fuzz(format: str, seeds: Iterable[int], folder: Path, report: Callable[[str]
     name, data = originals()[format]
     file = RawFile(folder / name, name, "0" * 64)
     total, group = Fuzzed(), dict[int, Read]()
-    with one_connection(), closing(Normaliser("fuzz", bytes(32), {}, threads=1)) as normaliser:
+    with closing(Normaliser("fuzz", bytes(32), {}, threads=1)) as normaliser:
         for seed in seeds:
             file.path.write_bytes(mutated(data, random_mutations(random.Random(seed))))
             start = time.process_time()
@@ -226,28 +223,3 @@ def _normalised(format: Format, group: dict[int, Read], normaliser: Normaliser) 
 
 def _failure(seed: int, error: Exception) -> str:
     return f"{seed}: {type(error).__name__}: {str(error)[:120]}"
-
-
-class _Kept:
-    """A DuckDB connection that outlives its file: opening one costs more than reading a small file."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self.connection = connection
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.connection, name)
-
-    def close(self) -> None:
-        """Nothing: the next file takes it."""
-
-
-@contextmanager
-def one_connection() -> Iterator[None]:
-    """The dump reader takes one connection for every file instead of one each."""
-    connect = pushshift.connect
-    with closing(connect(1)) as connection:
-        pushshift.connect = lambda threads: cast(duckdb.DuckDBPyConnection, _Kept(connection))
-        try:
-            yield
-        finally:
-            pushshift.connect = connect

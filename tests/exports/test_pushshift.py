@@ -7,6 +7,8 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from user_embeddings_dagster.exports import lines, pushshift
 from user_embeddings_dagster.exports.reader import RawFile
@@ -116,7 +118,7 @@ def test_line_numbers_run_on_over_chunks(tmp_path, monkeypatch):
     assert [r.location for r in rejected] == list(range(50, 501, 50))
 
 
-def test_a_line_over_duckdbs_object_size_is_read_all_the_same(tmp_path):
+def test_a_line_of_megabytes_is_read_like_any_other(tmp_path):
     messages, rejected = read(tmp_path / "dump", comment(), comment(id="big", body="x" * 3_000_000), comment(id="c3"))
     assert not rejected
     assert messages["text"].str.len_chars().to_list() == [5, 3_000_000, 5]
@@ -127,6 +129,45 @@ def test_a_lone_surrogate_and_a_null_character_survive(tmp_path):
     messages, rejected = read(tmp_path / "dump", comment(), bad, comment(body="a\0b"))
     assert not rejected
     assert messages["text"].to_list() == ["hello", "a?b", "a\0b"]
+
+
+TEXTS = st.text(st.characters(exclude_categories=[]), max_size=20) | st.sampled_from(
+    ["[deleted]", "[removed]", "", "u_ann", "t3_a", "t1_a", "12", "1e3", " 7", "nan", "true", "_", "aa_b"]
+)
+VALUES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXTS
+
+
+@given(
+    st.sampled_from([(pushshift.COMMENT, comment()), (pushshift.SUBMISSION, post())]),
+    st.lists(st.tuples(st.sampled_from(sorted({*pushshift.COMMENT.keys, *pushshift.SUBMISSION.keys})), VALUES)),
+)
+def test_one_line_is_read_alike_both_ways(ordinary, changes):
+    """C7: what is parsed beside others is what the strict decoder reads of the line alone; the first of equal keys."""
+    kind, record = ordinary
+    pairs = [*changes, *record.items()]
+    line = b"{" + b",".join(json.dumps(k).encode() + b":" + json.dumps(v).encode() for k, v in pairs) + b"}"
+    parsed = pushshift._parse(kind, line + b"\n")
+    again, rejected = pushshift._read_again([(1, line)])
+    if parsed is not None and parsed["whole"].item() and pushshift._strict(line)[0] is kind:
+        assert not rejected
+        assert again[0].drop("raw_location").equals(parsed)
+
+
+def test_most_lines_are_parsed_at_once():
+    """The test above can fail: of ordinary records, none is left to the strict decoder."""
+    for kind, record in ((pushshift.COMMENT, comment()), (pushshift.SUBMISSION, post())):
+        parsed = pushshift._parse(kind, json.dumps(record).encode())
+        assert parsed is not None
+        assert parsed["whole"].all()
+
+
+@pytest.mark.parametrize("number", [0, 1, 35, 36, 36**6 + 7, 10**18 - 1])
+def test_a_parents_number_is_its_name_in_base_36(tmp_path, number):
+    """C1: parent_id of 2021 and later; beyond 18 digits it is no number that Reddit has given out."""
+    messages, _ = read(tmp_path / "dump", comment(parent_id=number), comment(parent_id=10**18))
+    parent, beyond = messages["native_parent"]
+    assert int(parent.removeprefix("t1_"), 36) == number
+    assert beyond == f"t1_{10**18}"
 
 
 def test_detection_is_by_content(tmp_path):

@@ -142,6 +142,16 @@ def test_a_name_is_found_behind_what_json_escapes(before, tmp_path):
     assert "alice" not in json.loads(lines[1])["body"] and "<PERSON> told me" in json.loads(lines[1])["body"]
 
 
+@pytest.mark.parametrize("hidden", [b'"body": "alice_wonder was there", ', b'"score": {"a": "alice_wonder", "a": 1}, '])
+def test_a_name_is_found_behind_a_key_that_stands_twice(hidden, tmp_path):
+    """F4: of two values of one key a decoder gives one; the line still holds both."""
+    path = tmp_path / "RC_2024-01"
+    path.write_bytes(b"\n".join([LINES[0], LINES[1].replace(b"{", b"{" + hidden, 1), LINES[1]]) + b"\n")
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "reddit", "alice_wonder")]))
+    assert cut_out(found, found.names)
+    assert path.read_bytes().split(b"\n") == [b"", b"", LINES[1], b""]
+
+
 def test_an_ordinary_name_is_found_where_somebody_is_addressed(tmp_path):
     """F4: that it begins the text, the line does not tell."""
     path = tmp_path / "RC_2024-01"

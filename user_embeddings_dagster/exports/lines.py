@@ -1,6 +1,6 @@
-"""NDJSON in chunks of whole lines, decompressed one chunk ahead, in memory that DuckDB reads like a file.
+"""NDJSON in chunks of whole lines, decompressed one chunk ahead.
 
-Two anonymous memory files take turns: while one is parsed, a thread fills the other, so memory is two chunks
+Two buffers take turns: while one is parsed, a thread fills the other, so memory is two chunks and a copy
 plus the decompressor's window, whatever the dump's size. (A zstd frame written with `--long=31` has a window of
 2 GiB, and any decoder must keep as much of the frame as it has seen, up to that.)
 """
@@ -9,17 +9,13 @@ import bz2
 import gzip
 import io
 import lzma
-import mmap
-import os
-import tempfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
-import msgspec
 import numpy as np
 import zstandard
 
@@ -36,15 +32,6 @@ _END_FRAME = zstandard.ZstdCompressor(write_content_size=False).compress(_END)
 BROKEN = (zstandard.ZstdError, EOFError, OSError, lzma.LZMAError, zlib.error, ValueError)
 
 MAGIC = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz"}
-
-
-class _Object(msgspec.Struct, gc=False):
-    """A JSON object of which nothing is kept: checked twice as fast as msgspec.Raw, in no memory."""
-
-
-_JSON = msgspec.json.Decoder(msgspec.Raw)
-_OBJECTS = msgspec.json.Decoder(_Object)
-_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class Readable(Protocol):
@@ -115,10 +102,9 @@ def peek(file: Path | RawFile, size: int = 64 << 10) -> bytes:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Whole lines of a dump: `path` opens as a file of exactly these `size` bytes."""
+    """Whole lines of a dump."""
 
-    path: str
-    map: mmap.mmap  # its first `size` bytes are the same
+    buffer: bytearray  # its first `size` bytes are the lines
     size: int
     first_line: int  # 1-based line number of the first line
     n_lines: int
@@ -127,47 +113,15 @@ class Chunk:
 
     def content(self) -> bytes:
         """A copy of the bytes."""
-        return Path(self.path).read_bytes()
+        return bytes(memoryview(self.buffer)[: self.size])
 
-    def is_json(self) -> bool:
-        """Every line is a JSON object (RFC 8259): DuckDB also reads NaN, Infinity and `[1,]`."""
-        with memoryview(self.map) as view, view[: self.size] as lines:
-            try:
-                _OBJECTS.decode_lines(lines)
-            except _NOT_JSON:
-                return False
-        return True
-
-
-def is_json(line: bytes) -> bool:
-    """The line is JSON, of values nested no deeper than the decoder follows (about 1,000)."""
-    try:
-        _JSON.decode(line)
-    except _NOT_JSON:
-        return False
-    return True
-
-
-class _Buffer:
-    """An anonymous file of CHUNK bytes, mapped into memory."""
-
-    def __init__(self) -> None:
-        if hasattr(os, "memfd_create"):
-            self.descriptor = os.memfd_create("lines")
-        else:
-            with tempfile.TemporaryFile() as stream:
-                self.descriptor = os.dup(stream.fileno())
-        self.path = f"/dev/fd/{self.descriptor}"
-        self.resize(CHUNK)
-        self.map = mmap.mmap(self.descriptor, CHUNK)
-
-    def resize(self, size: int) -> None:
-        """Make the file end after `size` bytes; the map reaches CHUNK bytes only after resize(CHUNK)."""
-        os.ftruncate(self.descriptor, size)
-
-    def close(self) -> None:
-        self.map.close()
-        os.close(self.descriptor)
+    def blocks(self, size: int = 1 << 20) -> Iterator[bytes]:
+        """Copies of about `size` bytes, each of whole lines."""
+        at = 0
+        while at < self.size:
+            end = self.buffer.find(b"\n", min(at + size, self.size), self.size) + 1 or self.size
+            yield bytes(memoryview(self.buffer)[at:end])
+            at = end
 
 
 class _Source:
@@ -183,34 +137,32 @@ class _Source:
         self._line = 1
         self.done = False
 
-    def fill(self, buffer: _Buffer) -> Chunk:
+    def fill(self, buffer: bytearray) -> Chunk:
         """The next whole lines; the last chunk also says how the file broke off, if it did."""
-        buffer.resize(CHUNK)
-        with memoryview(buffer.map) as view:
+        with memoryview(buffer) as view:
             filled, n_lines, error = self._read(view)
         if self.done and not error and self._end:
-            if buffer.map[max(0, filled - len(self._end)) : filled] == self._end:
+            if buffer[max(0, filled - len(self._end)) : filled] == self._end:
                 filled -= len(self._end)
             else:
                 error = "the last frame is cut off"
         rejected: list[Rejected] = []
         if self._skipping:
             self._blank_skipped_line(buffer, filled)
-        length = buffer.map.rfind(b"\n", 0, filled) + 1
+        length = buffer.rfind(b"\n", 0, filled) + 1
         if self.done and not error and filled > length and not self._skipping:
             length, n_lines = filled, n_lines + 1  # a last line without a newline
         elif not self.done and length == 0 and filled == CHUNK:
             if not self._skipping:
                 rejected.append(Rejected("", self._line, "record_too_long", f"a line of over {CHUNK} bytes"))
             self._skipping, filled = True, 0
-        self._tail = buffer.map[length:filled]
+        self._tail = bytes(memoryview(buffer)[length:filled])
         first, self._line = self._line, self._line + n_lines
         if error:
             reason = error if error == "compression_ratio" else "truncated"
             rejected.append(Rejected("", self._line, reason, f"the rest cannot be decompressed: {error}"))
         before, self._position = self._position, self._raw.tell()
-        buffer.resize(length)
-        return Chunk(buffer.path, buffer.map, length, first, n_lines, self._position - before, tuple(rejected))
+        return Chunk(buffer, length, first, n_lines, self._position - before, tuple(rejected))
 
     def _read(self, view: memoryview) -> tuple[int, int, str]:
         """Fill the buffer: bytes in it, newlines among them, and the error that ended the stream or ''."""
@@ -232,11 +184,11 @@ class _Source:
             self.done = read == 0
         return filled, n_lines, ""
 
-    def _blank_skipped_line(self, buffer: _Buffer, filled: int) -> None:
+    def _blank_skipped_line(self, buffer: bytearray, filled: int) -> None:
         """Overwrite the rest of a line that was too long: a blank line keeps the line numbers right."""
-        end = buffer.map.find(b"\n", 0, filled)
+        end = buffer.find(b"\n", 0, filled)
         if end >= 0:
-            buffer.map[:end] = b" " * end
+            buffer[:end] = b" " * end
             self._skipping = False
 
 
@@ -247,7 +199,7 @@ def chunks(file: Path | RawFile) -> Generator[Chunk, None, None]:
     """
     with file.open("rb", buffering=0) as raw, ThreadPoolExecutor(1, "decompress") as pool:
         source = _Source(cast(BinaryIO, raw))
-        buffers = [_Buffer(), _Buffer()]
+        buffers = [bytearray(CHUNK), bytearray(CHUNK)]
         try:
             pending = pool.submit(source.fill, buffers[0])
             turn = 0
@@ -262,5 +214,3 @@ def chunks(file: Path | RawFile) -> Generator[Chunk, None, None]:
                     return
         finally:
             pool.shutdown(wait=True)
-            for buffer in buffers:
-                buffer.close()

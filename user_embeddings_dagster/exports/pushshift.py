@@ -1,32 +1,31 @@
 """Pushshift and arctic_shift dumps: Reddit comments and submissions as (compressed) NDJSON, every schema era.
 
-DuckDB parses chunks of whole lines into the named columns (Pushshift, Baumgartner et al. 2020, ICWSM, section
-"Data": one object per line). A line it cannot use is read again alone by the strict decoder of the standard
-library, which either reads it or says where and why not: no bad line costs its neighbours anything.
+Polars parses chunks of whole lines into the named columns (Pushshift, Baumgartner et al. 2020, ICWSM, section
+"Data": one object per line), as strictly as RFC 8259. A line it cannot use is read again alone by the strict decoder
+of the standard library, which either reads it or says where and why not: no bad line costs its neighbours anything.
 """
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import duckdb
 import polars as pl
 
-from user_embeddings_dagster.exports.lines import Chunk, chunks, is_json, peek
+from user_embeddings_dagster.exports.lines import Chunk, chunks, peek
 from user_embeddings_dagster.exports.reader import BATCH_REJECTED, Batch, Format, RawFile, Rejected
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
-_MAX_OBJECT = 1 << 20  # bytes of a line for DuckDB, which reads in buffers of twice that
-# Lines of a chunk beyond which they are too short (160 bytes) to be messages, and DuckDB's frame of them too long.
+# Lines of a chunk beyond which they are too short (160 bytes) to be messages, and the frame of them too long.
 _MOST_LINES = 100_000
+_FEW = 32  # lines that are read one by one where one of them cannot be parsed
 _NOT_BLANK = re.compile(rb"\S")
-_REMOVED = "('[deleted]', '[removed]')"
+_REMOVED = ("[deleted]", "[removed]")
+_DIGITS = pl.Series(list("0123456789abcdefghijklmnopqrstuvwxyz"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Kind:
     """Comment or submission: the keys that are read (all others are skipped) and what becomes of them.
 
@@ -35,94 +34,117 @@ class _Kind:
     """
 
     keys: tuple[str, ...]
-    select: str
+    columns: dict[str, pl.Expr]
 
-    def query(self, source: str) -> str:
-        """SQL over `source`, which has the keys as columns: created_utc DOUBLE, all others VARCHAR."""
-        return f"""
-            SELECT {self.select},
-                IF(author IN {_REMOVED} OR author = '', NULL, author) AS native_author,
-                created_utc AS created_at,
-                TRY_CAST(edited AS DOUBLE) AS edited_at,
-                IF(starts_with(subreddit, 'u_'), NULL, subreddit) AS community
-            FROM {source}
-        """
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """The keys as they are parsed: numbers and booleans as they are written."""
+        return dict.fromkeys(self.keys, pl.String())
 
-    def types(self) -> dict[str, pl.DataType]:
-        """Polars types of the keys."""
-        return {key: pl.Float64() if key == "created_utc" else pl.String() for key in self.keys}
+    def columns_of(self, parsed: pl.DataFrame) -> pl.DataFrame:
+        """The messages' columns of a frame that has the keys."""
+        if "parent_id" in parsed.columns:
+            parsed = parsed.with_columns(_parents(parsed["parent_id"]))
+        return parsed.select(**_COMMON_COLUMNS, **self.columns)
 
 
+def _prefixed(key: str, prefix: str) -> pl.Expr:
+    name = pl.col(key)
+    return pl.when(name.str.starts_with(prefix)).then(name).otherwise(prefix + name)
+
+
+def _parents(parents: pl.Series) -> pl.Series:
+    """Base-10 numbers as the names of comments, in base 36; others as they are."""
+    numeric = parents.str.contains("^[0-9]{1,18}$")
+    if not numeric.any():
+        return parents
+    number = pl.col("n").cast(pl.Int64, strict=False)
+    digits = [pl.lit(_DIGITS).gather(number // 36**place % 36) for place in range(11, -1, -1)]  # 36**12 > 10**18
+    name = pl.concat_str("t1_" + pl.concat_str(digits).str.strip_chars_start("0"))
+    zero = pl.when(number == 0).then(pl.lit("t1_0")).otherwise(name)
+    return (
+        parents.to_frame("n").select(pl.when(pl.lit(numeric)).then(zero).otherwise("n").alias(parents.name)).to_series()
+    )
+
+
+def _seconds(key: str) -> pl.Expr:
+    """A time, by number or text, in UTC; null where it is none or no calendar has it."""
+    seconds = pl.col(key).cast(pl.Float64, strict=False)
+    microseconds = pl.when(seconds.is_between(0, _MAX_SECONDS)).then(seconds * 1_000_000)
+    return microseconds.cast(pl.Int64).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
+
+
+_MAX_SECONDS = 253_402_300_799  # 9999-12-31, the last second that datetime can hold
 _COMMON = ("id", "author", "created_utc", "edited", "subreddit")
+_author, _subreddit, _body, _selftext = map(pl.col, ("author", "subreddit", "body", "selftext"))
+_COMMON_COLUMNS = {
+    "native_author": pl.when(~_author.is_in([*_REMOVED, ""])).then(_author),
+    "created_at": _seconds("created_utc"),
+    "edited_at": _seconds("edited"),
+    "community": pl.when(~_subreddit.str.starts_with("u_")).then(_subreddit),
+}
+_thread, _parent = _prefixed("link_id", "t3_"), pl.col("parent_id")
 COMMENT = _Kind(
     (*_COMMON, "link_id", "parent_id", "body"),
-    f"""IF(starts_with(link_id, 't3_'), link_id, 't3_' || link_id) AS native_thread,
-        IF(starts_with(id, 't1_'), id, 't1_' || id) AS native_id,
-        CASE WHEN parent_id[3] = '_' THEN parent_id
-             WHEN parent_id IS NULL OR parent_id = '' THEN native_thread
-             WHEN TRY_CAST(parent_id AS BIGINT) >= 0 THEN 't1_' || lower(to_base(parent_id::BIGINT, 36))
-             ELSE 't1_' || parent_id END AS native_parent,
-        IF(body IN {_REMOVED}, '', body) AS text,
-        NULL::VARCHAR AS media_kind""",
+    {
+        "native_thread": _thread,
+        "native_id": _prefixed("id", "t1_"),
+        "native_parent": pl.when(_parent.str.slice(2, 1) == "_")
+        .then(_parent)
+        .when(_parent.is_null() | (_parent == ""))
+        .then(_thread)
+        .otherwise("t1_" + _parent),
+        "text": pl.when(_body.is_in(_REMOVED)).then(pl.lit("")).otherwise(_body),
+        "media_kind": pl.lit(None, pl.String),
+    },
 )
 SUBMISSION = _Kind(
     (*_COMMON, "title", "selftext", "is_video", "post_hint"),
-    f"""IF(starts_with(id, 't3_'), id, 't3_' || id) AS native_thread,
-        native_thread AS native_id,
-        NULL::VARCHAR AS native_parent,
-        CASE WHEN selftext IS NULL OR selftext = '' OR selftext IN {_REMOVED} THEN title
-             ELSE title || chr(10) || chr(10) || selftext END AS text,
-        CASE WHEN is_video = 'true' THEN 'video' WHEN post_hint = 'image' THEN 'photo' END AS media_kind""",
+    {
+        "native_thread": _prefixed("id", "t3_"),
+        "native_id": _prefixed("id", "t3_"),
+        "native_parent": pl.lit(None, pl.String),
+        "text": pl.when(_selftext.is_null() | _selftext.is_in([*_REMOVED, ""]))
+        .then(pl.col("title"))
+        .otherwise(pl.col("title") + "\n\n" + _selftext),
+        "media_kind": pl.when(pl.col("is_video") == "true")
+        .then(pl.lit("video"))
+        .when(pl.col("post_hint") == "image")
+        .then(pl.lit("photo")),
+    },
 )
-_MAX_SECONDS = 253_402_300_799  # 9999-12-31, the last second that datetime can hold
 _REQUIRED = ("native_thread", "native_id", "text")
-_PARSED = {
-    **dict.fromkeys(("native_thread", "native_id", "native_parent", "text", "media_kind", "native_author"), pl.String),
-    **dict.fromkeys(("created_at", "edited_at"), pl.Float64),
-    "community": pl.String,
-}
 
 
-def connect(threads: int) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB that downloads no extension and does not cache the files it reads."""
-    return duckdb.connect(
-        config={
-            "threads": threads,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "enable_external_file_cache": False,
-        }
-    )
+def _parse(kind: _Kind, content: bytes) -> pl.DataFrame | None:
+    """One row per line that is not blank, in order; None if one of them is no JSON object.
 
-
-def _parse(connection: duckdb.DuckDBPyConnection, chunk: Chunk) -> pl.DataFrame:
-    """One row per non-blank line, in order; required columns null where DuckDB could not read the line."""
-    kind = _kind_of(chunk)
-    columns = ", ".join(
-        f"{key}: '{'DOUBLE' if dtype == pl.Float64() else 'VARCHAR'}'" for key, dtype in kind.types().items()
-    )
-    source = f"""read_ndjson(?, columns = {{{columns}}}, compression = 'none',
-                             ignore_errors = true, maximum_object_size = {_MAX_OBJECT})"""
+    In `whole`, whether a row has all that it must have, and no null character: of half a surrogate pair Polars makes
+    one, and a text that has one is read again.
+    """
     try:
-        return pl.DataFrame(connection.sql(kind.query(source), params=[chunk.path]).to_arrow_table())
-    except duckdb.Error:  # a line of over _MAX_OBJECT bytes: `_repair` reads the chunk line by line
-        return pl.DataFrame(schema=_PARSED)
+        parsed = pl.read_ndjson(content, schema=kind.schema)
+    except pl.exceptions.PolarsError:
+        return None
+    nulls = [pl.col(key).str.contains("\0", literal=True).fill_null(False) for key in kind.keys]
+    odd = parsed.select(pl.any_horizontal(nulls)).to_series()
+    columns = kind.columns_of(parsed)
+    return columns.with_columns(whole=pl.all_horizontal(pl.col(_REQUIRED).is_not_null()) & ~odd)
 
 
-def _kind_of(chunk: Chunk) -> _Kind:
-    """What the chunk's first readable line is; lines of the other kind are read one by one."""
-    with open(chunk.path, "rb") as stream:  # noqa: PTH123 (a descriptor, not a path of ours)
-        for line in islice(stream, 20):
-            record = _strict(line)
-            if not isinstance(record, str):
-                return record[0]
+def _kind_of(lines: Iterable[bytes]) -> _Kind:
+    """What the first readable line is; lines of the other kind are read one by one."""
+    for line in islice(lines, 20):
+        record = _strict(line)
+        if not isinstance(record, str):
+            return record[0]
     return COMMENT
 
 
-def _strict(line: bytes) -> tuple[_Kind, dict[str, str | float | None]] | str:
-    """Kind and wanted keys of one line as DuckDB would give them, or a reason code why there are none."""
+def _strict(line: bytes) -> tuple[_Kind, dict[str, str | None]] | str:
+    """Kind and wanted keys of one line as Polars would give them, or a reason code why there are none."""
     try:
-        record = json.loads(line.decode("utf-8-sig"), parse_constant=_no_json)
+        record = json.loads(line.decode("utf-8-sig"), parse_constant=_no_json, object_pairs_hook=_first)
     except (ValueError, RecursionError):
         return "malformed_json"
     if not isinstance(record, dict):
@@ -131,12 +153,11 @@ def _strict(line: bytes) -> tuple[_Kind, dict[str, str | float | None]] | str:
     if record.get("id") is None or not (is_comment or record.get("title") is not None):
         return "missing_field"
     kind = COMMENT if is_comment else SUBMISSION
-    values: dict[str, str | float | None] = {key: _as_text(record.get(key)) for key in kind.keys}
-    try:
-        values["created_utc"] = float(record["created_utc"])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        values["created_utc"] = None
-    return kind, values
+    return kind, {key: _as_text(record.get(key)) for key in kind.keys}
+
+
+def _first(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    return dict(reversed(pairs))  # of a key that stands twice Polars takes the first
 
 
 def _no_json(constant: str) -> None:
@@ -165,34 +186,27 @@ def _lines(content: bytes, first: int) -> Iterator[tuple[int, bytes]]:
 def _streamed_lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
     """As `_lines`, of a chunk that is not copied."""
     number = chunk.first_line
-    with open(chunk.path, "rb") as stream:  # noqa: PTH123 (a descriptor, not a path of ours)
-        while block := stream.read(1 << 20) + stream.readline():
-            yield from _lines(block, number)
-            number += block.count(b"\n")
+    for block in chunk.blocks():
+        yield from _lines(block, number)
+        number += block.count(b"\n")
 
 
-def _repair(
-    connection: duckdb.DuckDBPyConnection, chunk: Chunk, parsed: pl.DataFrame
-) -> tuple[pl.DataFrame, list[Rejected]]:
-    """`parsed` with line numbers, its unread rows read again one by one."""
-    numbered = list(_lines(chunk.content(), chunk.first_line))
-    if len(numbered) == parsed.height:
-        strict = pl.lit(pl.Series([is_json(line) for _, line in numbered], dtype=pl.Boolean))
-        usable = pl.all_horizontal(pl.col(_REQUIRED).is_not_null()) & strict
-        parsed = parsed.with_columns(raw_location=pl.Series([number for number, _ in numbered], dtype=pl.Int64))
-        used = parsed.select(usable.alias("used")).to_series()
-        unread = [numbered[row] for row in (~used).arg_true()]
-        parsed = parsed.filter(used)
-    else:  # DuckDB saw other lines than we do: trust none of its line numbers
-        parsed, unread = parsed.clear().with_columns(raw_location=pl.lit(0, pl.Int64)), numbered
-    read, rejected = _read_again(connection, unread)
-    parsed = pl.concat([parsed, *read], how="vertical_relaxed")
-    return parsed.sort("raw_location"), rejected
+def _repaired(kind: _Kind, numbered: Sequence[tuple[int, bytes]]) -> tuple[list[pl.DataFrame], list[Rejected]]:
+    """Frames with raw_location of numbered lines, the unusable among them read again one by one."""
+    parsed = _parse(kind, b"\n".join(line for _, line in numbered))
+    if parsed is None and len(numbered) > _FEW:
+        middle = len(numbered) // 2
+        halves = [_repaired(kind, half) for half in (numbered[:middle], numbered[middle:])]
+        return [frame for frames, _ in halves for frame in frames], [r for _, rejected in halves for r in rejected]
+    if parsed is None or parsed.height != len(numbered):
+        return _read_again(numbered)
+    whole = parsed["whole"]
+    used = parsed.with_columns(raw_location=pl.Series([number for number, _ in numbered], dtype=pl.Int64)).filter(whole)
+    read, rejected = _read_again([numbered[row] for row in (~whole).arg_true()])
+    return [used, *read], rejected
 
 
-def _read_again(
-    connection: duckdb.DuckDBPyConnection, lines: Iterable[tuple[int, bytes]]
-) -> tuple[list[pl.DataFrame], list[Rejected]]:
+def _read_again(lines: Iterable[tuple[int, bytes]]) -> tuple[list[pl.DataFrame], list[Rejected]]:
     """Numbered lines by the strict decoder: a frame as `_parse` gives, with raw_location, for each kind there is."""
     rejected: list[Rejected] = []
     records: dict[_Kind, list[dict]] = {COMMENT: [], SUBMISSION: []}
@@ -205,62 +219,53 @@ def _read_again(
     read = []
     for kind, again in records.items():
         if again:
-            frame = pl.DataFrame(again, schema={**kind.types(), "raw_location": pl.Int64()})
-            connection.register("again", frame.to_arrow())
-            rows = pl.DataFrame(connection.sql(kind.query("again")).to_arrow_table())
-            read.append(rows.with_columns(frame["raw_location"]))
+            frame = pl.DataFrame(again, schema={**kind.schema, "raw_location": pl.Int64()})
+            columns = kind.columns_of(frame)
+            read.append(columns.with_columns(whole=pl.lit(True), raw_location=frame["raw_location"]))
     return read, rejected
 
 
-def _batches(connection: duckdb.DuckDBPyConnection, chunk: Chunk, sha256: str) -> Iterator[Batch]:
+def _batches(chunk: Chunk, sha256: str) -> Iterator[Batch]:
     if chunk.n_lines > _MOST_LINES:
         lines = _streamed_lines(chunk)
         while part := list(islice(lines, BATCH_REJECTED)):
-            read, rejected = _read_again(connection, part)
-            yield _batch(pl.concat(read, how="vertical_relaxed") if read else pl.DataFrame(), rejected, 0, sha256)
+            read, rejected = _read_again(part)
+            yield _batch(read, rejected, 0, sha256)
         yield Batch(rejected=chunk.rejected, bytes_read=chunk.bytes_read)
         return
-    parsed, rejected = pl.DataFrame(), []
-    if chunk.size:
-        parsed = _parse(connection, chunk)
-        whole = parsed.height == chunk.n_lines and not sum(parsed[name].null_count() for name in _REQUIRED)
-        if whole and chunk.is_json():
-            parsed = parsed.with_columns(
-                raw_location=pl.int_range(chunk.first_line, chunk.first_line + chunk.n_lines, dtype=pl.Int64)
-            )
-        else:
-            parsed, rejected = _repair(connection, chunk, parsed)
-    yield _batch(parsed, (*rejected, *chunk.rejected), chunk.bytes_read, sha256)
+    content, read, rejected = chunk.content(), [], []
+    kind = _kind_of(line for _, line in _lines(content, 0))
+    parsed = _parse(kind, content) if content else None
+    if parsed is not None and parsed.height == chunk.n_lines and parsed["whole"].all():
+        numbers = pl.int_range(chunk.first_line, chunk.first_line + chunk.n_lines, dtype=pl.Int64)
+        read = [parsed.with_columns(raw_location=numbers)]
+    elif content:
+        read, rejected = _repaired(kind, list(_lines(content, chunk.first_line)))
+    yield _batch(read, (*rejected, *chunk.rejected), chunk.bytes_read, sha256)
 
 
-def _batch(parsed: pl.DataFrame, rejected: Sequence[Rejected], bytes_read: int, sha256: str) -> Batch:
-    if parsed.is_empty():
+def _batch(read: Sequence[pl.DataFrame], rejected: Sequence[Rejected], bytes_read: int, sha256: str) -> Batch:
+    if not any(frame.height for frame in read):
         return Batch(rejected=tuple(rejected), bytes_read=bytes_read)
-    messages = parsed.with_columns(
-        _time("created_at"),
-        _time("edited_at"),
-        numbering=pl.lit(None, pl.String),
-        author_name="native_author",
-        role=pl.when(pl.col("native_author").is_null()).then(pl.lit("deleted")).otherwise(pl.lit("user")),
-        thread_shape=pl.lit("tree"),
-        is_owner=pl.lit(False),
-        is_public=pl.lit(True),
-        raw_sha256=pl.lit(sha256),
-        raw_member=pl.lit(""),
-    ).select(NATIVE_MESSAGES.schema.names())
+    messages = (
+        pl.concat(read)
+        .sort("raw_location")
+        .with_columns(
+            numbering=pl.lit(None, pl.String),
+            author_name="native_author",
+            role=pl.when(pl.col("native_author").is_null()).then(pl.lit("deleted")).otherwise(pl.lit("user")),
+            thread_shape=pl.lit("tree"),
+            is_owner=pl.lit(False),
+            is_public=pl.lit(True),
+            raw_sha256=pl.lit(sha256),
+            raw_member=pl.lit(""),
+        )
+        .select(NATIVE_MESSAGES.schema.names())
+    )
     names = messages.select("native_thread", "native_author", name="native_author", name_kind=pl.lit("handle")).filter(
         pl.col("native_author").is_not_null()
     )
     return Batch(messages, names, tuple(rejected), bytes_read)
-
-
-def _time(column: str) -> pl.Expr:
-    """Seconds since 1970 (float) to a time in UTC; null where no calendar has it."""
-    seconds = pl.col(column)
-    inside = seconds.is_between(0, _MAX_SECONDS)
-    return (
-        pl.when(inside).then(seconds * 1_000_000).cast(pl.Int64).cast(pl.Datetime("us")).dt.replace_time_zone("UTC")
-    ).alias(column)
 
 
 def read(file: RawFile) -> Iterator[Batch]:
@@ -269,12 +274,8 @@ def read(file: RawFile) -> Iterator[Batch]:
     A line that is not one JSON object with an id and either body and link_id or title is rejected with its
     1-based line number, and so is the point from which the file cannot be decompressed.
     """
-    connection = connect(len(os.sched_getaffinity(0)))
-    try:
-        for chunk in chunks(file):
-            yield from _batches(connection, chunk, file.sha256)
-    finally:
-        connection.close()
+    for chunk in chunks(file):
+        yield from _batches(chunk, file.sha256)
 
 
 def matches(file: RawFile) -> bool:

@@ -187,12 +187,19 @@ def _redacted_line(line: bytes, redaction: Redaction) -> bytes:
     """Its values decide, never the line as it stands: there `\\nalice` is no name."""
     text = line.decode("utf-8", "replace")
     try:
-        record = json.loads(text)
+        record = json.loads(text, object_pairs_hook=_object)
         redacted = redaction.value(record)
     except (ValueError, RecursionError):
         text = _ESCAPE.sub(lambda escape: chr(int(escape[1], 16)) if escape[1] else " ", text)
         return b"" if redaction.text(text) != text else line
     return line if redacted == record else json.dumps(redacted).encode()
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members = dict(pairs)
+    if len(members) < len(pairs):  # of a key that stands twice one value would not be looked at
+        raise ValueError("a key stands twice")
+    return members
 
 
 def _cut_documents(found: Found, redaction: Redaction, target: BinaryIO) -> None:
