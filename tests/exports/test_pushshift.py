@@ -124,6 +124,16 @@ def test_a_line_of_megabytes_is_read_like_any_other(tmp_path):
     assert messages["text"].str.len_chars().to_list() == [5, 3_000_000, 5]
 
 
+def test_only_lines_of_up_to_a_megabyte_are_for_polars():
+    """F11: what it skips in a line costs it 55 times the line's bytes."""
+    line = json.dumps(comment(body="")).encode()
+    longest = line.replace(b'""', b'"' + b"x" * (pushshift._MAX_LINE - len(line)) + b'"')
+    for before in (b"", b"\n", line + b"\n"):
+        for after in (b"", b"\n", b"\n" + line):
+            assert pushshift._parse(pushshift.COMMENT, before + longest + after) is not None
+            assert pushshift._parse(pushshift.COMMENT, before + longest + b" " + after) is None
+
+
 def test_a_lone_surrogate_and_a_null_character_survive(tmp_path):
     bad = json.dumps(comment(body="a\ud800b")).encode()
     messages, rejected = read(tmp_path / "dump", comment(), bad, comment(body="a\0b"))

@@ -19,6 +19,7 @@ from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
 # Lines of a chunk beyond which they are too short (160 bytes) to be messages, and the frame of them too long.
 _MOST_LINES = 100_000
+_MAX_LINE = 1 << 20  # bytes of a line for Polars, which takes up to 55 times as much for what it skips
 _FEW = 32  # lines that are read one by one where one of them cannot be parsed
 _NOT_BLANK = re.compile(rb"\S")
 _REMOVED = ("[deleted]", "[removed]")
@@ -117,11 +118,13 @@ _REQUIRED = ("native_thread", "native_id", "text")
 
 
 def _parse(kind: _Kind, content: bytes) -> pl.DataFrame | None:
-    """One row per line that is not blank, in order; None if one of them is no JSON object.
+    """One row per line that is not blank, in order; None if one of them is no JSON object, or over _MAX_LINE.
 
     In `whole`, whether a row has all that it must have, and no null character: of half a surrogate pair Polars makes
     one, and a text that has one is read again.
     """
+    if _longer(content):
+        return None
     try:
         parsed = pl.read_ndjson(content, schema=kind.schema)
     except pl.exceptions.PolarsError:
@@ -130,6 +133,14 @@ def _parse(kind: _Kind, content: bytes) -> pl.DataFrame | None:
     odd = parsed.select(pl.any_horizontal(nulls)).to_series()
     columns = kind.columns_of(parsed)
     return columns.with_columns(whole=pl.all_horizontal(pl.col(_REQUIRED).is_not_null()) & ~odd)
+
+
+def _longer(content: bytes) -> bool:
+    """Whether a line has over _MAX_LINE bytes."""
+    at = 0
+    while len(content) - at > _MAX_LINE:
+        at = content.rfind(b"\n", at, at + _MAX_LINE + 1) + 1 or len(content) + 1
+    return at > len(content)
 
 
 def _kind_of(lines: Iterable[bytes]) -> _Kind:
