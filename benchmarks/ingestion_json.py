@@ -3,7 +3,7 @@
 Both sides run in one go on the same generated file, each in a process of its own, and build the same columns;
 their rows are compared by a hash. Shown: rows per second, ratio, peak resident memory.
 
-    python benchmarks/ingestion_json.py [--megabytes 300] [--repeat 1] [--format telegram] [--layout compact]
+    python benchmarks/ingestion_json.py [--megabytes 300] [--repeat 3] [--format telegram] [--layout compact]
 """
 
 import argparse
@@ -248,7 +248,7 @@ def main() -> None:
     """Generate, measure, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--megabytes", type=int, default=300)
-    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--format", choices=("telegram", "chatgpt"))
     parser.add_argument("--layout", choices=tuple(LAYOUTS), help="default: as the platform writes it")
     parser.add_argument("--side", choices=("usual", "ours", "generate"), help=argparse.SUPPRESS)
