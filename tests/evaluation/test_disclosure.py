@@ -122,6 +122,25 @@ def test_what_is_printed_and_written_says_so(monkeypatch):
             report_min_people()
 
 
+def test_models_all_of_whose_figures_are_hidden_take_one_line():
+    groups = {("dao0", "all"): frozenset(range(5)), ("dao1", "all"): frozenset(range(5, 30))}
+    scores = report(groups, np.linspace(0.1111, 0.9876, 30))
+    several = pl.concat([scores.with_columns(model=pl.lit(f"model{number}")) for number in range(3)])
+    rows = [row.split()[:2] for row in results_table(several, full=True).splitlines() if row.startswith("dao")]
+    assert rows == [["dao0", "each"], *(["dao1", f"model{number}"] for number in range(3))]
+
+
+def test_differences_of_pairs_of_datadaos_stand_among_the_headlines():
+    """C49: of two DataDAOs of few people each, the difference is what may be published."""
+    groups = {("all", f"next_chunk:dao{one}-dao{one + 1}"): frozenset(range(30)) for one in range(3)}
+    pairs = report(groups, np.linspace(0.1, 0.9, 30)).with_columns(
+        asset=pl.lit("datadao_comparison"), metric=pl.lit("mrr_difference")
+    )
+    baseline = pairs.with_columns(model=pl.lit("whitened_decayed_mean@dao1"))
+    rows = [row.split()[:2] for row in results_table(pl.concat([pairs, baseline])).splitlines() if row[:3] == "dao"]
+    assert rows == [[f"dao{one}-dao{one + 1}", model] for one in range(3) for model in ("m", "w")]
+
+
 def test_a_funnel_shows_no_stage_of_few_and_no_loss_of_few():
     users = [50, 50, 45, 30, 6, None, 0]
     rows = [("all", order, f"s{order}", 100 - order, None, n, *[None] * 4) for order, n in enumerate(users)]

@@ -25,7 +25,14 @@ HEADLINES = (
     ("embedding_inversion_scores", "words read from a vector", "words", ("f1",)),
     ("cross_user_retrieval_scores", "others' items among the ten nearest", "item search", ("foreign@10",)),
     ("datadao_comparison", "next chunk at equal budget", "next_chunk", ("recall@10", "mrr")),
+    (
+        "datadao_comparison",
+        "next chunk at equal budget, the first DataDAO's less the second's",
+        "next_chunk:",
+        ("recall@10_difference", "mrr_difference"),
+    ),
 )
+_BASELINE = "@"  # in the name of one, before the DataDAO it was fitted on
 
 
 def results_table(scores: pl.DataFrame, full: bool = False) -> str:
@@ -58,7 +65,12 @@ def as_csv(scores: pl.DataFrame) -> str:
 
 
 def _section(scores: pl.DataFrame, asset: str, slice_: str, title: str, metrics: tuple[str, ...] | None) -> str:
-    rows = scores.filter(pl.col("asset") == asset, pl.col("slice") == slice_)
+    rows = scores.filter(pl.col("asset") == asset)
+    if slice_.endswith(":"):  # of every pair of DataDAOs, which is what stands behind it
+        rows = rows.filter(pl.col("slice").str.starts_with(slice_), ~pl.col("model").str.contains(_BASELINE))
+        rows = rows.with_columns(datadao=pl.col("slice").str.strip_prefix(slice_))
+    else:
+        rows = rows.filter(pl.col("slice") == slice_)
     rows = rows.filter(pl.col("value").is_not_null() | pl.col("hidden"))
     if metrics is not None:
         rows = rows.filter(pl.col("metric").is_in(metrics))
@@ -69,10 +81,15 @@ def _section(scores: pl.DataFrame, asset: str, slice_: str, title: str, metrics:
     keys = rows.group_by("datadao", "model").agg(pl.col("value").max(), pl.col("n").max(), pl.col("n_users").max())
     keys = keys.sort("datadao", "value", "model")
     table = [["datadao", "model", *names, "n", "users"]]
-    for datadao, model, _, n, users in keys.iter_rows():
-        values = [cells.get((datadao, model, name), "") for name in names]
-        counts = ("", "") if n is None else (f"{n:,}", f"{users:,}")
-        table.append([line(datadao), line(model), *values, *counts])
+    for datadao, of_datadao in keys.group_by("datadao", maintain_order=True):
+        values = {model: [cells.get((*datadao, model, name), "") for name in names] for model in of_datadao["model"]}
+        if of_datadao["value"].null_count() == len(values) > 1:
+            alike = [of[0] if len(set(of)) == 1 else "hidden" for of in zip(*values.values(), strict=True)]
+            table.append([line(*datadao), f"each of {len(values)} models", *alike, "", ""])
+            continue
+        for _, model, _, n, users in of_datadao.iter_rows():
+            counts = ("", "") if n is None else (f"{n:,}", f"{users:,}")
+            table.append([line(*datadao), line(model), *values[model], *counts])
     widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     return "\n".join([f"{asset}: {title}", *lines])

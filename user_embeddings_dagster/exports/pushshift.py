@@ -61,11 +61,10 @@ def _parents(parents: pl.Series) -> pl.Series:
         return parents
     number = pl.col("n").cast(pl.Int64, strict=False)
     digits = [pl.lit(_DIGITS).gather(number // 36**place % 36) for place in range(11, -1, -1)]  # 36**12 > 10**18
-    name = pl.concat_str("t1_" + pl.concat_str(digits).str.strip_chars_start("0"))
-    zero = pl.when(number == 0).then(pl.lit("t1_0")).otherwise(name)
-    return (
-        parents.to_frame("n").select(pl.when(pl.lit(numeric)).then(zero).otherwise("n").alias(parents.name)).to_series()
-    )
+    name = "t1_" + pl.concat_str(digits).str.strip_chars_start("0")
+    named = pl.when(number == 0).then(pl.lit("t1_0")).otherwise(name)
+    chosen = pl.when(pl.lit(numeric)).then(named).otherwise("n")
+    return parents.to_frame("n").select(chosen.alias(parents.name)).to_series()
 
 
 def _seconds(key: str) -> pl.Expr:
