@@ -13,6 +13,7 @@ from assets.scoring import EvaluationConfig, QueryConfig, loaded, record, score_
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from user_embeddings_dagster.evaluation import plots
+from user_embeddings_dagster.evaluation.comparison import NEXT_CHUNK, differences
 from user_embeddings_dagster.evaluation.disclosure import published
 from user_embeddings_dagster.evaluation.inputs import EvaluationInputs
 from user_embeddings_dagster.evaluation.measure import (
@@ -197,5 +198,8 @@ def datadao_comparison(context: dg.AssetExecutionContext, config: EvaluationConf
         store, "datadao_comparison", [stored_inputs(context, store), config.model_dump(), version],
         lambda: compare_datadaos(store.lake, store.lance, config.seed, loaded(outputs), version),
     )  # fmt: skip
-    picture = plots.grouped_bars(shown(result.scores), slice_="next_chunk", title="Next chunk at an equal budget")
-    return record(store, "datadao_comparison", result, picture)
+    picture = plots.grouped_bars(shown(result.scores), slice_=NEXT_CHUNK, title="Next chunk at an equal budget")
+    between = plots.difference_lines(
+        differences(shown(result.scores), NEXT_CHUNK), metric="mrr_difference", title="Next chunk: first less second"
+    )
+    return record(store, "datadao_comparison", result, picture, pictures={"plot_differences": between})

@@ -20,8 +20,8 @@ from user_embeddings_dagster.settings import report_min_people
 from user_embeddings_dagster.storage.lake import fingerprint
 
 HEADLINE = (
-    "mrr", "recall@1", "r2", "auc", "f2", "benign_changed", "tpr@1%fpr", "f1", "foreign@10", "exposure", "accuracy",
-    "accuracy_change", "answer_kl", "gain", "judge_score", "pair_accuracy", "flops_ratio",
+    "mrr", "mrr_difference", "recall@1", "r2", "auc", "f2", "benign_changed", "tpr@1%fpr", "f1", "foreign@10",
+    "exposure", "accuracy", "accuracy_change", "answer_kl", "gain", "judge_score", "pair_accuracy", "flops_ratio",
     "seconds_to_first_token_ratio",
 )  # fmt: skip
 
@@ -74,7 +74,7 @@ def record(
     written = store.scores.replace(asset, scores, measured.made_from)
     visible_rows = published(scores.filter(pl.col("value").is_not_null()), report_min_people())
     headline = visible_rows.filter(pl.col("metric").is_in(HEADLINE))
-    headline = headline.sort(pl.col("datadao") != "all", pl.col("slice") != "all", maintain_order=True)
+    headline = headline.sort("hidden", pl.col("datadao") != "all", pl.col("slice") != "all", maintain_order=True)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(fingerprint(scores.write_csv())),
         metadata={

@@ -53,6 +53,7 @@ DRAW = {
     "history_lines": lambda: plots.history_lines(SEQUENCE, metric="mrr", title="t"),
     "grouped_bars": lambda: plots.grouped_bars(scores(), slice_="next_chunk", title="t"),
     "grouped_by_slice": lambda: plots.grouped_bars(SEQUENCE, by="slice", title="t"),
+    "difference_lines": lambda: plots.difference_lines(SEQUENCE.filter(slice="all"), metric="mrr", title="t"),
     "loss_curve": lambda: plots.loss_curve(LOSSES),
     "funnel_bars": lambda: plots.funnel_bars(FUNNEL),
     "dimension_sweep": lambda: plots.dimension_sweep(SWEEP),
@@ -73,6 +74,24 @@ def test_plots_show_the_numbers():
     other = SEQUENCE.with_columns(pl.col("value", "ci_low", "ci_high") * 0.5)
     assert plots.score_bars(other, title="t") != plots.score_bars(SEQUENCE, title="t")
     assert plots.loss_curve(LOSSES[:50]) != plots.loss_curve(LOSSES)
+
+
+def test_a_plot_of_nothing_says_so(monkeypatch):
+    """C71: where all figures are of too few people, an empty frame would look like a fault."""
+    few = scores(2).with_columns(n_users=pl.lit(3, pl.Int64))
+
+    def drawn(frame: pl.DataFrame) -> list[bytes]:
+        return [
+            plots.score_bars(frame, title="t"),
+            plots.grouped_bars(frame, slice_="next_chunk", title="t"),
+            plots.history_lines(frame, metric="mrr", title="t"),
+            plots.difference_lines(frame, metric="mrr", title="t"),
+        ]
+
+    nothing, something = drawn(few), drawn(scores(2))
+    monkeypatch.setattr(plots, "NOTHING", "other words")
+    assert drawn(scores(2)) == something
+    assert all(one != other for one, other in zip(drawn(few), nothing, strict=True))
 
 
 def test_nothing_to_draw_and_no_interval_are_no_error():

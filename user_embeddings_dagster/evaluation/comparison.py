@@ -145,6 +145,13 @@ def datadao_comparison(
     return sheet.frame()
 
 
+def differences(scores: pl.DataFrame, task: str) -> pl.DataFrame:
+    """The rows of a comparison about two DataDAOs, `<a>-<b>` in the column datadao; without baselines that were fitted
+    on one of them (`<model>@<datadao>`)."""
+    rows = scores.filter(pl.col("slice").str.starts_with(f"{task}:"), ~pl.col("model").str.contains("@"))
+    return rows.with_columns(datadao=pl.col("slice").str.strip_prefix(f"{task}:"))
+
+
 def _both(a: str, b: str) -> str:
     """Candidate sets of the two sides of a contrast, once if they are equal in size."""
     return a if a == b else f"{a}|{b}"

@@ -23,6 +23,7 @@ INK, MUTED, GRID = "#22303c", "#8a97a3", "#e3e8ec"
 PALETTE = ("#2f6fbb", "#d9822b", "#3a9a6e", "#a84b8f", "#6b7f2a", "#c2453d", "#4aa5b5", "#7a5cc0")
 DPI = 110
 WIDTH = 7.2  # inches
+NOTHING = "nothing to show: nothing was measured, or only of too few people to be told"
 
 
 def score_bars(
@@ -120,6 +121,22 @@ def grouped_bars(
     axes.set_ylabel(_labelled(metric, rows))
     _legend(axes)
     return _png(figure, axes, title, grid="y")
+
+
+def difference_lines(scores: pl.DataFrame, *, metric: str, title: str) -> bytes:
+    """One line per difference (DataDAO column and model): its value with its 95% interval, beside zero."""
+    rows = _shown(scores).filter(metric=metric).drop_nulls("value").sort("datadao", "model", descending=True)
+    figure, axes = _figure(0.9 + 0.32 * max(3, rows.height))
+    places = np.arange(rows.height)
+    if rows.height:
+        axes.axvline(0, color=MUTED, lw=1)
+        axes.plot(rows["value"].to_numpy(), places, "o", color=PALETTE[0], markersize=5)
+    _intervals(axes, rows, places, horizontal=True)
+    axes.set_yticks(
+        places, [_short(f"{datadao}: {model}") for datadao, model in rows.select("datadao", "model").rows()]
+    )
+    axes.set_xlabel(_labelled(metric, rows))
+    return _png(figure, axes, title, grid="x")
 
 
 def loss_curve(metrics: Sequence[Mapping[str, Any]], title: str = "Training loss") -> bytes:
@@ -228,6 +245,8 @@ def _intervals(axes: "Axes", rows: pl.DataFrame, places: np.ndarray, *, horizont
     """Error bars where there is an interval."""
     known = rows["ci_low"].is_not_null().to_numpy()
     part = rows.filter(pl.col("ci_low").is_not_null())
+    if part.is_empty():
+        return
     value = part["value"].to_numpy()
     error = np.maximum(np.stack([value - part["ci_low"].to_numpy(), part["ci_high"].to_numpy() - value]), 0)
     style: dict[str, Any] = {"fmt": "none", "ecolor": INK, "elinewidth": 1.1, "capsize": 2.5, "alpha": 0.8}
@@ -259,6 +278,8 @@ def _style(axes: "Axes", grid: Literal["x", "y", "both"]) -> None:
 
 def _png(figure: "Figure", axes: "Axes | None" = None, title: str = "", grid: Literal["x", "y", "both"] = "y") -> bytes:
     if axes is not None:
+        if not axes.has_data():
+            axes.text(0.5, 0.5, NOTHING, transform=axes.transAxes, ha="center", va="center")
         _style(axes, grid)
         axes.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK)
     stream = io.BytesIO()

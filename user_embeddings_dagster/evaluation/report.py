@@ -2,6 +2,7 @@
 
 import polars as pl
 
+from user_embeddings_dagster.evaluation.comparison import differences
 from user_embeddings_dagster.evaluation.disclosure import published
 from user_embeddings_dagster.quality.escaping import csv_cell, line
 from user_embeddings_dagster.settings import report_min_people
@@ -32,7 +33,6 @@ HEADLINES = (
         ("recall@10_difference", "mrr_difference"),
     ),
 )
-_BASELINE = "@"  # in the name of one, before the DataDAO it was fitted on
 
 
 def results_table(scores: pl.DataFrame, full: bool = False) -> str:
@@ -66,11 +66,8 @@ def as_csv(scores: pl.DataFrame) -> str:
 
 def _section(scores: pl.DataFrame, asset: str, slice_: str, title: str, metrics: tuple[str, ...] | None) -> str:
     rows = scores.filter(pl.col("asset") == asset)
-    if slice_.endswith(":"):  # of every pair of DataDAOs, which is what stands behind it
-        rows = rows.filter(pl.col("slice").str.starts_with(slice_), ~pl.col("model").str.contains(_BASELINE))
-        rows = rows.with_columns(datadao=pl.col("slice").str.strip_prefix(slice_))
-    else:
-        rows = rows.filter(pl.col("slice") == slice_)
+    task = slice_.removesuffix(":")
+    rows = rows.filter(pl.col("slice") == slice_) if task == slice_ else differences(rows, task)
     rows = rows.filter(pl.col("value").is_not_null() | pl.col("hidden"))
     if metrics is not None:
         rows = rows.filter(pl.col("metric").is_in(metrics))
