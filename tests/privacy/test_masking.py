@@ -107,6 +107,16 @@ def test_letters_that_nothing_decomposes(name, written):
         assert named(name, f"so {form} said") == ("so {A} said", True), form
 
 
+def test_a_handle_as_markdown_escapes_it():
+    """C9: Reddit's editor puts a backslash before each "_"."""
+    typed = {"zofia_nowak9": r"zofia\_nowak9", "Zofia__x_": r"zofia\_\_x\_", "a_zofia": r"A\\_Zofia"}
+    for name, written in typed.items():
+        text = canonical(pl.Series([f"ask u/{written}, {written}: or @{written}"]))[0]
+        assert masked({"A": name}, text) == "ask {A}, {A}: or {A}", name
+    text = canonical(pl.Series(["C:\\Users\\_zofia\\x"]))[0]
+    assert text == "C:\\Users\\_zofia\\x"
+
+
 def test_letters_that_grow_keep_their_places():
     """C9: what stands before and after a name is kept to the character, although "æ" is compared as "ae"."""
     assert masked({"A": "Þór"}, "æß þœ ŒÆ, Þór æ thor ßþ ﬃ") == "æß þœ ŒÆ, {A} æ {A} ßþ ﬃ"

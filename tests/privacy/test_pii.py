@@ -136,6 +136,7 @@ BESIDE = {
     "call 0612345678 or 0698765432": "call <PHONE> or <PHONE>",
     "DE89 3704 0044 0532 0130 00 FR14 2004 1010 0505 0001 3M02 606": "<IBAN> <IBAN>",
     "at12 de89 3704 0044 0532 0130 00 then": "at12 <IBAN> then",
+    r"u/jane\_doe\_9, jane\_doe@example.org": "u/<HANDLE>, <EMAIL>",
     '{"lat": 48.8584, "lng": 2.2945}': '{"lat": <GEO>, "lng": <GEO>}',
     "Latitude: 48.8584\nLongitude: 2.2945": "Latitude: <GEO>\nLongitude: <GEO>",
 }  # fmt: skip

@@ -43,8 +43,10 @@ _WRITTEN_OUT = str.maketrans({
 
 
 def canonical(texts: pl.Series) -> pl.Series:
-    """NFKC without invisible characters, digits of all scripts as 0 to 9; user-typed speaker labels are defused."""
+    """NFKC without invisible characters, digits of all scripts as 0 to 9, without Markdown's backslash in handles and
+    addresses; user-typed speaker labels are defused."""
     texts = _where(texts, r"[^\t\n -~]", _composed)
+    texts = _where(texts, r"\\[_@]", _unescaped)
     return _where(texts, r"SUBJECT|<P[0-9]", _defused)
 
 
@@ -58,6 +60,11 @@ def _composed(texts: pl.Series) -> pl.Series:
     texts = texts.str.replace_all(INVISIBLE, "").str.replace_all("´", "'", literal=True)  # NFKC: a space and an accent
     texts = texts.str.normalize("NFKC").str.replace_all(INVISIBLE, "")
     return _where(texts, r"[\p{Nd}--0-9]", lambda held: held.str.replace_many(_digits()))
+
+
+def _unescaped(texts: pl.Series) -> pl.Series:
+    # Reddit's editor writes "u/ann_lee" as "u/ann\_lee". Behind a folder of homes stands a user's name, not an escape.
+    return texts.str.replace_all(r"(?i)((?:users|settings)\\)|\\+([_@])", "${1}${2}")
 
 
 def _defused(texts: pl.Series) -> pl.Series:
