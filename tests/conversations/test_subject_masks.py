@@ -62,6 +62,18 @@ def test_a_name_told_in_one_thread_is_masked_in_all_that_its_bearer_wrote_in(tab
     assert chunks.height == 3 and not chunks["text"].str.contains("(?i)wonder").any()
 
 
+def test_a_community_named_after_somebody_in_it_is_left_out(tables):
+    """C9: r/alice_w is what masking calls <P1>; the same community stays where she is not, and so do others."""
+    rows = [
+        {"id": str(n), "by": by, "thread": t}
+        for n, (by, t) in enumerate(zip(["alice", "bob"] * 2, "ttss", strict=True))
+    ]
+    messages, people = tables([*rows, {"id": "5", "by": "jose", "thread": "r"}], NAMES)
+    for community, left in (("Alice_W", 1), ("alice_w_fans", 1), ("bob", 1), ("Bobsled", 5), ("fruit", 5)):
+        chunks = build_chunks(messages.with_columns(community=pl.lit(community)), people).chunks
+        assert chunks["community"].count() == left and chunks.height == 5, community
+
+
 def test_no_name_however_typed(tables, ident):
     """C9: apostrophes, dashes, letters without a decomposition, umlauts written out."""
     names = {"a": ["Niamh O'Brien"], "b": ["Łukasz Wójcik"], "c": ["Søren Bjørn", "Jörg"], "d": ["Anne-Marie"]}

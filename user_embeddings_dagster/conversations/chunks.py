@@ -12,7 +12,7 @@ from user_embeddings_dagster.conversations.thread import Thread, Window, threads
 from user_embeddings_dagster.conversations.trees import grow, tree_windows
 from user_embeddings_dagster.conversations.windows import linear_windows
 from user_embeddings_dagster.keys import content_id
-from user_embeddings_dagster.privacy.masking import mask_messages, thread_names
+from user_embeddings_dagster.privacy.masking import ThreadNames, mask_messages, thread_names
 from user_embeddings_dagster.privacy.ner import person_model
 from user_embeddings_dagster.privacy.pii import mask_patterns
 from user_embeddings_dagster.privacy.residual import check_residual_names
@@ -73,7 +73,7 @@ def build_chunks(
         if progress:
             progress(done, steps)
     chunks = _table(rows, str(messages["datadao"][0]))
-    chunks = _selected(chunks, config, counts)
+    chunks = _selected(_nobodys(chunks, names), config, counts)
     check_residual_names(chunks, names)
     return ChunkResult(chunks, {name: int(counts[name]) for name in sorted(counts)})
 
@@ -151,6 +151,24 @@ def _public(communities: pl.Series) -> pl.Series:
     given = given.filter(given.str.contains(_SUBREDDIT))
     masked, _ = mask_patterns(given)
     return communities.set(~communities.is_in(given.filter(masked == given).implode()), None)
+
+
+def _nobodys(chunks: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
+    """`chunks` without the communities that are named after one of their thread's people: r/ann_lee."""
+    places = chunks.select("thread_id", "community").unique().drop_nulls()
+    known = names.join(places, on="thread_id")
+    plain = pl.col("community", "name").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]", "")
+    community, name = known.select(plain)
+    known = known.filter(community.str.contains(name, literal=True))
+    named = [
+        (thread, community)
+        for (thread, community), frame in known.partition_by("thread_id", "community", as_dict=True).items()
+        if ThreadNames(frame.select("author_id", "name", "name_kind").iter_rows()).mask(community) != community
+    ]
+    schema = {"thread_id": pl.String, "community": pl.String}
+    theirs = pl.DataFrame(named, schema=schema, orient="row").with_columns(theirs=True)
+    found = chunks.join(theirs, on=[*schema], how="left", maintain_order="left")["theirs"]
+    return chunks.with_columns(community=chunks["community"].set(found.is_not_null(), None))
 
 
 def _table(rows: list[tuple], datadao: str) -> pl.DataFrame:
