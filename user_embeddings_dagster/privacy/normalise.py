@@ -23,6 +23,9 @@ INVISIBLE = (
 )
 _WIDE = re.compile(r"\s\s|[^\S ]")  # white space that chunks write as one space
 PLAIN = re.compile(r"[\t\n\r -~]*")  # what is canonical as it is, but for labels that a message spells
+# Dashes that keyboards, typesetters and language models put into a telephone or card number.
+_DASH = "[\u2010-\u2015\u2212]"
+_DASHED = r"[0-9](?:[ ()./\u2010-\u2015\u2212-]{0,3}[0-9]){6}"
 # A message that spells a placeholder or a speaker would forge one.
 _FORGED = {r"\bSUBJECT\b": "Subject", r"<(P[0-9]+)>": "($1)"}
 
@@ -43,8 +46,8 @@ _WRITTEN_OUT = str.maketrans({
 
 
 def canonical(texts: pl.Series) -> pl.Series:
-    """NFKC without invisible characters, digits of all scripts as 0 to 9, without Markdown's backslash in handles and
-    addresses; user-typed speaker labels are defused."""
+    """NFKC without invisible characters, digits of all scripts as 0 to 9, a hyphen in long numbers, no Markdown's
+    backslash in handles and addresses; user-typed speaker labels are defused."""
     texts = _where(texts, r"[^\t\n -~]", _composed)
     texts = _where(texts, r"\\[_@]", _unescaped)
     return _where(texts, r"SUBJECT|<P[0-9]", _defused)
@@ -59,7 +62,12 @@ def _where(texts: pl.Series, pattern: str, change: Callable[[pl.Series], pl.Seri
 def _composed(texts: pl.Series) -> pl.Series:
     texts = texts.str.replace_all(INVISIBLE, "").str.replace_all("´", "'", literal=True)  # NFKC: a space and an accent
     texts = texts.str.normalize("NFKC").str.replace_all(INVISIBLE, "")
-    return _where(texts, r"[\p{Nd}--0-9]", lambda held: held.str.replace_many(_digits()))
+    texts = _where(texts, r"[\p{Nd}--0-9]", lambda held: held.str.replace_many(_digits()))
+    return _where(texts, rf"[0-9)] ?{_DASH}", lambda held: _where(held, _DASHED, _hyphenated))
+
+
+def _hyphenated(texts: pl.Series) -> pl.Series:
+    return texts.str.replace_all(rf"([0-9)] ?){_DASH}", "${1}-").str.replace_all(rf"{_DASH}( ?[0-9(])", "-${1}")
 
 
 def _unescaped(texts: pl.Series) -> pl.Series:
