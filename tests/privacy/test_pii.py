@@ -27,6 +27,7 @@ EXAMPLES = {
         "jane.doe+x@mail.example.co.uk", "ｊａｎｅ＠ｅｘａｍｐｌｅ．ｃｏｍ", "ja\u200bne@exa\u200bmple.com",
         "john at gmail dot com", "john dot smith at gmail dot com", "john (at) example [dot] org",
         "john[at]example.org", "JOHN AT HOTMAIL.COM", "john_at_gmail_dot_com", "john @ example . com",
+        "john.d%40example.org", "john.d&#64;example.org", r"john.d\u0040example.org",
     ],
     "PHONE": [
         "+44 20 7946 0958", "(415) 555-2671", "415-555-2671", "+14155552671", "00 49 30 901820", "8 (912) 345-67-89",

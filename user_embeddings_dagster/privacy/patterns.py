@@ -20,6 +20,7 @@ _MAIL_HOSTS = "gmail|googlemail|hotmail|outlook|protonmail|proton|yahoo|icloud|y
 # Runs are bounded (RFC 5321: 64 characters) so that no text makes the search quadratic.
 _BRACKET_AT = r"\s{0,2}[(\[{<]\s{0,2}(?:at|@|a t)\s{0,2}[)\]}>]\s{0,2}"
 _AT = rf"(?:{_BRACKET_AT}|[\s_]{{1,3}}at[\s_]{{1,3}}|\s{{0,2}}@\s{{0,2}})"
+_ENCODED_AT = r"(?:@|%40|&#64;|\\u0040)"  # as addresses, pages and JSON write it
 _DOT = r"(?:\s{0,2}[(\[{<]\s{0,2}(?:dot|\.)\s{0,2}[)\]}>]\s{0,2}|[\s_]{1,3}dot[\s_]{1,3})"
 _ANY_DOT = rf"(?:{_DOT}|\s?\.\s?)"
 _LOCAL = rf"[\w.+-]{{1,64}}?(?:{_DOT}[\w.+-]{{1,64}}?){{0,2}}"
@@ -54,8 +55,8 @@ ADDRESSES = (
     ),
     typed(
         "EMAIL",
-        r"@[^\s@]+[.。]",
-        r"(?<![\w.%+'-])[\w.%+'-]*[\w%+-]@[^\W_][\w-]{0,62}(?:[.。][\w-]{0,62}[^\W_]){1,8}",
+        rf"{_ENCODED_AT}[^\s@]+[.。]",
+        rf"(?<![\w.%+'-])[\w.%+'-]*[\w%+-]{_ENCODED_AT}[^\W_][\w-]{{0,62}}(?:[.。][\w-]{{0,62}}[^\W_]){{1,8}}",
         flags=re.UNICODE,
     ),
     typed(
