@@ -117,6 +117,23 @@ def test_a_handle_as_markdown_escapes_it():
     assert text == "C:\\Users\\_zofia\\x"
 
 
+@pytest.mark.parametrize(
+    "name", ["Zofia🌸Nowak", "Zofia-Nowak", "zofia.nowak", "Zofia_Nowak", "Zofia/Nowak", "Zofia•Nowak 2020"]
+)
+def test_a_part_of_a_name_whatever_joins_it(name):
+    """C9: people call each other by one of them; the whole stays one person, a number none."""
+    assert masked({"A": name}, f"ask Zofia or nowak's {name}, 2020-2020", "display_name").startswith(
+        "ask {A} or {A}'s {A}, "
+    )
+    assert masked({"A": "Nowak-2020"}, "since 2020", "display_name") == "since 2020"
+    assert masked({"A": name}, "ask Zofia", "handle") == "ask Zofia"
+
+
+def test_a_surname_without_its_apostrophe():
+    """C9."""
+    assert masked({"A": "Niamh O’Brien"}, "OBrien, obrien and o'brien", "display_name") == "{A}, {A} and {A}"
+
+
 def test_letters_that_grow_keep_their_places():
     """C9: what stands before and after a name is kept to the character, although "æ" is compared as "ae"."""
     assert masked({"A": "Þór"}, "æß þœ ŒÆ, Þór æ thor ßþ ﬃ") == "æß þœ ŒÆ, {A} æ {A} ßþ ﬃ"
