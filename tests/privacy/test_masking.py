@@ -118,6 +118,21 @@ def test_a_handle_as_markdown_escapes_it():
 
 
 @pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("علی کریمی", ["علي", "كريمي", "عـلـي", "علی"]),
+        ("فاطمة", ["فاطمه", "فاطمـــة"]),
+        ("موسي", ["موسى"]),
+        ("ᴢᴏꜰɪᴀ 🅽🅾🆆🅰🅺", ["Zofia", "nowak", "🅝🅞🅦🅐🅚"]),
+    ],
+)
+def test_a_name_from_another_keyboard(name, written):
+    """C9: Arabic and Persian letters that look alike, words drawn out, and letters of ornament."""
+    for form in written:
+        assert named(name, f"so {form} said")[0] == "so {A} said", form
+
+
+@pytest.mark.parametrize(
     "name", ["Zofia🌸Nowak", "Zofia-Nowak", "zofia.nowak", "Zofia_Nowak", "Zofia/Nowak", "Zofia•Nowak 2020"]
 )
 def test_a_part_of_a_name_whatever_joins_it(name):

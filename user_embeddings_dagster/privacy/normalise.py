@@ -40,6 +40,10 @@ UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
 _APOSTROPHES = "‘’‛′´ʹʻʼʽʾʿꞌ՚׳"
 _DASHES = "−˗⁃"  # that Unicode does not count among the dashes
 _PLAIN_LETTERS = dict(zip("łøđðıħŧŋə", "loddihtne", strict=True)) | {"æ": "ae", "œ": "oe", "þ": "th"}
+# Arabic letters that differ by keyboard, and the stroke that only draws a word out; letters that are drawn, not typed.
+_PLAIN_LETTERS |= {"ی": "ي", "ى": "ي", "ک": "ك", "ة": "ه", "ـ": ""}
+_PLAIN_LETTERS |= dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz", strict=True))
+_PLAIN_LETTERS |= {chr(first + at): chr(97 + at) for first in (0x1F150, 0x1F170) for at in range(26)}  # 🅐 🅰
 _WRITTEN_OUT = str.maketrans({
     "ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "Å": "Aa", "Ø": "Oe",
 })  # fmt: skip
