@@ -185,6 +185,24 @@ def test_a_persons_messages_are_cut_out_of_a_chat_and_so_is_what_points_at_them(
     assert not list(search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")])))
 
 
+def test_the_number_on_a_persons_contact_card_is_cut_out(tmp_path):
+    """Also where the card names no account; that of somebody with another surname stays."""
+    cards = [{"first_name": first, "last_name": last, "phone_number": "+1 415 555 2671"} for first, last in CARDS]
+    path = tmp_path / "result.json"
+    sent = [message(9 + n, "Bob", "") | {"contact_information": card} for n, card in enumerate(cards)]
+    people = {"contacts": {"list": cards}, "chats": {"list": [chat() | {"messages": [*chat()["messages"], *sent]}]}}
+    path.write_text(json.dumps(people))
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")]))
+    assert cut_out(found, found.names)
+    kept = json.loads(path.read_text())
+    left = [card["contact_information"] for card in kept["chats"]["list"][0]["messages"][2:]]
+    assert left == kept["contacts"]["list"]
+    assert [card["phone_number"] == "" for card in left] == [True, True, False, False]
+
+
+CARDS = [("Alice", ""), ("", "alice 🌸"), ("Alice", "Smith"), ("Bob", "")]
+
+
 def bold(text: str, **more: str) -> dict:
     return {"type": "bold", "text": text} | more
 

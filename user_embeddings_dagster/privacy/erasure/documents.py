@@ -6,7 +6,7 @@ for in the text that they make together, as people read it.
 
 from typing import Any
 
-from user_embeddings_dagster.privacy.redaction import Redaction
+from user_embeddings_dagster.privacy.redaction import PERSON, Redaction
 
 _IN_PARTS = ("text", "text_entities", "question", "caption")  # keys under which a list is one text
 
@@ -26,7 +26,14 @@ class Cut:
             return [self.value(item, in_message) for item in value if not self._is_of_person(item)]
         if not isinstance(value, dict):
             return self._redaction.value(value)
-        return {name: self._member(name, item, in_message) for name, item in value.items()}
+        shown = value | {"phone_number": ""} if self._is_card(value) else value
+        return {name: self._member(name, item, in_message) for name, item in shown.items()}
+
+    def _is_card(self, item: dict[str, Any]) -> bool:
+        """A contact of the person's name and no other: mostly nothing else tells whose it is."""
+        name = " ".join(str(item.get(part) or "") for part in ("first_name", "last_name"))
+        left = self._redaction.text(name) if "phone_number" in item else name
+        return left != name and not any(map(str.isalnum, left.replace(PERSON, "")))
 
     def _member(self, name: str, item: Any, in_message: bool) -> Any:
         if not isinstance(item, list):
