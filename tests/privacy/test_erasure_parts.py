@@ -20,6 +20,7 @@ import zstandard
 from user_embeddings_dagster.keys import keyed_id, user_id
 from user_embeddings_dagster.privacy.audit.canaries import scan
 from user_embeddings_dagster.privacy.erased_names import ErasedNames
+from user_embeddings_dagster.privacy.erasure import raw_files
 from user_embeddings_dagster.privacy.erasure.documents import Cut
 from user_embeddings_dagster.privacy.erasure.evidence import PREFIX, _vectors
 from user_embeddings_dagster.privacy.erasure.journal import Journal
@@ -198,6 +199,23 @@ def test_the_number_on_a_persons_contact_card_is_cut_out(tmp_path):
     left = [card["contact_information"] for card in kept["chats"]["list"][0]["messages"][2:]]
     assert left == kept["contacts"]["list"]
     assert [card["phone_number"] == "" for card in left] == [True, True, False, False]
+
+
+@pytest.mark.parametrize("block", [1 << 20, 7])
+def test_an_account_is_found_where_its_person_wrote_nothing(block, tmp_path, monkeypatch):
+    """Among another's contacts, and beside what was forwarded."""
+    monkeypatch.setattr(raw_files, "_BLOCK", block)
+    path = tmp_path / "result.json"
+    sent = message(1, "Bob", "fine") | {"forwarded_from": "Alice", "forwarded_from_id": "user478"}
+    contact = {"user_id": 478, "first_name": "Alice", "phone_number": "+1 415 555 2671"}
+    for contacts, message_sent in (([contact], message(1, "Bob", "fine")), ([], sent)):
+        people = {"contacts": {"list": contacts}, "chats": {"list": [chat() | {"messages": [message_sent]}]}}
+        path.write_text(json.dumps(people))
+        [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")]))
+        assert (found.own, found.n_records, found.accounts) == (False, 0, {"user478"})
+        assert cut_out(found, {("Alice", "display_name")})
+        assert not [trace for trace in ("478", "Alice", "415") if trace in path.read_text()]
+        assert not list(search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")])))
 
 
 CARDS = [("Alice", ""), ("", "alice 🌸"), ("Alice", "Smith"), ("Bob", "")]

@@ -51,6 +51,10 @@ _COMPRESSED: dict[str, Callable[[BinaryIO], Any]] = {
 }
 # Of a document: the key of its arrays of messages, and which members of a zip are documents.
 _DOCUMENTS = {"telegram_desktop": ("messages", telegram.MEMBER), "telegram_dfusion": ("contents", dfusion.MEMBER)}
+# Which members of a zip are documents, and where these name accounts, also of people who wrote nothing there.
+_ACCOUNT = re.compile(rb'(?:user|from|actor)_id"\s*:\s*"?(?:user)?(\d{1,19})(?=\D)')
+_ACCOUNTS = {"telegram_desktop": (telegram.MEMBER, _ACCOUNT)}
+_BLOCK, _LONGEST_KEY = 1 << 20, 80
 _LINES = ("pushshift",)
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|.)")
 
@@ -102,15 +106,33 @@ def search(
             yield Found(file, known=theirs, own=theirs)
             continue
         found, request = Found(file, format.name), data_request(file.name)
+        is_person = partial(_is_of, users, key, format.platform, links)
         for batch in format.read(file):
-            _search_batch(found, batch, lambda account, on=format.platform: user_id(key, on, account, links) in users)
+            _search_batch(found, batch, is_person)
+        if format.name in _ACCOUNTS:
+            found.accounts.update(filter(is_person, _accounts(file, *_ACCOUNTS[format.name])))
         found.own = (found.own or theirs) and not format.is_public
-        if found.records or found.names or found.own:
+        if found.records or found.accounts or found.own:
             requests |= {request} if found.own and request is not None else set()
             yield found
         elif request is not None:
             silent.append(file)
     yield from (Found(file, "", own=True) for file in silent if data_request(file.name) in requests)
+
+
+def _is_of(users: Container[str], key: bytes, platform: str, links: dict[str, str], account: str) -> bool:
+    return user_id(key, platform, account, links) in users
+
+
+def _accounts(file: RawFile, member: re.Pattern[str], account: re.Pattern[bytes]) -> set[str]:
+    """Accounts that a document names wherever it does: in lists of contacts, beside forwarded words and reactions."""
+    numbers = set[bytes]()
+    for document in json_source.documents(file, member):
+        tail = b""
+        while isinstance(document, json_source.Document) and (block := document.read(_BLOCK)):
+            numbers.update(account.findall(tail + block))
+            tail = (tail + block)[-_LONGEST_KEY:]
+    return {f"user{number.decode()}" for number in numbers}
 
 
 def _sealed_for(path: Path, keys: ContributorKeys) -> str:
