@@ -49,6 +49,8 @@ def post(**changes) -> dict:
         (comment(link_id="a"), "native_thread", "t3_a"),
         (comment(parent_id="t1_b"), "native_parent", "t1_b"),
         (comment(parent_id=36), "native_parent", "t1_10"),
+        (comment(parent_id=36.0), "native_parent", "t1_10"),
+        (comment(title="T"), "native_id", "t1_c1"),
         (comment(parent_id=None), "native_parent", "t3_a"),
         (comment(parent_id=...), "native_parent", "t3_a"),
         (comment(created_utc="1134365188"), "created_at", datetime(2005, 12, 12, 5, 26, 28, tzinfo=UTC)),

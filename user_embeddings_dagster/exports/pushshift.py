@@ -84,8 +84,9 @@ _COMMON_COLUMNS = {
     "community": pl.when(~_subreddit.str.starts_with("u_")).then(_subreddit),
 }
 _thread, _parent = _prefixed("link_id", "t3_"), pl.col("parent_id")
+_OF_COMMENTS = ("body", "link_id")  # what has both is one, also with a title
 COMMENT = _Kind(
-    (*_COMMON, "link_id", "parent_id", "body"),
+    (*_COMMON, *_OF_COMMENTS, "parent_id"),
     {
         "native_thread": _thread,
         "native_id": _prefixed("id", "t1_"),
@@ -99,7 +100,7 @@ COMMENT = _Kind(
     },
 )
 SUBMISSION = _Kind(
-    (*_COMMON, "title", "selftext", "is_video", "post_hint"),
+    (*_COMMON, "title", "selftext", "is_video", "post_hint", *_OF_COMMENTS),
     {
         "native_thread": _prefixed("id", "t3_"),
         "native_id": _prefixed("id", "t3_"),
@@ -119,8 +120,8 @@ _REQUIRED = ("native_thread", "native_id", "text")
 def _parse(kind: _Kind, content: bytes) -> pl.DataFrame | None:
     """One row per line that is not blank, in order; None if one of them is no JSON object, or over _MAX_LINE.
 
-    In `whole`, whether a row has all that it must have, and no null character: of half a surrogate pair Polars makes
-    one, and a text that has one is read again.
+    In `whole`, whether a row is of the kind, has all that it must have, and no null character: of half a surrogate pair
+    Polars makes one, and a text that has one is read again.
     """
     if _longer(content):
         return None
@@ -130,6 +131,8 @@ def _parse(kind: _Kind, content: bytes) -> pl.DataFrame | None:
         return None
     nulls = [pl.col(key).str.contains("\0", literal=True).fill_null(False) for key in kind.keys]
     odd = parsed.select(pl.any_horizontal(nulls)).to_series()
+    if kind is SUBMISSION:
+        odd |= parsed.select(pl.all_horizontal(pl.col(_OF_COMMENTS).is_not_null())).to_series()
     columns = kind.columns_of(parsed)
     return columns.with_columns(whole=pl.all_horizontal(pl.col(_REQUIRED).is_not_null()) & ~odd)
 
@@ -177,7 +180,9 @@ def _no_json(constant: str) -> None:
 def _as_text(value: object) -> str | None:
     if value is None:
         return None
-    text = value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # "45296.0" would be no number of a parent
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text.encode("utf-8", "replace").decode()  # a lone surrogate is no character: it becomes "?"
 
 
