@@ -130,6 +130,15 @@ def test_a_persons_lines_are_cut_out_of_a_dump_and_others_keep_their_bytes(how, 
     assert list(search(tmp_path, KEY, users)) == []
 
 
+def test_the_first_line_of_a_dump_with_a_mark_of_its_encoding_is_kept(tmp_path):
+    """Somebody else wrote it: the name in it goes, not the line."""
+    path = tmp_path / "RC_2024-01"
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join(LINES[2:]) + b"\n")
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "reddit", "alice_wonder")]))
+    assert cut_out(found, found.names)
+    assert json.loads(path.read_bytes().split(b"\n")[0])["body"] == "as <PERSON> said"
+
+
 @pytest.mark.parametrize("before", ["\n", "\t", "\r\n", "\b", "\\", '"', "\x01", "é\n", "\ud83d"])
 def test_a_name_is_found_behind_what_json_escapes(before, tmp_path):
     """F4: `\\nalice_wonder` in a line is no word `nalice_wonder`; also in a line that is no JSON."""

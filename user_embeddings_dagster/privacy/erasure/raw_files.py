@@ -207,7 +207,7 @@ def _cut_lines(found: Found, redaction: Redaction, target: BinaryIO) -> None:
 
 def _redacted_line(line: bytes, redaction: Redaction) -> bytes:
     """Its values decide, never the line as it stands: there `\\nalice` is no name."""
-    text = line.decode("utf-8", "replace")
+    text = line.decode("utf-8-sig", "replace")  # a dump may begin with a mark of its encoding
     try:
         record = json.loads(text, object_pairs_hook=_object)
         redacted = redaction.value(record)
