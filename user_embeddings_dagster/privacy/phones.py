@@ -36,14 +36,15 @@ def is_phone(text: str) -> bool:
 
 def _is_bare(digits: str) -> bool:
     """Nine to eleven after a trunk zero; ten of North America (a Unix time starts with 1) or an Italian mobile; eleven
-    with country's 1 or a Russian trunk 8 or 7."""
+    with country's 1 or a Russian trunk 8 or 7, or a Chinese mobile."""
     if digits[0] == "0":
         return 10 <= len(digits) <= 12 and digits[1] != "0"
     if len(digits) == 10:
         italian = digits[0] == "3" and digits[1:3] != "22"  # 3221225477 and its like are exit codes of Windows
         return italian or (digits[0] in "23456789" and digits[3] in "23456789")
     return len(digits) == 11 and (
-        (digits[0] == "1" and digits[1] in "23456789" and digits[4] in "23456789") or digits[:2] in ("89", "79")
+        (digits[0] == "1" and (digits[1] in "3456789" or (digits[1] == "2" and digits[4] in "23456789")))
+        or digits[:2] in ("89", "79")
     )
 
 
