@@ -3,14 +3,15 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import compress, pairwise
+from itertools import pairwise
 
 from user_embeddings_dagster.privacy.given_parts import given_part
-from user_embeddings_dagster.privacy.normalise import UNSPACED, UNSPACED_RANGES, fold_name, written_out
+from user_embeddings_dagster.privacy.normalise import APOSTROPHES, UNSPACED, UNSPACED_RANGES, fold_name, written_out
+from user_embeddings_dagster.privacy.persons import lone_names
 
 # Between "问" and "Alice" a word ends, although both are letters; signs of those scripts ("฿", "・") are in no word.
 TOKEN = re.compile(rf"[^\W_{UNSPACED_RANGES}]+|(?:(?!\W)[{UNSPACED_RANGES}])+")
-_PART = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+_PART = re.compile(rf"[^\W_]+(?:['{APOSTROPHES}][^\W_]+)*")
 _SUFFIX = re.compile(r"(?<=\w)\s*(?:[\[({|].*)$")
 _MIN_LETTERS = 3  # shorter names are words of some language
 _MIN_UNSPACED = 2  # a single Chinese character is a word
@@ -82,25 +83,30 @@ def variants(name: str, name_kind: str) -> Iterable[Name]:
 
     The name without surrounding punctuation and without what stands in brackets or after "|" ("ann[m]", "bob|away"),
     its words joined ("John Smith" and "john_smith": "johnsmith") and, of a display name, each of its words that is not
-    too ordinary, whatever joins them ("Ann-Lee", "Ann🌸Lee"), also without apostrophes: people call each other by one
-    of them. All of it also with the umlauts written out ("Mueller"). Of an unspaced Chinese or Korean name also the
-    given name.
+    too ordinary, also without apostrophes: people call each other by one of them. All of it also with the umlauts
+    written out ("Mueller"). Of an unspaced Chinese or Korean name also the given name.
     """
     words = _words(name) if name_kind == "display_name" else []
-    kept = [not is_ambiguous(word) for word in words]
-    yield from _forms(name, compress(words, kept))
+    alone = [word for word in words if not is_ambiguous(word)]
+    yield from _forms(name, alone)
     if written_out(name) != name and not is_ambiguous(name):
-        yield from _forms(written_out(name), compress(_words(written_out(name)), kept) if words else ())
+        yield from _forms(written_out(name), map(written_out, alone))
     given = given_part(name) if name_kind == "display_name" else None
     if given is not None:
         yield Name((given,), (), False, given, part=True)
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name of several, folded: what stands between white space, and between signs ("Ann-Lee")."""
-    folded = fold_name(name)
-    words, parts = folded.split(), [part for part in _PART.findall(folded) if not part.isdigit()]
-    return [*(words if len(words) > 1 else ()), *(parts if len(parts) > 1 and parts != words else ())]
+    """The words of a name of several: what stands between white space, and the names between other signs.
+
+    Of "Ann-Lee" both parts are names, of "ann.lee" those that are listed; "companion_cube" and "data-fan" have none.
+    """
+    words, parts = name.split(), [part for part in _PART.findall(name) if not part.isdigit()]
+    if len(parts) < 2 or parts == words:
+        parts = []
+    elif not all(part[0].isupper() and not part.isupper() for part in parts):
+        parts = [part for part in parts if fold_name(part) in lone_names()]
+    return [*(words if len(words) > 1 else ()), *parts]
 
 
 def _forms(name: str, alone: Iterable[str]) -> Iterable[Name]:
@@ -115,7 +121,7 @@ def _forms(name: str, alone: Iterable[str]) -> Iterable[Name]:
     joined = "".join(tokens)
     if len(joined) >= (_MIN_UNSPACED if UNSPACED.search(joined) else _MIN_JOINED):
         yield from _variant(joined)
-    for word in alone:
+    for word in map(fold_name, alone):
         yield from _variant(word)
         if "'" in word and len(joined := "".join(TOKEN.findall(word))) >= _MIN_JOINED:
             yield from _variant(joined)

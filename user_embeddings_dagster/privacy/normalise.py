@@ -37,7 +37,7 @@ UNSPACED_RANGES = (
 UNSPACED = re.compile(f"[{UNSPACED_RANGES}]")
 
 # What people type for one another in names, beside diacritics.
-_APOSTROPHES = "‘’‛′´ʹʻʼʽʾʿꞌ՚׳"
+APOSTROPHES = "‘’‛′´ʹʻʼʽʾʿꞌ՚׳"
 _DASHES = "−˗⁃"  # that Unicode does not count among the dashes
 _PLAIN_LETTERS = dict(zip("łøđðıħŧŋə", "loddihtne", strict=True)) | {"æ": "ae", "œ": "oe", "þ": "th"}
 # Arabic letters that differ by keyboard, and the stroke that only draws a word out; letters that are drawn, not typed.
@@ -110,7 +110,7 @@ class _NameFolds(dict[str, str]):
 
 
 def _plain(character: str) -> str:
-    if character in _APOSTROPHES:
+    if character in APOSTROPHES:
         return "'"
     if character in _DASHES or unicodedata.category(character) == "Pd":
         return "-"

@@ -88,7 +88,7 @@ def ordinary_names() -> frozenset[str]:
 
 
 @cache
-def _lone_names() -> frozenset[str]:
+def lone_names() -> frozenset[str]:
     """Names that need no second one to be a person's."""
     return (given_names() | surnames()) - ordinary_names()
 
@@ -107,7 +107,7 @@ class _Listed(Kind):
         words = self._words(texts).drop_nulls().with_columns(pl.col("word").str.to_lowercase())
         accented = pl.col("word").str.len_bytes() != pl.col("word").str.len_chars()
         given, family = (words.filter(_among(names))["row"].unique() for names in (given_names(), surnames()))
-        rows = (words.filter(_among(_lone_names()) | accented)["row"], given.filter(given.is_in(family.implode())))
+        rows = (words.filter(_among(lone_names()) | accented)["row"], given.filter(given.is_in(family.implode())))
         return pl.repeat(False, len(texts), eager=True).scatter(pl.concat(rows), True)
 
     def _words(self, texts: pl.Series) -> pl.DataFrame:
@@ -164,7 +164,7 @@ def _begins_name(run: str, words: list[tuple[int, int, str]], place: int) -> boo
     start, end, word = words[place]
     first, _, _ = word.partition("-")
     if (
-        word not in _lone_names()
+        word not in lone_names()
         and (first not in given_names() or first in ordinary_names())
         and not (word in given_names() and _has_surname(words, place))
     ):
