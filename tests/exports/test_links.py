@@ -53,6 +53,19 @@ def test_the_operators_link_is_followed_as_long_as_it_leads_where_it_did(tmp_pat
     assert built(tmp_path).read("messages", "dao").is_empty()
 
 
+def test_a_linked_export_that_is_not_there_takes_nothing_away(tmp_path, outside):
+    """A disk that is not mounted. Removing the link is what takes the rows away."""
+    folder = tmp_path / "landing" / "dao"
+    link(folder, outside, outside.name)
+    built(tmp_path)
+    outside.rename(outside.with_name("moved"))
+    with pytest.raises(FileNotFoundError, match="^dao: 1 linked exports are not there; put them back"):
+        built(tmp_path)
+    assert Lake(tmp_path / "lake").read("messages", "dao").height == 1
+    (folder / outside.name).unlink()
+    assert built(tmp_path).read("messages", "dao").is_empty()
+
+
 def test_exports_of_one_name_lie_below_folders_of_their_own(tmp_path, outside):
     """Every Telegram export is a result.json: none takes another's place, and each is followed."""
     folder, others = tmp_path / "landing" / "dao", []

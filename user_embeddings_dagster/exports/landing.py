@@ -89,6 +89,11 @@ def foreign_links(folder: Path) -> list[Path]:
     )
 
 
+def broken_links(folder: Path) -> list[Path]:
+    """Links below a DataDAO's folder that lead to nothing now: an export that was moved, or a disk that is not there."""
+    return sorted(path for path in folder.rglob("*") if path.is_symlink() and not path.exists())
+
+
 def export_paths(folder: Path) -> list[Path]:
     """The raw files of a DataDAO that are exports."""
     return [path for path in raw_paths(folder) if path.parent != folder or path.name not in ABOUT]
