@@ -62,9 +62,11 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     registered from the command line: telling of them again would make automation run them all again.
     """
     seen: dict[str, str] = json.loads(context.cursor or "{}")
-    drops, unnamed = scan(store.layout.landing)
+    drops, unnamed, unread = scan(store.layout.landing)
     if unnamed:
         context.log.warning(f"{unnamed} folders below landing/ are passed over: a DataDAO's name is [a-z0-9_-]")
+    for datadao in unread:
+        context.log.warning(f"{datadao}: passed over, something in it may not be read; see owners and modes")
     settled = [drop for drop in drops if abs(time.time() - drop.newest) >= SETTLE_SECONDS]
     changed = [drop for drop in settled if seen.get(drop.datadao) != drop.signature]
     known = set(context.instance.get_dynamic_partitions(DATADAO))

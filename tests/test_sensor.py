@@ -9,7 +9,9 @@ import pytest
 
 from assets.raw_exports import SETTLE_SECONDS, landing_sensor, registration
 from resources.store import Store
+from user_embeddings_dagster.exports.build import build_messages
 from user_embeddings_dagster.exports.landing import scan
+from user_embeddings_dagster.storage.lake import Lake
 
 
 @pytest.fixture
@@ -93,6 +95,24 @@ def test_folders_that_are_no_datadao_names_are_passed_over(tmp_path, landing):
     drop(landing / ".hidden" / "x.zip")
     drop(landing / "all" / "x.zip")  # what scores call all DataDAOs together
     (landing / "empty").mkdir()
-    drops, unnamed = scan(landing)
+    drops, unnamed, unread = scan(landing)
     assert [found.datadao for found in drops] == ["reddit", "telegram"]
-    assert unnamed == 3
+    assert (unnamed, unread) == (3, [])
+
+
+def test_what_may_not_be_read_holds_back_its_own_datadao_alone(tmp_path, landing, monkeypatch):
+    """An upload with its owner's modes. It is not there as if it had been taken away: that would take its rows."""
+
+    def walk(top, **options):
+        if Path(top).name == "telegram":
+            options["onerror"](PermissionError(13, "Permission denied", f"{top}/someone"))
+        return os_walk(top, **options)
+
+    os_walk = os.walk
+    monkeypatch.setattr("user_embeddings_dagster.exports.landing.os.walk", walk)  # root may read everything
+    with dg.instance_for_test() as instance:
+        result = tick(tmp_path, instance)
+        assert [event.partition for event in result.asset_events] == ["reddit"]
+    with pytest.raises(PermissionError, match="telegram: a folder in it may not be read") as refused:
+        build_messages("telegram", landing, Lake(tmp_path), bytes(32), threads=1)
+    assert "someone" not in str(refused.value)

@@ -55,11 +55,12 @@ def _end_killed_runs(instance: dg.DagsterInstance) -> None:
 
 def register_drops(instance: dg.DagsterInstance, layout: Layout) -> list[str]:
     """Register every DataDAO of the landing folder, as the sensor would; returns their names."""
-    drops, _ = scan(layout.landing)
-    instance.add_dynamic_partitions(DATADAO, [drop.datadao for drop in drops])
+    drops, _, unread = scan(layout.landing)
+    names = sorted([*(drop.datadao for drop in drops), *unread])  # reading what may not be read fails, and says so
+    instance.add_dynamic_partitions(DATADAO, names)
     for drop in drops:
         instance.report_runless_asset_event(registration(drop))
-    return [drop.datadao for drop in drops]
+    return names
 
 
 def run_lineage(

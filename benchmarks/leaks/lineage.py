@@ -130,7 +130,7 @@ def _captured(layout: Any) -> None:
     """One partition once more, in processes of its own: Dagster keeps what they print in compute logs."""
     from user_embeddings_dagster.exports.landing import scan
 
-    drops, _ = scan(layout.landing)
+    drops, *_ = scan(layout.landing)
     name = drops[-1].datadao
     tags = json.dumps({"dagster/partition": name})
     dagster = Path(sys.executable).with_name("dagster")

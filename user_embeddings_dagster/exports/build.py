@@ -173,7 +173,10 @@ def _raw_files(folder: Path, keys: ContributorKeys | None, progress: Progress) -
             f"{folder.name}: {len(gone)} linked exports are not there; put them back, or remove their links"
         )
     yield from (foreign_link(folder, path) for path in sorted(links))
-    paths = [path for path in export_paths(folder) if path not in links]
+    try:
+        paths = [path for path in export_paths(folder) if path not in links]
+    except OSError as error:
+        raise OSError(error.errno, f"{folder.name}: a folder in it may not be read; see owners and modes") from None
     for number, path in enumerate(paths, 1):
         try:
             yield raw_file(folder, path, keys)

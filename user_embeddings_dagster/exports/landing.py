@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,15 +37,19 @@ def datadao_folders(landing: Path) -> list[Path]:
 def raw_paths(folder: Path) -> list[Path]:
     """Every file below a DataDAO's folder, in the order of their names; hidden files are left out.
 
-    A sealed file is in the place of its content's name, and left out where the content lies there in clear too.
+    A sealed file is in the place of its content's name, and left out where the content lies there in clear too. Raises
+    OSError where a folder may not be read: its files would count as taken away.
     """
-    paths = [
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    paths = []
+    for top, folders, names in os.walk(folder, onerror=_unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [path for name in names if not name.startswith(".") and (path := Path(top, name)).is_file()]
     named = {clear_path(path): path for path in sorted(paths, reverse=True)}  # the clear name sorts first, and wins
     return [named[name] for name in sorted(named)]
+
+
+def _unreadable(error: OSError) -> None:
+    raise error
 
 
 def link(folder: Path, target: Path, place: str) -> None:
@@ -90,7 +95,7 @@ def foreign_links(folder: Path) -> list[Path]:
 
 
 def broken_links(folder: Path) -> list[Path]:
-    """Links below a DataDAO's folder that lead to nothing now: an export that was moved, or a disk that is not there."""
+    """Links below a DataDAO's folder that lead to nothing now: an export was moved, or a disk is not there."""
     return sorted(path for path in folder.rglob("*") if path.is_symlink() and not path.exists())
 
 
@@ -99,20 +104,26 @@ def export_paths(folder: Path) -> list[Path]:
     return [path for path in raw_paths(folder) if path.parent != folder or path.name not in ABOUT]
 
 
-def scan(landing: Path) -> tuple[list[Drop], int]:
-    """The drops below `landing`, and how many folders were passed over because their name is no slug.
+def scan(landing: Path) -> tuple[list[Drop], int, list[str]]:
+    """The drops below `landing`, how many folders were passed over because their name is no slug, and the DataDAOs that
+    were because something in them may not be read.
 
     Sizes and times are compared, not contents: a scan of a large bucket must stay cheap. Reading hashes contents.
     Sealing a file changes nothing: its content's name and size count, and it keeps the time.
     """
-    drops, unnamed = [], 0
+    drops, unnamed, unread = [], 0, []
     for folder in datadao_folders(landing):
         if not SLUG.fullmatch(folder.name):
             unnamed += 1
             continue
-        entries = [
-            (str(clear_path(path).relative_to(folder)), content_size(path), path.stat()) for path in raw_paths(folder)
-        ]
+        try:
+            entries = [
+                (str(clear_path(path).relative_to(folder)), content_size(path), path.stat())
+                for path in raw_paths(folder)
+            ]
+        except OSError:  # of one contributor's upload: the other DataDAOs are none the worse for it
+            unread.append(folder.name)
+            continue
         if not entries:
             continue
         listing = "\n".join(f"{name}\t{size}\t{stat.st_mtime_ns}" for name, size, stat in entries)
@@ -125,4 +136,4 @@ def scan(landing: Path) -> tuple[list[Drop], int]:
                 hashlib.sha256(listing.encode("utf-8", "surrogateescape")).hexdigest()[:32],
             )
         )
-    return drops, unnamed
+    return drops, unnamed, unread
