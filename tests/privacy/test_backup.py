@@ -316,3 +316,23 @@ def test_answers_of_a_language_model_are_not_in_clear_and_shredded_with_the_key(
     with sqlite3.connect(cache) as store:
         assert store.execute("SELECT count(*) FROM entries").fetchone()[0] > 20
     assert not scan(cache.parent, wanted).hits
+
+
+@pytest.mark.parametrize("command", [["backup"], ["backup", "--keys"], ["seal", "--check"]])
+def test_a_data_root_that_is_mistyped_is_not_backed_up(tmp_path, capsys, command):
+    target = [str(tmp_path / "backup")] if "backup" in command else []
+    assert cli.main(["--data", str(tmp_path / "no"), *command, *target]) == 2
+    assert "no data root there" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_no_keys_are_no_copy_of_keys(tmp_path):
+    with pytest.raises(ValueError, match="no key store there"):
+        copy_keys(Layout(tmp_path / "data"), tmp_path / "keys")
+    assert not (tmp_path / "keys").exists()
+
+
+@pytest.mark.parametrize("keys", [[], ["--keys"]])
+def test_a_target_that_is_a_file_is_told(layout, tmp_path, capsys, keys):
+    (tmp_path / "file").write_text("")
+    assert cli.main(["--data", str(layout.root), "backup", *keys, str(tmp_path / "file")]) == 2
+    assert "file" in capsys.readouterr().err

@@ -19,8 +19,11 @@ erased, and make a new one. To restore it, copy its files to the folder keys/ of
 def copy_keys(layout: Layout, target: Path) -> int:
     """Copy the key store into a new or empty folder of its own, mode 0700; how many files.
 
-    Raises ValueError if the folder holds anything, or is inside of a backup or the data root.
+    Raises ValueError if the folder holds anything, or is inside of a backup or the data root, or there is no key.
     """
+    files = sorted(path for path in layout.master_key.parent.glob("*") if path.is_file())
+    if not files:
+        raise ValueError(f"{layout.master_key.parent}: no key store there")
     target = target.resolve()
     if target.is_relative_to(layout.root.resolve()) or any(
         (folder / LIST).exists() for folder in (target, *target.parents)
@@ -30,7 +33,6 @@ def copy_keys(layout: Layout, target: Path) -> int:
         raise ValueError(f"{target} is not empty")
     target.mkdir(parents=True, exist_ok=True)
     target.chmod(0o700)
-    files = sorted(path for path in layout.master_key.parent.glob("*") if path.is_file())
     for path in files:
         copy = target / path.name
         os.close(os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
