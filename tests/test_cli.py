@@ -113,6 +113,10 @@ def test_a_dimension_that_is_no_partition_runs_nothing(tmp_path, capsys):
         ('{"nothing:x": {}}', "no assets: ['nothing:x']"),
         ('{"item_encoder": {"stepz": 3}}', "item_encoder: Received unexpected config entry"),
         ('{"masked_chunks:some": {"max_users": "x"}}', "masked_chunks:some: Invalid scalar"),
+        ('{"item_encoder:some": {"steps": 3}}', "item_encoder has no such partition"),
+        ('{"sequence_encoder:65": {"steps": 3}}', "sequence_encoder has no such partition"),
+        ('{"masked_chunks:A Name": {"max_users": 3}}', "masked_chunks has no such partition"),
+        ('{"unsummarised_chunks": {"max_failed_share": 0.1}}', "no step of its own makes it"),
     ],
 )
 def test_a_config_that_is_none_starts_nothing(real, tmp_path, content, message):

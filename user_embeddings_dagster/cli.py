@@ -138,8 +138,8 @@ def _dimension(text: str) -> str:
 
 
 def _config(path: str) -> dict[str, dict[str, object]]:
-    """Settings by asset. Raises ArgumentTypeError unless they are objects, under names of assets, that their configs
-    take: a run would tell of it only after exports were linked."""
+    """Settings by asset. Raises ArgumentTypeError unless they are objects, under names of assets and partitions that
+    they hold for, that their configs take: a run would tell of it only after exports were linked, or never."""
     import dagster as dg
 
     from user_embeddings_dagster.definitions import defs
@@ -148,18 +148,36 @@ def _config(path: str) -> dict[str, dict[str, object]]:
         config = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{path}: {error}") from None
-    assets = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    graph = defs.resolve_asset_graph()
+    assets = {key.to_user_string() for key in graph.get_all_asset_keys()}
     if not isinstance(config, dict) or not all(isinstance(settings, dict) for settings in config.values()):
         raise argparse.ArgumentTypeError(f"{path}: settings must be an object of objects")
     if unknown := sorted(name for name in config if name.partition(":")[0] not in assets):
         raise argparse.ArgumentTypeError(f"{path}: no assets: {unknown}")
     everything = defs.resolve_implicit_global_asset_job_def()
+    steps = {node.name for node in everything.all_node_defs}
     for name, settings in config.items():
+        asset, colon, partition = name.partition(":")
+        if asset not in steps:
+            raise argparse.ArgumentTypeError(f"{path}: {name}: no step of its own makes it, so it takes no settings")
+        if colon and not _may_be_partition(graph.get(dg.AssetKey(asset)).partitions_def, partition):
+            raise argparse.ArgumentTypeError(f"{path}: {name}: {asset} has no such partition")
         try:
-            dg.validate_run_config(everything, {"ops": {name.partition(":")[0]: {"config": settings}}})
+            dg.validate_run_config(everything, {"ops": {asset: {"config": settings}}})
         except dg.DagsterInvalidConfigError as error:
             raise argparse.ArgumentTypeError(f"{path}: {name}: {error.errors[0].message}") from None
     return config
+
+
+def _may_be_partition(partitions: object, key: str) -> bool:
+    """Whether an asset has, or may come to have, a partition of this key: DataDAOs are registered as they come."""
+    import dagster as dg
+
+    from user_embeddings_dagster.exports.landing import SLUG
+
+    if isinstance(partitions, dg.StaticPartitionsDefinition):
+        return partitions.has_partition_key(key)
+    return partitions is not None and SLUG.fullmatch(key) is not None
 
 
 def _run(layout: Layout, dimensions, ops) -> int:

@@ -97,6 +97,8 @@ def run_lineage(
         return result.success
 
     names = register_drops(instance, layout)
+    if unused := sorted(name for name in ops if ":" in name and name.partition(":")[2] not in {*names, *dimensions}):
+        announce(f"settings of partitions that are not here, not used: {', '.join(unused)}")
     masked = [name for name in names if execute("mask_datadao", name)]
     if not masked or not execute("refine_summary_program"):
         return runs
