@@ -1,9 +1,12 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from user_embeddings_dagster import cli
+from user_embeddings_dagster.schema import MASKED_CHUNKS, MESSAGES
+from user_embeddings_dagster.storage.lake import Lake
 
 
 @pytest.fixture
@@ -172,3 +175,19 @@ def test_what_is_no_model_is_not_sealed(tmp_path, capsys, file, message):
         (folder / file).unlink()
         assert cli.main(["seal-model", str(folder)]) == 0
         assert (folder / "manifest.json").exists()
+
+
+PLACE = {"raw_sha256": "5" * 64, "raw_member": "", "raw_location": 7}
+
+
+def test_a_record_without_a_message_or_without_a_chunk_is_told(tmp_path, capsys):
+    """C7: before a training too."""
+    row = {name: "" if dtype == pl.String else None for name, dtype in MESSAGES.schema.items()}
+    row |= {"is_subject": True, "message_id": "a" * 32, **PLACE}
+    lake = Lake(tmp_path)
+    lake.commit(MESSAGES, pl.DataFrame([row], MESSAGES.schema), "some")
+    lake.commit(MASKED_CHUNKS, MASKED_CHUNKS.empty(), "some")
+    for line, out, err in (("7", f"message {'a' * 32} in no chunk\n", ""), ("8", "", "no message was read there")):
+        assert cli.main(["--data", str(tmp_path), "trace", "some", "5" * 64, line]) == 1
+        said = capsys.readouterr()
+        assert said.out == out and said.err.startswith(err)

@@ -219,22 +219,26 @@ def _scores(options: argparse.Namespace, layout: Layout) -> int:
 
 def _trace(options: argparse.Namespace, layout: Layout) -> int:
     from user_embeddings_dagster.evaluation.trace import chunks_of_record, scores_of_chunks
+    from user_embeddings_dagster.schema import TRAINING_SNAPSHOT
     from user_embeddings_dagster.storage.lake import Lake
     from user_embeddings_dagster.storage.score_table import ScoreTable
 
     lake = Lake(layout.root)
+    place = {"raw_sha256": options.sha256, "raw_member": options.member, "raw_location": options.location}
     try:
-        found = chunks_of_record(
-            lake.scan("messages", options.datadao),
-            lake.scan("masked_chunks", options.datadao),
-            raw_sha256=options.sha256,
-            raw_member=options.member,
-            raw_location=options.location,
-        )
-        snapshot = lake.read("training_snapshot")
+        messages = lake.scan("messages", options.datadao)
+        read = messages.filter(**place).select("message_id").collect()["message_id"]
+        found = chunks_of_record(messages, lake.scan("masked_chunks", options.datadao), **place)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
+    if read.is_empty():
+        print("no message was read there: sha256, line or --member are of none, or it was dropped", file=sys.stderr)
+        return 1
+    for message in sorted({*read} - {*found["message_id"]}):
+        print(f"message {message} in no chunk")
+    trained = lake.current(TRAINING_SNAPSHOT.name)
+    snapshot = lake.read(TRAINING_SNAPSHOT.name) if trained else TRAINING_SNAPSHOT.empty()
     for message, chunk in found.iter_rows():
         split = snapshot.filter(chunk_id=chunk)["split"].to_list()
         print(f"message {message} in chunk {chunk}: {split[0] if split else 'not in the training snapshot'}")
