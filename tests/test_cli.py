@@ -68,6 +68,7 @@ def test_exports_are_linked_by_what_their_pattern_matches(real, tmp_path):
         (["tg=*/result.json", "up=../*.json"], "up=../*.json: expected a pattern below --exports"),
         (["tg=*/result.json", "top=/exports/*.json"], "top=/exports/*.json: expected a pattern below --exports"),
         (["tg=*/result.json", "x=**.json"], "'**' can only be"),
+        (["tg=*/result.json", "x=."], "x=.: expected a pattern below --exports"),
     ],
 )
 def test_patterns_that_cannot_be_meant_link_nothing(real, tmp_path, corpora, message):
@@ -175,6 +176,35 @@ def test_what_is_no_model_is_not_sealed(tmp_path, capsys, file, message):
         (folder / file).unlink()
         assert cli.main(["seal-model", str(folder)]) == 0
         assert (folder / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TORCH_THREADS", "many"),
+        ("TORCH_THREADS", "0"),
+        ("REPORT_MIN_PEOPLE", "x"),
+        ("SEAL", "maybe"),
+        ("ERASED_CHECKPOINTS", "keep"),
+        ("RETENTION", '{"messages": 99999999999}'),
+    ],
+)
+def test_a_setting_that_cannot_be_is_told_before_anything_runs(tmp_path, capsys, monkeypatch, variable, value):
+    monkeypatch.setenv(f"USER_EMBEDDINGS_{variable}", value)
+    assert cli.main(["--data", str(tmp_path / "data"), "samples"]) == 2
+    assert variable in capsys.readouterr().err.upper() and not (tmp_path / "data").exists()
+
+
+def test_a_data_root_that_is_a_file_is_told(tmp_path, capsys):
+    (tmp_path / "data").write_text("")
+    assert cli.main(["--data", str(tmp_path / "data"), "consent", "some"]) == 2
+    assert "a data root is a folder" in capsys.readouterr().err
+
+
+def test_too_few_contributors_are_told_before_the_graph_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_run", lambda layout, dimensions, ops: pytest.fail("it ran"))
+    assert cli.main(["--data", str(tmp_path / "data"), "demo", "--contributors", "3"]) == 2
+    assert capsys.readouterr().err == "contributors: 3 is fewer than 20\n"
 
 
 PLACE = {"raw_sha256": "5" * 64, "raw_member": "", "raw_location": 7}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from user_embeddings_dagster import purging
 from user_embeddings_dagster.quality.escaping import line
-from user_embeddings_dagster.settings import PREFIX, Layout, data_root, prepare_environment
+from user_embeddings_dagster.settings import PREFIX, Layout, check_settings, data_root, prepare_environment
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, refuse_code
 
 DIMENSIONS = ("64", "256", "1024")
@@ -88,6 +88,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.data:
         os.environ[f"{PREFIX}DATA"] = str(options.data.absolute())
     layout = Layout(data_root())
+    try:
+        check_settings()  # a run would tell of them after minutes, or at its end
+        purging.check_setting()
+        if layout.root.exists() and not layout.root.is_dir():
+            raise ValueError(f"{layout.root}: a data root is a folder")
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     handlers = {
         "demo": _demo,
         "samples": _samples,
@@ -111,15 +119,18 @@ def main(arguments: list[str] | None = None) -> int:
 def _samples(options: argparse.Namespace, layout: Layout) -> int:
     from user_embeddings_dagster.samples import generate
 
-    manifest = generate(layout.landing, options.seed, options.contributors)
+    try:
+        manifest = generate(layout.landing, options.seed, options.contributors)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     messages = ", ".join(f"{name} {count:,}" for name, count in manifest.messages.items())
     _say(f"sample exports of {manifest.people} people in {layout.landing}: {messages} messages")
     return 0
 
 
 def _demo(options: argparse.Namespace, layout: Layout) -> int:
-    _samples(options, layout)
-    return _run(layout, options.dimensions, options.config)
+    return _samples(options, layout) or _run(layout, options.dimensions, options.config)
 
 
 def _real(options: argparse.Namespace, layout: Layout) -> int:

@@ -15,6 +15,13 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     return purging
 
 
+def check_setting() -> None:
+    """Raises ValueError on a retention setting that cannot be meant."""
+    from user_embeddings_dagster.privacy.retention.windows import windows
+
+    windows(retention_setting())
+
+
 def beside_runs(options: argparse.Namespace, layout: Layout) -> str | None:
     """Why not to remove anything now; None if there is no reason, or the operator insists."""
     from assets.live_runs import RunsUnderWay, homes, open_home, refuse_beside_runs

@@ -39,8 +39,18 @@ def data_root() -> Path:
 
 
 def torch_threads() -> int:
-    """Threads that torch may use: USER_EMBEDDINGS_TORCH_THREADS, or every processor we may run on."""
-    return int(os.environ.get(f"{PREFIX}TORCH_THREADS", len(os.sched_getaffinity(0))))
+    """Threads that torch may use: USER_EMBEDDINGS_TORCH_THREADS, or every processor we may run on.
+
+    Raises ValueError on anything but a whole number of at least 1.
+    """
+    return _at_least_one("TORCH_THREADS", str(len(os.sched_getaffinity(0))))
+
+
+def _at_least_one(name: str, default: str) -> int:
+    value = os.environ.get(f"{PREFIX}{name}", default)
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{PREFIX}{name}: {value!r} is no whole number of at least 1")
+    return int(value)
 
 
 def release_tainted() -> bool:
@@ -76,10 +86,13 @@ def report_min_people() -> int:
 
     Raises ValueError on anything but a whole number of at least 1.
     """
-    value = os.environ.get(f"{PREFIX}REPORT_MIN_PEOPLE", "10")
-    if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"{PREFIX}REPORT_MIN_PEOPLE: {value!r} is no whole number of at least 1")
-    return int(value)
+    return _at_least_one("REPORT_MIN_PEOPLE", "10")
+
+
+def check_settings() -> None:
+    """Raises ValueError, naming the variable, if one that is read here has a value that it cannot have."""
+    for setting in (torch_threads, release_tainted, sealing, report_min_people):
+        setting()
 
 
 def model_licence() -> str:

@@ -52,7 +52,7 @@ def _matched(exports: Path, corpora: list[str]) -> dict[str, tuple[str, dict[str
         if not SLUG.fullmatch(name) or not pattern:
             raise ValueError(f"{corpus}: expected DATADAO=PATTERN with a name of [a-z0-9_-], but not 'all'")
         parts = PurePosixPath(pattern).parts
-        if PurePosixPath(pattern).is_absolute() or ".." in parts:
+        if not parts or PurePosixPath(pattern).is_absolute() or ".." in parts:
             raise ValueError(f"{corpus}: expected a pattern below --exports, {exports}")
         # The folders that the pattern spells out say nothing about a file; those that it matches tell files apart.
         top = exports.joinpath(*takewhile(lambda part: not set("*?[") & set(part), parts[:-1]))

@@ -44,13 +44,15 @@ DEFAULTS: Mapping[str, int | None] = {
 }
 """Days by stage, in the order in which they are purged; None keeps."""
 
+MAX_DAYS = 36_500  # "keep" is for longer: dates before the year 1 are none
+
 _CHAIN = ("messages", "masked_chunks", "summaries")
 
 
 def windows(setting: str | None) -> dict[str, int | None]:
     """Days by stage: the defaults, changed by a JSON object such as {"messages": 730, "models": "keep"}.
 
-    Raises ValueError on anything else than whole days of at least 1 or "keep", by the name of a stage.
+    Raises ValueError on anything else than whole days of 1 to MAX_DAYS or "keep", by the name of a stage.
     """
     try:
         changes = json.loads(setting or "{}")
@@ -59,8 +61,8 @@ def windows(setting: str | None) -> dict[str, int | None]:
     if not isinstance(changes, dict) or set(changes) - set(DEFAULTS):
         raise ValueError(f"retention: expected an object of days by stage, of the stages {sorted(DEFAULTS)}")
     for stage, days in changes.items():
-        if days != KEEP and (not isinstance(days, int) or isinstance(days, bool) or days < 1):
-            raise ValueError(f'retention: {stage} must be a whole number of days of at least 1, or "{KEEP}"')
+        if days != KEEP and (not isinstance(days, int) or isinstance(days, bool) or not 1 <= days <= MAX_DAYS):
+            raise ValueError(f'retention: {stage} must be a whole number of days, 1 to {MAX_DAYS}, or "{KEEP}"')
     chosen = {**DEFAULTS, **changes}
     return {stage: None if days == KEEP else days for stage, days in chosen.items()}
 
