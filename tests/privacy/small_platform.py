@@ -49,7 +49,7 @@ def materialise(root: Path, contributors: int = 20, seed: int = 3) -> Layout:
         shutil.rmtree(layout.landing / left_out)
     for export in sorted((layout.landing / "chatgpt" / "exports").iterdir())[3:]:
         export.unlink()
-    for folder in sorted(layout.landing.iterdir()):
+    for folder in sorted(layout.landing.glob("[a-z]*")):
         read(layout, folder.name)
         embed(layout, folder.name)
     freeze(layout)

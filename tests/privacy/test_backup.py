@@ -51,7 +51,7 @@ def key_store(layout: Layout) -> ContributorKeys:
 def sealed_platform(tmp_path_factory) -> Layout:
     layout = small_platform.materialise(tmp_path_factory.mktemp("built") / "data")
     with key_store(layout) as keys:
-        for folder in sorted(layout.landing.iterdir()):
+        for folder in sorted(layout.landing.glob("[a-z]*")):
             links = contributor_links(folder / LINKS)
             assert not seal_folder(folder, load_or_create_key(layout.key), keys, links).left
     return layout
@@ -103,7 +103,7 @@ def tables(layout: Layout) -> dict[str, pl.DataFrame]:
     lake = Lake(layout.root.with_name(f"{layout.root.name} again"))
     key, found = load_or_create_key(layout.key), {}
     with key_store(layout) as keys:
-        for folder in sorted(layout.landing.iterdir()):
+        for folder in sorted(layout.landing.glob("[a-z]*")):
             erased = Tombstones.load(layout.erased, key)
             small_platform.build_messages(folder.name, layout.landing, lake, key, keys=keys, erased=erased, threads=1)
             for table in ("messages", "participants", "raw_files"):
@@ -192,7 +192,7 @@ def test_tombstones_of_the_backup_hold_where_the_platform_lost_its_own(layout, t
     back_up(layout, tmp_path / "after")
     restore(old_keys, tmp_path / "after")
     assert not looked_at(old_keys, old_keys.landing, wanted).hits
-    for folder in sorted((tmp_path / "landing").iterdir()):  # the same exports turn up again
+    for folder in sorted((tmp_path / "landing").glob("[a-z]*")):  # the same exports turn up again
         shutil.copytree(folder, old_keys.landing / folder.name, dirs_exist_ok=True)
     assert Tombstones.load(old_keys.erased, load_or_create_key(old_keys.key))
     authors = {user for frame in tables(old_keys).values() if "author_id" in frame for user in frame["author_id"]}

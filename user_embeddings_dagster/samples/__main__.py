@@ -20,7 +20,11 @@ def main(arguments: list[str] | None = None) -> int:
     def show(name: str, done: int, total: int) -> None:
         print(f"{done}/{total} {name}", file=sys.stderr)  # noqa: T201
 
-    manifest = generate(options.landing, options.seed, options.contributors, show)
+    try:
+        manifest = generate(options.landing, options.seed, options.contributors, show)
+    except ValueError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2
     summary = asdict(manifest) | {"files": len(manifest.files)}
     print(json.dumps(summary, indent=1))  # noqa: T201
     return 0

@@ -17,6 +17,7 @@ from user_embeddings_dagster.samples.people import contributors as cast_of
 from user_embeddings_dagster.samples.reddit_request import write_request
 from user_embeddings_dagster.samples.storyline import Session, storyline
 
+MARK = ".samples"  # beside the DataDAOs' folders, where no contributor writes: they are samples
 DATADAOS = ("reddit", "telegram", "chatgpt", "pushshift")
 Progress = Callable[[str, int, int], None]
 _PUBLIC_SHARE = 0.22  # pushshift's regular authors per contributor
@@ -143,10 +144,17 @@ def generate(landing: Path, seed: int = 7, contributors: int = 128, progress: Pr
     """Write the sample exports below `landing`/<datadao>/. The same seed and count give the same bytes.
 
     `progress(datadao, done, total)` is called as each DataDAO is finished. Raises ValueError for fewer than 20
-    contributors (the DataDAOs would be empty shells).
+    contributors (the DataDAOs would be empty shells), and where a DataDAO of one of the names is there that was not
+    written by this: its consent.csv would be replaced, revocations with it.
     """
     if contributors < 20:
         raise ValueError(f"contributors: {contributors} is fewer than 20")
+    ours = landing / MARK
+    if not ours.exists() and (taken := [name for name in DATADAOS if (landing / name).exists()]):
+        raise ValueError(
+            f"{landing}: {', '.join(taken)} may be no samples; nothing was written, take another data root"
+        )
+    archives.write(ours, b"")  # first: what was killed is begun again
     report = progress or _silent
     people = cast_of(Random(f"{seed}:people"), contributors)
     others = bystanders(Random(f"{seed}:bystanders"), max(30, contributors), contributors)
