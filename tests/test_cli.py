@@ -149,6 +149,15 @@ def test_only_a_user_id_is_erased(tmp_path, capsys, user):
     assert "32 hexadecimal digits" in said and "--account" in said
 
 
+def test_an_erasure_of_nobody_is_told_from_one_of_somebody(tmp_path, capsys):
+    """C15: a misspelt account leaves the person where they are."""
+    data = ["--data", str(tmp_path / "data"), "erase"]
+    assert cli.main([*data, "--account", "reddit:mispelt"]) == 0
+    assert "NOTHING WAS REMOVED" in capsys.readouterr().out
+    assert cli.main([*data, "--resume"]) == 0
+    assert "no erasure was left half way" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [

@@ -276,6 +276,8 @@ def _erase(options: argparse.Namespace, layout: Layout) -> int:
     try:
         if options.resume:
             people = erase.pending(layout)
+            if not people:
+                _say("no erasure was left half way")
         elif options.account:
             people = [identity.of_account(layout.landing, key, options.account)]
         else:

@@ -50,6 +50,8 @@ def as_text(receipt: Receipt) -> str:
     lines += receipt.told
     lines += [f"not covered: {what}" for what in receipt.not_covered]
     lines.append("clean: nothing of theirs was found" if receipt.clean else "NOT CLEAN: see above")
+    if not _stores(receipt):  # a misspelt account is somebody who was never here
+        lines.append("NOTHING WAS REMOVED: nothing of theirs was found before either; see that it is whom you meant")
     lines.append(
         "Next: materialise the DataDAOs again; chunks of others in which they spoke are then cut without them."
     )
