@@ -6,6 +6,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from assets.embeddings import refuse_stale_vectors
 from assets.partitions import dimensions
@@ -41,16 +42,16 @@ class ItemEncoderConfig(dg.Config):
     the chunks that are not there).
     """
 
-    steps: int = 12
-    validations: int = 2
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    temperature: float = 0.05
-    rank: int = 8
+    steps: int = Field(12, ge=1)
+    validations: int = Field(2, ge=1)
+    batch_size: int = Field(64, ge=2)  # of one pair there is nothing to tell it from
+    learning_rate: float = Field(1e-3, gt=0)
+    temperature: float = Field(0.05, gt=0)
+    rank: int = Field(8, ge=1)
     top_layers: int | None = None
     cache_layers: bool = True
-    cache_mb: int = 4096
-    negatives: int = 2
+    cache_mb: int = Field(4096, ge=0)
+    negatives: int = Field(2, ge=0)
     seed: int = 0
     pairs: str = OWN
 
@@ -64,13 +65,13 @@ class SequenceEncoderConfig(dg.Config):
     does not protect.
     """
 
-    steps: int = 60
-    learning_rate: float = 5e-4
-    temperature: float = 0.05
+    steps: int = Field(60, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    temperature: float = Field(0.05, gt=0)
     truncation: float = 0.5
     mixer: str = "recurrence"
-    window: int = 64
-    layers: int = 1
+    window: int = Field(64, ge=1)
+    layers: int = Field(1, ge=1)
     seed: int = 0
     negatives: str = "batch"
     public_datadaos: list[str] = []  # noqa: RUF012 - pydantic copies it

@@ -157,9 +157,8 @@ def _nobodys(chunks: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
     """`chunks` without the communities that are named after one of their thread's people: r/ann_lee."""
     places = chunks.select("thread_id", "community").unique().drop_nulls()
     known = names.join(places, on="thread_id")
-    plain = pl.col("community", "name").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]", "")
-    community, name = known.select(plain)
-    known = known.filter(community.str.contains(name, literal=True))
+    plain = [pl.col(text).str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]", "") for text in ("community", "name")]
+    known = known.filter(plain[0].str.contains(plain[1], literal=True))
     named = [
         (thread, community)
         for (thread, community), frame in known.partition_by("thread_id", "community", as_dict=True).items()

@@ -152,7 +152,8 @@ def generate(landing: Path, seed: int = 7, contributors: int = 128, progress: Pr
     ours = landing / MARK
     if not ours.exists() and (taken := [name for name in DATADAOS if (landing / name).exists()]):
         raise ValueError(
-            f"{landing}: {', '.join(taken)} may be no samples; nothing was written, take another data root"
+            f"{landing}: {', '.join(taken)} may be no samples; nothing was written. "
+            f"Take another data root, or, where an earlier version wrote them, create an empty file {ours}"
         )
     archives.write(ours, b"")  # first: what was killed is begun again
     report = progress or _silent
