@@ -9,6 +9,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import zlib
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ ZSTD_MAX_WINDOW = 1 << 31
 # A frame appended to every zstd stream: only a stream whose last frame is complete ends with its content.
 _END = b"complete" * 16
 _END_FRAME = zstandard.ZstdCompressor(write_content_size=False).compress(_END)
+_NOT_BLANK = re.compile(rb"\S")
 BROKEN = (zstandard.ZstdError, EOFError, OSError, lzma.LZMAError, zlib.error, ValueError)
 
 MAGIC = {b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\x1f\x8b": "gzip", b"\xfd7zXZ\x00": "xz"}
@@ -115,13 +117,26 @@ class Chunk:
         """A copy of the bytes."""
         return bytes(memoryview(self.buffer)[: self.size])
 
-    def blocks(self, size: int = 1 << 20) -> Iterator[bytes]:
-        """Copies of about `size` bytes, each of whole lines."""
-        at = 0
+    def numbered(self, size: int = 1 << 20) -> Iterator[tuple[int, bytes]]:
+        """Line number and bytes of each line that is not blank, copied about `size` bytes at a time."""
+        at, number = 0, self.first_line
         while at < self.size:
             end = self.buffer.find(b"\n", min(at + size, self.size), self.size) + 1 or self.size
-            yield bytes(memoryview(self.buffer)[at:end])
-            at = end
+            block = bytes(memoryview(self.buffer)[at:end])
+            yield from numbered(block, number)
+            at, number = end, number + block.count(b"\n")
+
+
+def numbered(content: bytes, first: int) -> Iterator[tuple[int, bytes]]:
+    """Line number and bytes of each line that is not blank."""
+    number, at = first, 0
+    while found := _NOT_BLANK.search(content, at):
+        start = content.rfind(b"\n", at, found.start()) + 1 or at
+        number += content.count(b"\n", at, start)
+        end = content.find(b"\n", start)
+        end = len(content) if end < 0 else end
+        yield number, content[start:end]
+        number, at = number + 1, end + 1
 
 
 class _Source:

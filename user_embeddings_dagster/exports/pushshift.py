@@ -6,14 +6,13 @@ of the standard library, which either reads it or says where and why not: no bad
 """
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import polars as pl
 
-from user_embeddings_dagster.exports.lines import Chunk, chunks, peek
+from user_embeddings_dagster.exports.lines import Chunk, chunks, numbered, peek
 from user_embeddings_dagster.exports.reader import BATCH_REJECTED, Batch, Format, RawFile, Rejected
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
@@ -21,7 +20,6 @@ from user_embeddings_dagster.schema import NATIVE_MESSAGES
 _MOST_LINES = 100_000
 _MAX_LINE = 1 << 20  # bytes of a line for Polars, which takes up to 55 times as much for what it skips
 _FEW = 32  # lines that are read one by one where one of them cannot be parsed
-_NOT_BLANK = re.compile(rb"\S")
 _REMOVED = ("[deleted]", "[removed]")
 _DIGITS = pl.Series(list("0123456789abcdefghijklmnopqrstuvwxyz"))
 
@@ -186,38 +184,18 @@ def _as_text(value: object) -> str | None:
     return text.encode("utf-8", "replace").decode()  # a lone surrogate is no character: it becomes "?"
 
 
-def _lines(content: bytes, first: int) -> Iterator[tuple[int, bytes]]:
-    """Line number and bytes of each line that is not blank."""
-    number, at = first, 0
-    while found := _NOT_BLANK.search(content, at):
-        start = content.rfind(b"\n", at, found.start()) + 1 or at
-        number += content.count(b"\n", at, start)
-        end = content.find(b"\n", start)
-        end = len(content) if end < 0 else end
-        yield number, content[start:end]
-        number, at = number + 1, end + 1
-
-
-def _streamed_lines(chunk: Chunk) -> Iterator[tuple[int, bytes]]:
-    """As `_lines`, of a chunk that is not copied."""
-    number = chunk.first_line
-    for block in chunk.blocks():
-        yield from _lines(block, number)
-        number += block.count(b"\n")
-
-
-def _repaired(kind: _Kind, numbered: Sequence[tuple[int, bytes]]) -> tuple[list[pl.DataFrame], list[Rejected]]:
+def _repaired(kind: _Kind, lines: Sequence[tuple[int, bytes]]) -> tuple[list[pl.DataFrame], list[Rejected]]:
     """Frames with raw_location of numbered lines, the unusable among them read again one by one."""
-    parsed = _parse(kind, b"\n".join(line for _, line in numbered))
-    if parsed is None and len(numbered) > _FEW:
-        middle = len(numbered) // 2
-        halves = [_repaired(kind, half) for half in (numbered[:middle], numbered[middle:])]
+    parsed = _parse(kind, b"\n".join(line for _, line in lines))
+    if parsed is None and len(lines) > _FEW:
+        middle = len(lines) // 2
+        halves = [_repaired(kind, half) for half in (lines[:middle], lines[middle:])]
         return [frame for frames, _ in halves for frame in frames], [r for _, rejected in halves for r in rejected]
-    if parsed is None or parsed.height != len(numbered):
-        return _read_again(numbered)
+    if parsed is None or parsed.height != len(lines):
+        return _read_again(lines)
     whole = parsed["whole"]
-    used = parsed.with_columns(raw_location=pl.Series([number for number, _ in numbered], dtype=pl.Int64)).filter(whole)
-    read, rejected = _read_again([numbered[row] for row in (~whole).arg_true()])
+    used = parsed.with_columns(raw_location=pl.Series([number for number, _ in lines], dtype=pl.Int64)).filter(whole)
+    read, rejected = _read_again([lines[row] for row in (~whole).arg_true()])
     return [used, *read], rejected
 
 
@@ -242,20 +220,20 @@ def _read_again(lines: Iterable[tuple[int, bytes]]) -> tuple[list[pl.DataFrame],
 
 def _batches(chunk: Chunk, sha256: str) -> Iterator[Batch]:
     if chunk.n_lines > _MOST_LINES:
-        lines = _streamed_lines(chunk)
+        lines = chunk.numbered()
         while part := list(islice(lines, BATCH_REJECTED)):
             read, rejected = _read_again(part)
             yield _batch(read, rejected, 0, sha256)
         yield Batch(rejected=chunk.rejected, bytes_read=chunk.bytes_read)
         return
     content, read, rejected = chunk.content(), [], []
-    kind = _kind_of(line for _, line in _lines(content, 0))
+    kind = _kind_of(line for _, line in numbered(content, 0))
     parsed = _parse(kind, content) if content else None
     if parsed is not None and parsed.height == chunk.n_lines and parsed["whole"].all():
         numbers = pl.int_range(chunk.first_line, chunk.first_line + chunk.n_lines, dtype=pl.Int64)
         read = [parsed.with_columns(raw_location=numbers)]
     elif content:
-        read, rejected = _repaired(kind, list(_lines(content, chunk.first_line)))
+        read, rejected = _repaired(kind, list(numbered(content, chunk.first_line)))
     yield _batch(read, (*rejected, *chunk.rejected), chunk.bytes_read, sha256)
 
 

@@ -99,6 +99,17 @@ _MEDIA_TYPES = {
 }
 
 
+_OTHER_MEDIA = (
+    ("photo", "photo"),
+    ("poll", "poll"),
+    ("contact_information", "contact"),
+    ("location_information", "location"),
+    ("game_title", "game"),
+    ("invoice_information", "invoice"),
+    ("file", "file"),
+)
+
+
 def account(identifier: str | int | None) -> str | None:
     """`user123` or `channel123`; exports before 2021 wrote users as bare numbers."""
     return f"user{identifier}" if isinstance(identifier, int) else identifier
@@ -123,19 +134,10 @@ def media_kind(message: Message) -> str | None:
     """Kind of what is attached, or None."""
     if message.media_type:
         return _MEDIA_TYPES.get(message.media_type, "file")
-    if message.photo is not None:
-        return "photo"
-    if message.poll is not None:
-        return "poll"
-    if message.contact_information is not None:
-        return "contact"
-    if message.location_information is not None:
-        return "location"
-    if message.game_title is not None:
-        return "game"
-    if message.invoice_information is not None:
-        return "invoice"
-    return None if message.file is None else "file"
+    for field, kind in _OTHER_MEDIA:
+        if getattr(message, field) is not None:
+            return kind
+    return None
 
 
 def rendered(message: Message, kind: str | None, text: str) -> str:
