@@ -15,7 +15,7 @@ from pathlib import Path
 
 import polars as pl
 
-from user_embeddings_dagster.exports.landing import LINKS, broken_links, export_paths, foreign_links
+from user_embeddings_dagster.exports.landing import LINKS, MissingExports, broken_links, export_paths, foreign_links
 from user_embeddings_dagster.exports.merge import Merge, memory_for
 from user_embeddings_dagster.exports.normalise import Normaliser
 from user_embeddings_dagster.exports.ordering import memory_returned
@@ -79,12 +79,15 @@ def build_messages(
     `keys` open sealed raw files; with `seal`, those that lie in clear are sealed once the tables are committed.
     `progress` is called with a stage (hash, read, merge, seal) and figures: file, files, rows, bytes, bytes_total,
     seconds, seconds_left. `memory`: DuckDB's share while it merges, by default `merge.memory_for`.
-    Raises FileNotFoundError without a landing folder, or if an export that the operator linked is not there; NoKeys, or
+    Raises MissingExports without a landing folder, or if an export that the operator linked is not there; NoKeys, or
     Tampered where a sealed raw file is not what was sealed: the tables then stay as they are.
     """
     folder = landing / datadao
     if not folder.is_dir():
-        raise FileNotFoundError(f"{datadao}: no landing folder")
+        raise MissingExports(
+            f"{datadao}: no landing folder; put it back, or, to take the DataDAO out, leave an empty one there, "
+            "materialise prepare_datadao, and delete the partition then (docs/operations.md, New data)"
+        )
     found = list(_raw_files(folder, keys, progress))
     files = [file for file in found if file is not None]
     shredded = len(found) - len(files)
@@ -169,7 +172,7 @@ def _raw_files(folder: Path, keys: ContributorKeys | None, progress: Progress) -
     """The exports with their hashes; None for one that nobody can read any more."""
     links = set(foreign_links(folder))
     if gone := set(broken_links(folder)) - links:  # a disk that is not mounted is nobody's withdrawal
-        raise FileNotFoundError(
+        raise MissingExports(
             f"{folder.name}: {len(gone)} linked exports are not there; put them back, or remove their links"
         )
     yield from (foreign_link(folder, path) for path in sorted(links))

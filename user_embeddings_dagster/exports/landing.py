@@ -18,6 +18,10 @@ STATEMENT = "datadao.json"
 ABOUT = frozenset({LINKS, GRANTS, STATEMENT})  # files about a DataDAO: no exports
 
 
+class MissingExports(FileNotFoundError):
+    """What a DataDAO's exports are read from is not there, and will not be until somebody puts it there."""
+
+
 @dataclass(frozen=True)
 class Drop:
     """What lies in one DataDAO's landing folder. `signature` changes when a file is added, changed or removed."""

@@ -1,0 +1,45 @@
+"""What exports are read from is gone: no retry brings it back, and the tables stay."""
+
+import shutil
+
+import dagster as dg
+import pytest
+
+from resources.store import Store
+from user_embeddings_dagster.definitions import defs
+from user_embeddings_dagster.exports.landing import link
+
+
+@pytest.fixture
+def landed(tmp_path):
+    folder = tmp_path / "data" / "landing" / "dao"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def fails(tmp_path) -> str:
+    """What `messages` of the code location says when it fails, at its first attempt."""
+    asset = next(
+        asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition) and asset.op.name == "messages"
+    )
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("datadao", ["dao"])
+        resources = {"store": Store(data=str(tmp_path / "data"))}
+        result = dg.materialize(
+            [asset], instance=instance, partition_key="dao", resources=resources, raise_on_error=False
+        )
+    assert not result.success
+    assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
+    (failed,) = result.get_step_failure_events()
+    return failed.step_failure_data.error.message
+
+
+def test_a_landing_folder_that_was_deleted_is_not_tried_again(tmp_path, landed):
+    shutil.rmtree(landed)
+    said = fails(tmp_path)
+    assert "dao: no landing folder; put it back" in said and "docs/operations.md, New data" in said
+
+
+def test_a_linked_export_that_is_gone_is_not_tried_again(tmp_path, landed):
+    link(landed, tmp_path / "unmounted" / "export.json", "export.json")
+    assert "dao: 1 linked exports are not there" in fails(tmp_path)
