@@ -136,22 +136,43 @@ def test_the_settings_that_come_with_it_are_taken(tmp_path):
         assert cli._config(str(settings)) == json.loads(settings.read_text())
 
 
-def test_a_record_is_not_traced_before_there_are_tables(tmp_path, capsys):
-    data = ["--data", str(tmp_path / "data")]
-    assert cli.main([*data, "trace", "some", "0" * 64, "1"]) == 2
+@pytest.fixture
+def begun(tmp_path) -> list[str]:
+    """Options of a data root into which nobody has dropped anything yet."""
+    (tmp_path / "data" / "landing").mkdir(parents=True)
+    return ["--data", str(tmp_path / "data")]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["scores", "trace a 00 1", "consent a", "erase --resume", "erase --account reddit:somebody", "purge",
+     "purge --dry-run", "access anchor", "access verify-log", "access enrol 00 ed25519:00", "seal", "backup x",
+     "export-model --to x"],
+)  # fmt: skip
+@pytest.mark.parametrize("folder", ["mistyped", "."])
+def test_a_data_root_that_is_none_gets_no_keys(tmp_path, capsys, command, folder):
+    """An erasure there was clean and told of nothing left; what `access` wrote, nothing would ever read."""
+    (tmp_path / "messages.txt").write_text("of somebody's")
+    assert cli.main(["--data", str(tmp_path / folder), *command.split()]) == 2
+    assert "no data root there" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["messages.txt"]
+
+
+def test_a_record_is_not_traced_before_there_are_tables(begun, capsys):
+    assert cli.main([*begun, "trace", "some", "0" * 64, "1"]) == 2
     assert capsys.readouterr().err == "messages/some has not been materialised yet\n"
 
 
 @pytest.mark.parametrize("user", ["zzz", "A" * 32, "f" * 33, ""])
-def test_only_a_user_id_is_erased(tmp_path, capsys, user):
-    assert cli.main(["--data", str(tmp_path / "data"), "erase", user]) == 2
+def test_only_a_user_id_is_erased(begun, capsys, user):
+    assert cli.main([*begun, "erase", user]) == 2
     said = capsys.readouterr().err
     assert "32 hexadecimal digits" in said and "--account" in said
 
 
-def test_an_erasure_of_nobody_is_told_from_one_of_somebody(tmp_path, capsys):
+def test_an_erasure_of_nobody_is_told_from_one_of_somebody(begun, capsys):
     """C15: a misspelt account leaves the person where they are."""
-    data = ["--data", str(tmp_path / "data"), "erase"]
+    data = [*begun, "erase"]
     assert cli.main([*data, "--account", "reddit:mispelt"]) == 0
     assert "NOTHING WAS REMOVED" in capsys.readouterr().out
     assert cli.main([*data, "--resume"]) == 0
@@ -233,14 +254,14 @@ def test_samples_take_no_place_of_exports(tmp_path, capsys):
 PLACE = {"raw_sha256": "5" * 64, "raw_member": "", "raw_location": 7}
 
 
-def test_a_record_without_a_message_or_without_a_chunk_is_told(tmp_path, capsys):
+def test_a_record_without_a_message_or_without_a_chunk_is_told(begun, tmp_path, capsys):
     """C7: before a training too."""
     row = {name: "" if dtype == pl.String else None for name, dtype in MESSAGES.schema.items()}
     row |= {"is_subject": True, "message_id": "a" * 32, **PLACE}
-    lake = Lake(tmp_path)
+    lake = Lake(tmp_path / "data")
     lake.commit(MESSAGES, pl.DataFrame([row], MESSAGES.schema), "some")
     lake.commit(MASKED_CHUNKS, MASKED_CHUNKS.empty(), "some")
     for line, out, err in (("7", f"message {'a' * 32} in no chunk\n", ""), ("8", "", "no message was read there")):
-        assert cli.main(["--data", str(tmp_path), "trace", "some", "5" * 64, line]) == 1
+        assert cli.main([*begun, "trace", "some", "5" * 64, line]) == 1
         said = capsys.readouterr()
         assert said.out == out and said.err.startswith(err)

@@ -156,6 +156,7 @@ def test_a_run_that_is_about_to_start_is_waited_for_too(home, status):
 def test_runs_of_the_environments_instance_are_seen(home, tmp_path, capsys):
     """DAGSTER_HOME need not be the data root's own; runs of `demo` are recorded there all the same."""
     run = started(home, os.getpid())
+    (tmp_path / "elsewhere" / "landing").mkdir(parents=True)
     assert cli.main(["--data", str(tmp_path / "elsewhere"), "purge"]) == 2
     assert run[:8] in capsys.readouterr().err
     assert cli.main(["--data", str(tmp_path / "elsewhere"), "purge", "--force"]) == 0

@@ -21,6 +21,7 @@ REAL_CONFIG = {
     "masked_chunks": {"max_users": 400, "max_chunks_per_user": 25, "min_chunks_per_user": 5},
     "item_encoder": {"steps": 40, "validations": 4},
 }
+NEW_ROOT = ("demo", "samples", "real", "dev", "restore", "seal-model")  # begin one, or need none
 
 
 def run() -> None:
@@ -93,7 +94,9 @@ def main(arguments: list[str] | None = None) -> int:
         purging.check_setting()
         if layout.root.exists() and not layout.root.is_dir():
             raise ValueError(f"{layout.root}: a data root is a folder")
-    except ValueError as error:
+        if options.command not in NEW_ROOT:
+            layout.check()
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     handlers = {

@@ -129,6 +129,12 @@ class Layout:
 
     root: Path
 
+    def check(self) -> None:
+        """Raises ValueError unless `root` is a data root: of a mistyped one, nothing to erase or to back up would look
+        like done, and keys would be made there that nothing else is read by."""
+        if not any((self.root / name).is_dir() for name in ("landing", "keys", "dagster_home")):
+            raise ValueError(f"{self.root}: no data root there: it has no landing/, keys/ or dagster_home/")
+
     @property
     def landing(self) -> Path:
         """Raw drops: landing/<datadao>/…"""

@@ -40,8 +40,6 @@ def run(options: argparse.Namespace, layout: Layout) -> int:
         "restore": _restore,
     }
     try:
-        if options.command != "restore" and not layout.root.is_dir():  # mistyped: a backup of nothing would look done
-            raise FileNotFoundError(f"{layout.root}: no data root there")
         return commands[options.command](options, layout)
     except (ValueError, OSError, ErasureRunning, Tampered) as error:
         sys.stderr.write(f"{error}\n")
