@@ -1,7 +1,9 @@
 """Summaries: what SUBJECT contributed in each chunk, by SUBJECT's own sentences or by a language model."""
 
 import dagster as dg
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.partitions import datadaos
 from assets.policies import EAGER, LLM, ML, RETRY
 from assets.progress import progress_to
@@ -38,10 +40,10 @@ AUTOMATION = EAGER.ignore(dg.AssetSelection.assets("summary_program"))
 CHECKS = (summaries_account_for_chunks, few_model_failures)
 
 
-class ChunkSummariesConfig(dg.Config):
+class ChunkSummariesConfig(AssetConfig):
     """`max_failed_share`: if the model gives no valid answer about more chunks than that, nothing is written."""
 
-    max_failed_share: float = MAX_FAILED_SHARE
+    max_failed_share: float = Field(MAX_FAILED_SHARE, ge=0, le=1)
 
 
 @dg.multi_asset(

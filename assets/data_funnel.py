@@ -5,7 +5,9 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.policies import DATA, RETRY
 from assets.reporting import check_result, domain_specs, plot, table_metadata, table_result
 from resources.store import Store
@@ -20,13 +22,13 @@ from user_embeddings_dagster.storage.lance_tables import LanceTables
 from user_embeddings_dagster.storage.models import Models, TaintedModel
 
 
-class DataFunnelConfig(dg.Config):
+class DataFunnelConfig(AssetConfig):
     """US dollars per million tokens; the embedded defaults cost nothing."""
 
-    summary_input: float = 0.0
-    summary_output: float = 0.0
-    embedding: float = 0.0
-    training: float = 0.0
+    summary_input: float = Field(0.0, ge=0)
+    summary_output: float = Field(0.0, ge=0)
+    embedding: float = Field(0.0, ge=0)
+    training: float = Field(0.0, ge=0)
 
 
 def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:

@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from assets.measured import Measured
 from assets.partitions import SERVED_DIMENSION
@@ -36,9 +37,9 @@ class EfficiencyConfig(EvaluationConfig):
     in which `new_tokens` are written.
     """
 
-    item_tokens: int = 8
-    repeats: int = 3
-    new_tokens: int = 8
+    item_tokens: int = Field(8, ge=1)
+    repeats: int = Field(3, ge=1)
+    new_tokens: int = Field(8, ge=1)
 
 
 def personalised_folders(store: Store, **more: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -8,6 +8,7 @@ import dagster as dg
 import polars as pl
 from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.embeddings import refuse_stale_vectors
 from assets.partitions import dimensions
 from assets.policies import GPU, ML, MODELS_FRESH, RETRY
@@ -31,7 +32,7 @@ CHECKS = {
 }
 
 
-class ItemEncoderConfig(dg.Config):
+class ItemEncoderConfig(AssetConfig):
     """Hyperparameters of the LoRA; `steps` of `batch_size` pairs, learning rate and temperature of InfoNCE.
 
     `validations` in the steps, evenly: the weights of the best are kept, and two without a better one stop it.
@@ -48,15 +49,15 @@ class ItemEncoderConfig(dg.Config):
     learning_rate: float = Field(1e-3, gt=0)
     temperature: float = Field(0.05, gt=0)
     rank: int = Field(8, ge=1)
-    top_layers: int | None = None
+    top_layers: int | None = Field(None, ge=1)
     cache_layers: bool = True
     cache_mb: int = Field(4096, ge=0)
     negatives: int = Field(2, ge=0)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     pairs: str = OWN
 
 
-class SequenceEncoderConfig(dg.Config):
+class SequenceEncoderConfig(AssetConfig):
     """Hyperparameters of the sequence encoder; the dimension is the partition.
 
     `mixer`: "recurrence" (gated linear) or "attention" over the last `window` chunks. `truncation`: the q of the
@@ -68,17 +69,17 @@ class SequenceEncoderConfig(dg.Config):
     steps: int = Field(60, ge=1)
     learning_rate: float = Field(5e-4, gt=0)
     temperature: float = Field(0.05, gt=0)
-    truncation: float = 0.5
+    truncation: float = Field(0.5, ge=0, le=1)
     mixer: str = "recurrence"
     window: int = Field(64, ge=1)
     layers: int = Field(1, ge=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     negatives: str = "batch"
     public_datadaos: list[str] = []  # noqa: RUF012 - pydantic copies it
-    dp_noise: float = 0.0
-    dp_clip: float = 1.0
-    dp_delta: float = 1e-5
-    dp_sampling_rate: float = 0.05
+    dp_noise: float = Field(0.0, ge=0)
+    dp_clip: float = Field(1.0, gt=0)
+    dp_delta: float = Field(1e-5, gt=0, lt=1)
+    dp_sampling_rate: float = Field(0.05, gt=0, le=1)
     dp_secret: bool = True
 
 

@@ -1,7 +1,9 @@
 """Hard negatives: other people's summaries that look right for a chunk and are not."""
 
 import dagster as dg
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.policies import ML, RETRY
 from assets.reporting import column_lineage, table_metadata, table_result
 from resources.store import Store
@@ -18,11 +20,11 @@ LINEAGE = column_lineage(
 )
 
 
-class HardNegativesConfig(dg.Config):
+class HardNegativesConfig(AssetConfig):
     """`margin`: a candidate closer to the query's own summary than margin × positive is a false negative."""
 
-    negatives_per_chunk: int = 4
-    margin: float = 0.95
+    negatives_per_chunk: int = Field(4, ge=1)
+    margin: float = Field(0.95, gt=0, le=1)
 
 
 @dg.asset(

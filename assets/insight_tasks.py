@@ -1,7 +1,9 @@
 """Insight tasks: what the personalised LLM is asked about the chunks of a user's future, and who agrees on the gold."""
 
 import dagster as dg
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.partitions import datadaos
 from assets.policies import LLM, ML, RETRY
 from assets.progress import progress_to
@@ -38,7 +40,7 @@ LINEAGE = column_lineage(
 )
 
 
-class InsightTasksConfig(dg.Config):
+class InsightTasksConfig(AssetConfig):
     """`per_user` tasks of each kind at most, about a user's last chunks; `seed` places the right options.
 
     `validator`: "similarity" (the frozen text encoder), or "language_model": tasks of validation and test users are
@@ -46,10 +48,10 @@ class InsightTasksConfig(dg.Config):
     the options, three of them other contributors' (masked; for choices its answer is a number).
     """
 
-    per_user: int = 12
-    seed: int = 0
+    per_user: int = Field(12, ge=1)
+    seed: int = Field(0, ge=0)
     validator: str = SIMILARITY
-    history_tokens: int = 6_000
+    history_tokens: int = Field(6_000, ge=1)
 
 
 @dg.asset(

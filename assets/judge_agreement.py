@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from assets.insight_tasks import SIMILARITY
 from assets.measured import measured, stored_inputs
@@ -32,7 +33,7 @@ class JudgeAgreementConfig(EvaluationConfig):
     another's (masked; its answer is one word). `max_pairs` of each DataDAO are judged, by a model in both orders."""
 
     judge: str = "similarity"
-    max_pairs: int = 40
+    max_pairs: int = Field(40, ge=1)
 
 
 @contextmanager

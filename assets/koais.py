@@ -1,7 +1,9 @@
 """KOAIs: the Knowledge, Opinions, Attributes and Intents that SUBJECT shows in each chunk."""
 
 import dagster as dg
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.partitions import datadaos
 from assets.policies import EAGER, LLM, ML, RETRY
 from assets.progress import progress_to
@@ -36,10 +38,10 @@ LINEAGE = column_lineage(
 )
 
 
-class KoaisConfig(dg.Config):
+class KoaisConfig(AssetConfig):
     """`max_failed_share`: if the model gives no valid answer about more chunks than that, nothing is written."""
 
-    max_failed_share: float = MAX_FAILED_SHARE
+    max_failed_share: float = Field(MAX_FAILED_SHARE, ge=0, le=1)
 
 
 @dg.asset(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import dagster as dg
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from assets.encoders import note_trained_on
 from assets.measured import Measured, measured, stored_inputs
@@ -60,10 +61,10 @@ class CanaryConfig(EvaluationConfig):
     At most half of the training users: canaries are made of the others' chunks.
     """
 
-    canaries: int = 16
-    users: int = 200
-    dimension: int = int(SERVED_DIMENSION)
-    steps: int = 60
+    canaries: int = Field(16, ge=1)
+    users: int = Field(200, ge=1)
+    dimension: int = Field(int(SERVED_DIMENSION), ge=1)
+    steps: int = Field(60, ge=1)
 
 
 def leakage_asset(

@@ -1,7 +1,9 @@
 """Masked chunks: threads cut into windows, one SUBJECT each, names and identifiers replaced."""
 
 import dagster as dg
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.partitions import datadaos
 from assets.policies import EAGER, PRIVACY, RETRY
 from assets.progress import progress_to
@@ -33,7 +35,7 @@ LINEAGE = column_lineage(
 )
 
 
-class MaskedChunksConfig(dg.Config):
+class MaskedChunksConfig(AssetConfig):
     """How threads are cut. Times in minutes, sizes in estimated tokens; caps of None are off.
 
     `mask_persons`: also mask names of people who are not in the chat; participants are masked always.
@@ -41,11 +43,11 @@ class MaskedChunksConfig(dg.Config):
     default.
     """
 
-    gap_minutes: int = 20
-    max_tokens: int = 200
-    max_chunks_per_user: int | None = None
-    min_chunks_per_user: int = 1
-    max_users: int | None = None
+    gap_minutes: int = Field(20, ge=0)
+    max_tokens: int = Field(200, ge=1)
+    max_chunks_per_user: int | None = Field(None, ge=1)
+    min_chunks_per_user: int = Field(1, ge=0)
+    max_users: int | None = Field(None, ge=1)
     mask_persons: bool = True
     person_model: str | None = None
 

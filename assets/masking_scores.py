@@ -4,7 +4,9 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.measured import measured
 from assets.policies import PRIVACY, RETRY, SCORES_WRITE
 from assets.reporting import expectation_specs, table_metadata
@@ -17,14 +19,14 @@ from user_embeddings_dagster.schema import SCORES
 from user_embeddings_dagster.settings import labelled_pii
 
 
-class MaskingScoresConfig(dg.Config):
+class MaskingScoresConfig(AssetConfig):
     """`labelled`: folder of public labelled data (presidio-research .json, .conll); default USER_EMBEDDINGS_PII_DATA.
 
     Without one, only our own messages are measured. `seed` is the bootstrap's.
     """
 
     labelled: str | None = None
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 @dg.asset(

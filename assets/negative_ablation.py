@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import dagster as dg
 import numpy as np
 import polars as pl
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.encoders import ItemEncoderConfig, item_training
 from assets.measured import Measured
 from assets.policies import GPU, ML, RETRY
@@ -25,20 +27,20 @@ from user_embeddings_dagster.storage.models import ModelFolder
 ASSET = "negative_ablation_scores"
 
 
-class NegativeAblationConfig(dg.Config):
+class NegativeAblationConfig(AssetConfig):
     """`seeds` trainings of each kind, of `steps`; measured on the latest `chunks_per_user` chunks of `split` users.
 
     `split`: "test" for the record, "valid" to choose anything. `top_layers`, `batch_size` as of item_encoder; `seed` is
     the bootstrap's.
     """
 
-    seeds: int = 3
-    steps: int = 40
-    batch_size: int = 64
-    top_layers: int | None = None
-    chunks_per_user: int = 6
+    seeds: int = Field(3, ge=1)
+    steps: int = Field(40, ge=1)
+    batch_size: int = Field(64, ge=2)
+    top_layers: int | None = Field(None, ge=1)
+    chunks_per_user: int = Field(6, ge=1)
     split: str = "test"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 def trained(

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.encoders import check_specs, note_trained_on, train
 from assets.job_judge import JobJudge
 from assets.partitions import SERVED_DIMENSION
@@ -26,22 +28,22 @@ BASE, SUPERVISED, PERSONALISED = "base_decoder", "supervised_decoder", "personal
 HISTORIES = ("item_embeddings", "chunk_embeddings")
 
 
-class BaseDecoderConfig(dg.Config):
+class BaseDecoderConfig(AssetConfig):
     """Sizes and hyperparameters of the decoder; a step reads `batch_size` rows of `length` tokens."""
 
-    vocabulary: int = 4096
-    hidden: int = 256
-    layers: int = 4
-    intermediate: int = 768
-    length: int = 128
-    batch_size: int = 8
-    steps: int = 60
-    learning_rate: float = 2e-3
-    min_users_per_word: int = 5
-    seed: int = 0
+    vocabulary: int = Field(4096, ge=1)
+    hidden: int = Field(256, ge=1)
+    layers: int = Field(4, ge=1)
+    intermediate: int = Field(768, ge=1)
+    length: int = Field(128, ge=1)
+    batch_size: int = Field(8, ge=1)
+    steps: int = Field(60, ge=1)
+    learning_rate: float = Field(2e-3, gt=0)
+    min_users_per_word: int = Field(5, ge=1)
+    seed: int = Field(0, ge=0)
 
 
-class SupervisedDecoderConfig(dg.Config):
+class SupervisedDecoderConfig(AssetConfig):
     """Hyperparameters of the supervised stage (training.supervised_training.Config).
 
     `preset`: what is trained: "proj", "perceiver", "enc", "lora" or "full"; `injection`: "cross_attention" into
@@ -52,24 +54,24 @@ class SupervisedDecoderConfig(dg.Config):
 
     preset: str = "perceiver"
     injection: str = "cross_attention"
-    tokens: int = 16
-    injected_layers: int = 1
-    axes: int | None = None
+    tokens: int = Field(16, ge=1)
+    injected_layers: int = Field(1, ge=1)
+    axes: int | None = Field(None, ge=1)
     discriminant: bool = True
-    valid_tasks: int = 256
-    validations: int = 2
-    steps: int = 6
-    batch_tasks: int = 32
-    learning_rate: float = 5e-4
-    weight_decay: float = 0.05
-    size_penalty: float = 3.0
-    recall_share: float = 0.5
+    valid_tasks: int = Field(256, ge=0)
+    validations: int = Field(2, ge=1)
+    steps: int = Field(6, ge=1)
+    batch_tasks: int = Field(32, ge=1)
+    learning_rate: float = Field(5e-4, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    size_penalty: float = Field(3.0, ge=0)
+    recall_share: float = Field(0.5, ge=0, le=1)
     kept_only: bool = False
-    max_tasks: int | None = 20_000
-    seed: int = 0
+    max_tasks: int | None = Field(20_000, ge=1)
+    seed: int = Field(0, ge=0)
 
 
-class PersonalisedDecoderConfig(dg.Config):
+class PersonalisedDecoderConfig(AssetConfig):
     """Hyperparameters of the reward stage (training.reward_training.Config).
 
     `judge` of free-form answers: "similarity" to what SUBJECT said, by the frozen text encoder, "word_overlap", or
@@ -80,18 +82,18 @@ class PersonalisedDecoderConfig(dg.Config):
 
     judge: str = "similarity"
     guards: bool = True
-    steps: int = 4
-    samples: int = 4
-    batch_tasks: int = 16
-    batch_questions: int = 8
-    learning_rate: float = 2e-4
-    voice_rate: float = 2e-3
-    kl: float = 0.05
-    choice_kl: float = 20.0
-    voice_answers: int = 96
+    steps: int = Field(4, ge=1)
+    samples: int = Field(4, ge=2)
+    batch_tasks: int = Field(16, ge=1)
+    batch_questions: int = Field(8, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    voice_rate: float = Field(2e-3, ge=0)
+    kl: float = Field(0.05, ge=0)
+    choice_kl: float = Field(20.0, ge=0)
+    voice_answers: int = Field(96, ge=0)
     kept_only: bool = False
-    max_tasks: int | None = 20_000
-    seed: int = 0
+    max_tasks: int | None = Field(20_000, ge=1)
+    seed: int = Field(0, ge=0)
 
 
 def decoder_of(store: Store) -> Path:

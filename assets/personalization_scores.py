@@ -2,6 +2,7 @@
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
 from assets.efficiency import note_nobody, personalised_folders, with_job
 from assets.job_judge import JobJudge
@@ -36,13 +37,13 @@ class PersonalizationConfig(EvaluationConfig):
     """
 
     judge: str = "similarity"
-    max_tasks: int | None = 100
-    max_questions: int | None = 20
-    recent_tokens: int = 64
-    stuffed_tokens: int = 1024
-    text_tasks: int = 100
-    stuffed_tasks: int = 12
-    samples: int = 1
+    max_tasks: int | None = Field(100, ge=1)
+    max_questions: int | None = Field(20, ge=0)
+    recent_tokens: int = Field(64, ge=1)
+    stuffed_tokens: int = Field(1024, ge=1)
+    text_tasks: int = Field(100, ge=0)
+    stuffed_tasks: int = Field(12, ge=0)
+    samples: int = Field(1, ge=1)
 
 
 @score_asset(

@@ -3,6 +3,7 @@
 import dagster as dg
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from assets.efficiency import note_nobody, personalised_folders, with_job
 from assets.measured import Measured
@@ -34,14 +35,14 @@ class ReasoningBiasConfig(EvaluationConfig):
     rows of `length` tokens; it is never stored.
     """
 
-    users: int = 50
-    questions: int = 20
-    adapter_users: int = 8
-    rank: int = 8
-    steps: int = 12
-    rows: int = 4
-    length: int = 48
-    learning_rate: float = 1e-3
+    users: int = Field(50, ge=1)
+    questions: int = Field(20, ge=1)
+    adapter_users: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1)
+    steps: int = Field(12, ge=1)
+    rows: int = Field(4, ge=1)
+    length: int = Field(48, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
 
 
 @score_asset(ASSET, UPSTREAM, domain_specs(ASSET, reasoning_unbiased), group="personalised_llm", pool=GPU)

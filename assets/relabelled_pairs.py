@@ -1,7 +1,9 @@
 """Relabelled pairs: positive and hard negative of each training chunk, chosen by ranking its nearest summaries."""
 
 import dagster as dg
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.policies import LLM, ML, RETRY
 from assets.progress import progress_to
 from assets.reporting import column_lineage, table_metadata, table_result
@@ -25,7 +27,7 @@ LINEAGE = column_lineage(
 )
 
 
-class RelabelledPairsConfig(dg.Config):
+class RelabelledPairsConfig(AssetConfig):
     """`candidates` summaries are ranked, the chunk's own among them; the negative is the one at `negative_rank`.
 
     `ranker`: "frozen" (the frozen encoder and a unigram likelihood), or "language_model": a prompt for each training
@@ -34,9 +36,9 @@ class RelabelledPairsConfig(dg.Config):
     """
 
     ranker: str = FROZEN
-    candidates: int = 20
-    negative_rank: int = 20
-    margin: float = 0.95
+    candidates: int = Field(20, ge=2)
+    negative_rank: int = Field(20, ge=2)
+    margin: float = Field(0.95, gt=0, le=1)
 
 
 @dg.asset(

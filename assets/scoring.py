@@ -5,7 +5,9 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.measured import Measured
 from assets.policies import ML, RETRY, SCORES_WRITE
 from assets.reporting import check_result, expectation_results, expectation_specs, plot, table_metadata
@@ -26,16 +28,16 @@ HEADLINE = (
 )  # fmt: skip
 
 
-class EvaluationConfig(dg.Config):
+class EvaluationConfig(AssetConfig):
     """Seed of the bootstrap and of any sampling."""
 
-    seed: int = 0
+    seed: int = Field(0, ge=0)
 
 
 class QueryConfig(EvaluationConfig):
     """`max_queries` bounds the queries of one DataDAO and task (a seeded sample); the candidates stay all."""
 
-    max_queries: int | None = 5000
+    max_queries: int | None = Field(5000, ge=1)
 
 
 def score_asset(

@@ -6,7 +6,9 @@ from typing import Any
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.policies import LLM, ML, RETRY
 from assets.reporting import check_result, domain_specs, plot
 from resources.language_model import BATCH, LanguageModelResource
@@ -30,7 +32,7 @@ NO_PRICES = "none: no prices are set"
 NO_ROUNDS = "a batch job answers one large round, a refinement asks in many small ones: refine with openai_compatible"
 
 
-class SummaryProgramConfig(dg.Config):
+class SummaryProgramConfig(AssetConfig):
     """Budget and data of a refinement.
 
     `max_calls` and `max_usd` (0: no cap) cap what all answers may cost, retries included; money is not capped where
@@ -38,11 +40,11 @@ class SummaryProgramConfig(dg.Config):
     `chunks_per_user` of each training user; a third of the users measures, the others are refined on.
     """
 
-    max_calls: int = 3_000
-    max_usd: float = 5.0
-    examples: int = 150
-    chunks_per_user: int = 3
-    seed: int = 0
+    max_calls: int = Field(3_000, ge=0)
+    max_usd: float = Field(5.0, ge=0)
+    examples: int = Field(150, ge=1)
+    chunks_per_user: int = Field(3, ge=1)
+    seed: int = Field(0, ge=0)
 
     def limits(self, priced: bool) -> dict[str, Any]:
         """Arguments of `refine`; `priced`: whether the language model has prices."""

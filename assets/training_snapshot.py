@@ -2,7 +2,9 @@
 
 import dagster as dg
 import polars as pl
+from pydantic import Field
 
+from assets.config import AssetConfig
 from assets.policies import ML, RETRY
 from assets.reporting import check_result, column_lineage, domain_specs, table_metadata, table_result
 from resources.store import Store
@@ -20,11 +22,11 @@ LINEAGE = column_lineage(
 )
 
 
-class TrainingSnapshotConfig(dg.Config):
+class TrainingSnapshotConfig(AssetConfig):
     """Who is in: users with at least `min_chunks_per_user` chunks in a DataDAO."""
 
-    min_chunks_per_user: int = 4
-    max_chunks_per_user: int | None = None
+    min_chunks_per_user: int = Field(4, ge=0)
+    max_chunks_per_user: int | None = Field(None, ge=1)
 
 
 def not_materialised(store: Store, datadao: str) -> list[str]:

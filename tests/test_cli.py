@@ -120,6 +120,7 @@ def test_a_dimension_that_is_no_partition_runs_nothing(tmp_path, capsys):
         ('{"item_encoder:some": {"steps": 3}}', "item_encoder has no such partition"),
         ('{"sequence_encoder:65": {"steps": 3}}', "sequence_encoder has no such partition"),
         ('{"masked_chunks:A Name": {"max_users": 3}}', "masked_chunks has no such partition"),
+        ('{"masked_chunks:some": {"max_users": -3}}', "max_users: Input should be greater than or equal to 1"),
         ('{"unsummarised_chunks": {"max_failed_share": 0.1}}', "no step of its own makes it"),
     ],
 )

@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from user_embeddings_dagster import purging
 from user_embeddings_dagster.quality.escaping import line
@@ -169,7 +170,7 @@ def _config(path: str) -> dict[str, dict[str, object]]:
     if unknown := sorted(name for name in config if name.partition(":")[0] not in assets):
         raise argparse.ArgumentTypeError(f"{path}: no assets: {unknown}")
     everything = defs.resolve_implicit_global_asset_job_def()
-    steps = {node.name for node in everything.all_node_defs}
+    steps: dict[str, Any] = {node.name: node for node in everything.all_node_defs}
     for name, settings in config.items():
         asset, colon, partition = name.partition(":")
         if asset not in steps:
@@ -177,9 +178,12 @@ def _config(path: str) -> dict[str, dict[str, object]]:
         if colon and not _may_be_partition(graph.get(dg.AssetKey(asset)).partitions_def, partition):
             raise argparse.ArgumentTypeError(f"{path}: {name}: {asset} has no such partition")
         try:
-            dg.validate_run_config(everything, {"ops": {asset: {"config": settings}}})
+            dg.validate_run_config(everything, {"ops": {asset: {"config": settings}}})  # names and types alone
+            steps[asset].compute_fn.get_config_arg().annotation(**settings)
         except dg.DagsterInvalidConfigError as error:
             raise argparse.ArgumentTypeError(f"{path}: {name}: {error.errors[0].message}") from None
+        except dg.Failure as error:
+            raise argparse.ArgumentTypeError(f"{path}: {name}: {error.description}") from None
     return config
 
 
