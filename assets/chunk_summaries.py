@@ -43,7 +43,7 @@ CHECKS = (summaries_account_for_chunks, few_model_failures)
 class ChunkSummariesConfig(AssetConfig):
     """`max_failed_share`: if the model gives no valid answer about more chunks than that, nothing is written."""
 
-    max_failed_share: float = Field(MAX_FAILED_SHARE, ge=0, le=1)
+    max_failed_share: float = Field(default=MAX_FAILED_SHARE, ge=0, le=1)
 
 
 @dg.multi_asset(

@@ -25,10 +25,10 @@ from user_embeddings_dagster.storage.models import Models, TaintedModel
 class DataFunnelConfig(AssetConfig):
     """US dollars per million tokens; the embedded defaults cost nothing."""
 
-    summary_input: float = Field(0.0, ge=0)
-    summary_output: float = Field(0.0, ge=0)
-    embedding: float = Field(0.0, ge=0)
-    training: float = Field(0.0, ge=0)
+    summary_input: float = Field(default=0.0, ge=0)
+    summary_output: float = Field(default=0.0, ge=0)
+    embedding: float = Field(default=0.0, ge=0)
+    training: float = Field(default=0.0, ge=0)
 
 
 def tables(lake: Lake, lance: LanceTables, datadao: str) -> FunnelTables:

@@ -37,9 +37,9 @@ class EfficiencyConfig(EvaluationConfig):
     in which `new_tokens` are written.
     """
 
-    item_tokens: int = Field(8, ge=1)
-    repeats: int = Field(3, ge=1)
-    new_tokens: int = Field(8, ge=1)
+    item_tokens: int = Field(default=8, ge=1)
+    repeats: int = Field(default=3, ge=1)
+    new_tokens: int = Field(default=8, ge=1)
 
 
 def personalised_folders(store: Store, **more: str) -> tuple[dict[str, str], dict[str, str]]:

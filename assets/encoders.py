@@ -43,17 +43,17 @@ class ItemEncoderConfig(AssetConfig):
     the chunks that are not there).
     """
 
-    steps: int = Field(12, ge=1)
-    validations: int = Field(2, ge=1)
-    batch_size: int = Field(64, ge=2)  # of one pair there is nothing to tell it from
-    learning_rate: float = Field(1e-3, gt=0)
-    temperature: float = Field(0.05, gt=0)
-    rank: int = Field(8, ge=1)
-    top_layers: int | None = Field(None, ge=1)
+    steps: int = Field(default=12, ge=1)
+    validations: int = Field(default=2, ge=1)
+    batch_size: int = Field(default=64, ge=2)  # of one pair there is nothing to tell it from
+    learning_rate: float = Field(default=1e-3, gt=0)
+    temperature: float = Field(default=0.05, gt=0)
+    rank: int = Field(default=8, ge=1)
+    top_layers: int | None = Field(default=None, ge=1)
     cache_layers: bool = True
-    cache_mb: int = Field(4096, ge=0)
-    negatives: int = Field(2, ge=0)
-    seed: int = Field(0, ge=0)
+    cache_mb: int = Field(default=4096, ge=0)
+    negatives: int = Field(default=2, ge=0)
+    seed: int = Field(default=0, ge=0)
     pairs: str = OWN
 
 
@@ -66,20 +66,20 @@ class SequenceEncoderConfig(AssetConfig):
     does not protect.
     """
 
-    steps: int = Field(60, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
-    temperature: float = Field(0.05, gt=0)
-    truncation: float = Field(0.5, ge=0, le=1)
+    steps: int = Field(default=60, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    temperature: float = Field(default=0.05, gt=0)
+    truncation: float = Field(default=0.5, ge=0, le=1)
     mixer: str = "recurrence"
-    window: int = Field(64, ge=1)
-    layers: int = Field(1, ge=1)
-    seed: int = Field(0, ge=0)
+    window: int = Field(default=64, ge=1)
+    layers: int = Field(default=1, ge=1)
+    seed: int = Field(default=0, ge=0)
     negatives: str = "batch"
     public_datadaos: list[str] = []  # noqa: RUF012 - pydantic copies it
-    dp_noise: float = Field(0.0, ge=0)
-    dp_clip: float = Field(1.0, gt=0)
-    dp_delta: float = Field(1e-5, gt=0, lt=1)
-    dp_sampling_rate: float = Field(0.05, gt=0, le=1)
+    dp_noise: float = Field(default=0.0, ge=0)
+    dp_clip: float = Field(default=1.0, gt=0)
+    dp_delta: float = Field(default=1e-5, gt=0, lt=1)
+    dp_sampling_rate: float = Field(default=0.05, gt=0, le=1)
     dp_secret: bool = True
 
 

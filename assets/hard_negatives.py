@@ -23,8 +23,8 @@ LINEAGE = column_lineage(
 class HardNegativesConfig(AssetConfig):
     """`margin`: a candidate closer to the query's own summary than margin × positive is a false negative."""
 
-    negatives_per_chunk: int = Field(4, ge=1)
-    margin: float = Field(0.95, gt=0, le=1)
+    negatives_per_chunk: int = Field(default=4, ge=1)
+    margin: float = Field(default=0.95, gt=0, le=1)
 
 
 @dg.asset(

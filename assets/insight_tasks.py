@@ -48,10 +48,10 @@ class InsightTasksConfig(AssetConfig):
     the options, three of them other contributors' (masked; for choices its answer is a number).
     """
 
-    per_user: int = Field(12, ge=1)
-    seed: int = Field(0, ge=0)
+    per_user: int = Field(default=12, ge=1)
+    seed: int = Field(default=0, ge=0)
     validator: str = SIMILARITY
-    history_tokens: int = Field(6_000, ge=1)
+    history_tokens: int = Field(default=6_000, ge=1)
 
 
 @dg.asset(

@@ -95,6 +95,11 @@ purge = dg.define_asset_job(
     selection=dg.AssetSelection.assets("retention_purges"),
     description="Remove what is past its retention window from every stage. Refused while other runs are under way.",
 )
+audit = dg.define_asset_job(
+    "audit",
+    selection=dg.AssetSelection.assets("access_log", "erasures"),
+    description="Verify the access log, finish erasures that were killed half way, and table both.",
+)
 
 JOBS = [
     prepare_datadao,
@@ -113,6 +118,7 @@ JOBS = [
     ablate_negatives,
     expose_canaries,
     purge,
+    audit,
 ]
 
 
@@ -124,6 +130,7 @@ def train_sequence_weekly() -> dg.RunRequest:
 
 # Off until an operator turns them on: training costs a GPU, and what is purged is gone.
 SCHEDULES = [
+    dg.ScheduleDefinition(name="audit_daily", job=audit, cron_schedule="30 1 * * *"),
     dg.ScheduleDefinition(name="purge_daily", job=purge, cron_schedule="30 2 * * *"),
     dg.ScheduleDefinition(name="train_weekly", job=train, cron_schedule="0 3 * * 0"),
     train_sequence_weekly,

@@ -33,7 +33,7 @@ class JudgeAgreementConfig(EvaluationConfig):
     another's (masked; its answer is one word). `max_pairs` of each DataDAO are judged, by a model in both orders."""
 
     judge: str = "similarity"
-    max_pairs: int = Field(40, ge=1)
+    max_pairs: int = Field(default=40, ge=1)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ LINEAGE = column_lineage(
 class KoaisConfig(AssetConfig):
     """`max_failed_share`: if the model gives no valid answer about more chunks than that, nothing is written."""
 
-    max_failed_share: float = Field(MAX_FAILED_SHARE, ge=0, le=1)
+    max_failed_share: float = Field(default=MAX_FAILED_SHARE, ge=0, le=1)
 
 
 @dg.asset(

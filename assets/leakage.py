@@ -61,10 +61,10 @@ class CanaryConfig(EvaluationConfig):
     At most half of the training users: canaries are made of the others' chunks.
     """
 
-    canaries: int = Field(16, ge=1)
-    users: int = Field(200, ge=1)
-    dimension: int = Field(int(SERVED_DIMENSION), ge=1)
-    steps: int = Field(60, ge=1)
+    canaries: int = Field(default=16, ge=1)
+    users: int = Field(default=200, ge=1)
+    dimension: int = Field(default=int(SERVED_DIMENSION), ge=1)
+    steps: int = Field(default=60, ge=1)
 
 
 def leakage_asset(

@@ -43,11 +43,11 @@ class MaskedChunksConfig(AssetConfig):
     default.
     """
 
-    gap_minutes: int = Field(20, ge=0)
-    max_tokens: int = Field(200, ge=1)
-    max_chunks_per_user: int | None = Field(None, ge=1)
-    min_chunks_per_user: int = Field(1, ge=0)
-    max_users: int | None = Field(None, ge=1)
+    gap_minutes: int = Field(default=20, ge=0)
+    max_tokens: int = Field(default=200, ge=1)
+    max_chunks_per_user: int | None = Field(default=None, ge=1)
+    min_chunks_per_user: int = Field(default=1, ge=0)
+    max_users: int | None = Field(default=None, ge=1)
     mask_persons: bool = True
     person_model: str | None = None
 

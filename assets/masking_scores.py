@@ -26,7 +26,7 @@ class MaskingScoresConfig(AssetConfig):
     """
 
     labelled: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 @dg.asset(

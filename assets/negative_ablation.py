@@ -34,13 +34,13 @@ class NegativeAblationConfig(AssetConfig):
     the bootstrap's.
     """
 
-    seeds: int = Field(3, ge=1)
-    steps: int = Field(40, ge=1)
-    batch_size: int = Field(64, ge=2)
-    top_layers: int | None = Field(None, ge=1)
-    chunks_per_user: int = Field(6, ge=1)
+    seeds: int = Field(default=3, ge=1)
+    steps: int = Field(default=40, ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    top_layers: int | None = Field(default=None, ge=1)
+    chunks_per_user: int = Field(default=6, ge=1)
     split: str = "test"
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 def trained(

@@ -31,16 +31,16 @@ HISTORIES = ("item_embeddings", "chunk_embeddings")
 class BaseDecoderConfig(AssetConfig):
     """Sizes and hyperparameters of the decoder; a step reads `batch_size` rows of `length` tokens."""
 
-    vocabulary: int = Field(4096, ge=1)
-    hidden: int = Field(256, ge=1)
-    layers: int = Field(4, ge=1)
-    intermediate: int = Field(768, ge=1)
-    length: int = Field(128, ge=1)
-    batch_size: int = Field(8, ge=1)
-    steps: int = Field(60, ge=1)
-    learning_rate: float = Field(2e-3, gt=0)
-    min_users_per_word: int = Field(5, ge=1)
-    seed: int = Field(0, ge=0)
+    vocabulary: int = Field(default=4096, ge=1)
+    hidden: int = Field(default=256, ge=1)
+    layers: int = Field(default=4, ge=1)
+    intermediate: int = Field(default=768, ge=1)
+    length: int = Field(default=128, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    steps: int = Field(default=60, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    min_users_per_word: int = Field(default=5, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class SupervisedDecoderConfig(AssetConfig):
@@ -54,21 +54,21 @@ class SupervisedDecoderConfig(AssetConfig):
 
     preset: str = "perceiver"
     injection: str = "cross_attention"
-    tokens: int = Field(16, ge=1)
-    injected_layers: int = Field(1, ge=1)
-    axes: int | None = Field(None, ge=1)
+    tokens: int = Field(default=16, ge=1)
+    injected_layers: int = Field(default=1, ge=1)
+    axes: int | None = Field(default=None, ge=1)
     discriminant: bool = True
-    valid_tasks: int = Field(256, ge=0)
-    validations: int = Field(2, ge=1)
-    steps: int = Field(6, ge=1)
-    batch_tasks: int = Field(32, ge=1)
-    learning_rate: float = Field(5e-4, gt=0)
-    weight_decay: float = Field(0.05, ge=0)
-    size_penalty: float = Field(3.0, ge=0)
-    recall_share: float = Field(0.5, ge=0, le=1)
+    valid_tasks: int = Field(default=256, ge=0)
+    validations: int = Field(default=2, ge=1)
+    steps: int = Field(default=6, ge=1)
+    batch_tasks: int = Field(default=32, ge=1)
+    learning_rate: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    size_penalty: float = Field(default=3.0, ge=0)
+    recall_share: float = Field(default=0.5, ge=0, le=1)
     kept_only: bool = False
-    max_tasks: int | None = Field(20_000, ge=1)
-    seed: int = Field(0, ge=0)
+    max_tasks: int | None = Field(default=20_000, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class PersonalisedDecoderConfig(AssetConfig):
@@ -82,18 +82,18 @@ class PersonalisedDecoderConfig(AssetConfig):
 
     judge: str = "similarity"
     guards: bool = True
-    steps: int = Field(4, ge=1)
-    samples: int = Field(4, ge=2)
-    batch_tasks: int = Field(16, ge=1)
-    batch_questions: int = Field(8, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    voice_rate: float = Field(2e-3, ge=0)
-    kl: float = Field(0.05, ge=0)
-    choice_kl: float = Field(20.0, ge=0)
-    voice_answers: int = Field(96, ge=0)
+    steps: int = Field(default=4, ge=1)
+    samples: int = Field(default=4, ge=2)
+    batch_tasks: int = Field(default=16, ge=1)
+    batch_questions: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    voice_rate: float = Field(default=2e-3, ge=0)
+    kl: float = Field(default=0.05, ge=0)
+    choice_kl: float = Field(default=20.0, ge=0)
+    voice_answers: int = Field(default=96, ge=0)
     kept_only: bool = False
-    max_tasks: int | None = Field(20_000, ge=1)
-    seed: int = Field(0, ge=0)
+    max_tasks: int | None = Field(default=20_000, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 def decoder_of(store: Store) -> Path:

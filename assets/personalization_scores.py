@@ -37,13 +37,13 @@ class PersonalizationConfig(EvaluationConfig):
     """
 
     judge: str = "similarity"
-    max_tasks: int | None = Field(100, ge=1)
-    max_questions: int | None = Field(20, ge=0)
-    recent_tokens: int = Field(64, ge=1)
-    stuffed_tokens: int = Field(1024, ge=1)
-    text_tasks: int = Field(100, ge=0)
-    stuffed_tasks: int = Field(12, ge=0)
-    samples: int = Field(1, ge=1)
+    max_tasks: int | None = Field(default=100, ge=1)
+    max_questions: int | None = Field(default=20, ge=0)
+    recent_tokens: int = Field(default=64, ge=1)
+    stuffed_tokens: int = Field(default=1024, ge=1)
+    text_tasks: int = Field(default=100, ge=0)
+    stuffed_tasks: int = Field(default=12, ge=0)
+    samples: int = Field(default=1, ge=1)
 
 
 @score_asset(

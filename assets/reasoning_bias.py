@@ -35,14 +35,14 @@ class ReasoningBiasConfig(EvaluationConfig):
     rows of `length` tokens; it is never stored.
     """
 
-    users: int = Field(50, ge=1)
-    questions: int = Field(20, ge=1)
-    adapter_users: int = Field(8, ge=1)
-    rank: int = Field(8, ge=1)
-    steps: int = Field(12, ge=1)
-    rows: int = Field(4, ge=1)
-    length: int = Field(48, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
+    users: int = Field(default=50, ge=1)
+    questions: int = Field(default=20, ge=1)
+    adapter_users: int = Field(default=8, ge=1)
+    rank: int = Field(default=8, ge=1)
+    steps: int = Field(default=12, ge=1)
+    rows: int = Field(default=4, ge=1)
+    length: int = Field(default=48, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
 
 
 @score_asset(ASSET, UPSTREAM, domain_specs(ASSET, reasoning_unbiased), group="personalised_llm", pool=GPU)

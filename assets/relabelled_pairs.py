@@ -36,9 +36,9 @@ class RelabelledPairsConfig(AssetConfig):
     """
 
     ranker: str = FROZEN
-    candidates: int = Field(20, ge=2)
-    negative_rank: int = Field(20, ge=2)
-    margin: float = Field(0.95, gt=0, le=1)
+    candidates: int = Field(default=20, ge=2)
+    negative_rank: int = Field(default=20, ge=2)
+    margin: float = Field(default=0.95, gt=0, le=1)
 
 
 @dg.asset(

@@ -31,13 +31,13 @@ HEADLINE = (
 class EvaluationConfig(AssetConfig):
     """Seed of the bootstrap and of any sampling."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
 
 
 class QueryConfig(EvaluationConfig):
     """`max_queries` bounds the queries of one DataDAO and task (a seeded sample); the candidates stay all."""
 
-    max_queries: int | None = Field(5000, ge=1)
+    max_queries: int | None = Field(default=5000, ge=1)
 
 
 def score_asset(

@@ -40,11 +40,11 @@ class SummaryProgramConfig(AssetConfig):
     `chunks_per_user` of each training user; a third of the users measures, the others are refined on.
     """
 
-    max_calls: int = Field(3_000, ge=0)
-    max_usd: float = Field(5.0, ge=0)
-    examples: int = Field(150, ge=1)
-    chunks_per_user: int = Field(3, ge=1)
-    seed: int = Field(0, ge=0)
+    max_calls: int = Field(default=3_000, ge=0)
+    max_usd: float = Field(default=5.0, ge=0)
+    examples: int = Field(default=150, ge=1)
+    chunks_per_user: int = Field(default=3, ge=1)
+    seed: int = Field(default=0, ge=0)
 
     def limits(self, priced: bool) -> dict[str, Any]:
         """Arguments of `refine`; `priced`: whether the language model has prices."""

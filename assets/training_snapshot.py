@@ -25,8 +25,8 @@ LINEAGE = column_lineage(
 class TrainingSnapshotConfig(AssetConfig):
     """Who is in: users with at least `min_chunks_per_user` chunks in a DataDAO."""
 
-    min_chunks_per_user: int = Field(4, ge=0)
-    max_chunks_per_user: int | None = Field(None, ge=1)
+    min_chunks_per_user: int = Field(default=4, ge=0)
+    max_chunks_per_user: int | None = Field(default=None, ge=1)
 
 
 def not_materialised(store: Store, datadao: str) -> list[str]:
