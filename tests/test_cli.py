@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from user_embeddings_dagster import cli
+from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.schema import MASKED_CHUNKS, MESSAGES
+from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake
 
 
@@ -266,3 +268,29 @@ def test_a_record_without_a_message_or_without_a_chunk_is_told(begun, tmp_path, 
         assert cli.main([*begun, "trace", "some", "5" * 64, line]) == 1
         said = capsys.readouterr()
         assert said.out == out and said.err.startswith(err)
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "command", "message"),
+    [
+        ("keys/identity.key", "zz", "erase --account reddit:somebody", "identity.key: not a key"),
+        ("keys/master.key", "ab" * 32, "seal --check", "contributors.sqlite: made with another master key"),
+        ("keys/contributors.sqlite", "zz" * 99, "erase --resume", "contributors.sqlite: damaged, no SQLite file"),
+        ("keys/erased.json", "zz", "erase --account reddit:somebody", "erased.json: damaged, not JSON"),
+        ("keys/erased_names.json", "zz", "erase --account reddit:somebody", "erased_names.json: damaged, not JSON"),
+        ("landing/.linked.json", "zz", "real --exports {exports} dao=*.txt", ".linked.json: damaged, not JSON"),
+        ("access/whitelist.sqlite", "zz" * 99, "access anchor", "whitelist.sqlite: damaged, no SQLite file"),
+        ("scores.duckdb", "zz" * 99, "scores", "scores.duckdb: damaged; move it away"),
+    ],
+)
+def test_a_damaged_file_of_the_platform_is_named(begun, tmp_path, capsys, place, content, command, message):
+    """It was a traceback, or an error without the file's name."""
+    ContributorKeys.of(Layout(tmp_path / "data"))
+    (tmp_path / "export.txt").write_text("")
+    damaged = tmp_path / "data" / place
+    damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_text(content)
+    assert cli.main([*begun, *command.format(exports=tmp_path).split()]) == 2
+    said = capsys.readouterr().err
+    assert message in said and str(damaged.parent) in said
+    assert damaged.read_text() == content

@@ -13,6 +13,7 @@ from typing import Any
 from user_embeddings_dagster import purging
 from user_embeddings_dagster.quality.escaping import line
 from user_embeddings_dagster.settings import PREFIX, Layout, check_settings, data_root, prepare_environment
+from user_embeddings_dagster.storage.durability import Damaged
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, refuse_code
 
 DIMENSIONS = ("64", "256", "1024")
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     from user_embeddings_dagster.privacy.access import cli as access_cli
     from user_embeddings_dagster.privacy.backup import cli as backup_cli
     from user_embeddings_dagster.privacy.consent import cli as consent_cli
+    from user_embeddings_dagster.storage.score_table import ScoreTableBusy
 
     parser = argparse.ArgumentParser(prog="user-embeddings", description=__doc__)
     parser.add_argument("--data", type=Path, help=f"data root (default: {PREFIX}DATA or ./data)")
@@ -117,7 +119,11 @@ def main(arguments: list[str] | None = None) -> int:
         "seal-model": _seal_model,
         "dev": _dev,
     }
-    return handlers[options.command](options, layout)
+    try:
+        return handlers[options.command](options, layout)
+    except (Damaged, ScoreTableBusy) as error:
+        print(error, file=sys.stderr)
+        return 2
 
 
 def _samples(options: argparse.Namespace, layout: Layout) -> int:
@@ -279,8 +285,8 @@ def _erase(options: argparse.Namespace, layout: Layout) -> int:
     if reason := purging.beside_runs(options, layout):
         print(reason, file=sys.stderr)
         return 2
-    key = load_or_create_key(layout.key)
     try:
+        key = load_or_create_key(layout.key)
         if options.resume:
             people = erase.pending(layout)
             if not people:

@@ -1,4 +1,4 @@
-"""What exports are read from is gone: no retry brings it back, and the tables stay."""
+"""What exports are read from is gone, or links no accounts: no retry brings it back, and the tables stay."""
 
 import shutil
 
@@ -43,3 +43,16 @@ def test_a_landing_folder_that_was_deleted_is_not_tried_again(tmp_path, landed):
 def test_a_linked_export_that_is_gone_is_not_tried_again(tmp_path, landed):
     link(landed, tmp_path / "unmounted" / "export.json", "export.json")
     assert "dao: 1 linked exports are not there" in fails(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("who,what\nann,x\n", "dao/contributors.csv: expected the columns contributor and account"),
+        ("contributor,account\nann,x\nbob,X\n", "dao/contributors.csv, line 3: account of another contributor"),
+        ("contributor,account\nann,\n", "dao/contributors.csv, line 2: no contributor or no account"),
+    ],
+)
+def test_a_contributors_csv_that_somebody_has_to_mend_is_not_tried_again(tmp_path, landed, content, said):
+    (landed / "contributors.csv").write_text(content)
+    assert said in fails(tmp_path)

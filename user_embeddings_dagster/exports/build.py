@@ -15,7 +15,14 @@ from pathlib import Path
 
 import polars as pl
 
-from user_embeddings_dagster.exports.landing import LINKS, MissingExports, broken_links, export_paths, foreign_links
+from user_embeddings_dagster.exports.landing import (
+    LINKS,
+    BadFile,
+    MissingExports,
+    broken_links,
+    export_paths,
+    foreign_links,
+)
 from user_embeddings_dagster.exports.merge import Merge, memory_for
 from user_embeddings_dagster.exports.normalise import Normaliser
 from user_embeddings_dagster.exports.ordering import memory_returned
@@ -132,7 +139,7 @@ def build_messages(
 def contributor_links(path: Path) -> dict[str, str]:
     """Account (casefolded) to contributor, from a CSV with the columns contributor and account.
 
-    No file means no links. Raises ValueError naming the line that has no contributor or account or cannot be read.
+    No file means no links. Raises BadFile naming the line that has no contributor or account or cannot be read.
     """
     if not path.is_file():
         return {}
@@ -141,30 +148,30 @@ def contributor_links(path: Path) -> dict[str, str]:
     reader = csv.DictReader(io.StringIO(plain_text(path), newline=""))
     try:
         if not {"contributor", "account"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{name}: expected the columns contributor and account")
+            raise BadFile(f"{name}: expected the columns contributor and account")
         for row in reader:
             contributor, account = (row["contributor"] or "").strip(), (row["account"] or "").strip()
             if not contributor or not account:
-                raise ValueError(f"{name}, line {reader.line_num}: no contributor or no account")
+                raise BadFile(f"{name}, line {reader.line_num}: no contributor or no account")
             if links.setdefault(account.casefold(), contributor) != contributor:
-                raise ValueError(f"{name}, line {reader.line_num}: account of another contributor")
+                raise BadFile(f"{name}, line {reader.line_num}: account of another contributor")
     except csv.Error:
-        raise ValueError(f"{name}, line {reader.reader.line_num}: not a CSV file") from None
+        raise BadFile(f"{name}, line {reader.reader.line_num}: not a CSV file") from None
     return links
 
 
 def plain_text(path: Path) -> str:
-    """The text of a small file. Raises ValueError naming the line, and nothing of what stands there, where it is none:
+    """The text of a small file. Raises BadFile naming the line, and nothing of what stands there, where it is none:
     saved in another encoding than UTF-8, or with NULs in it."""
     content, name = path.read_bytes(), f"{path.parent.name}/{path.name}"
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{name}, line {line}: not UTF-8; save it as UTF-8") from None
+        raise BadFile(f"{name}, line {line}: not UTF-8; save it as UTF-8") from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"{name}, line {line}: a NUL character; save it as plain text in UTF-8")
+        raise BadFile(f"{name}, line {line}: a NUL character; save it as plain text in UTF-8")
     return text
 
 

@@ -1,14 +1,13 @@
 """The landing folder: one folder per DataDAO, into which contributors' exports are dropped."""
 
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from user_embeddings_dagster.exports.opening import clear_path, content_size, sealed_twin
-from user_embeddings_dagster.storage.lake import write_json
+from user_embeddings_dagster.storage.durability import read_json, write_json
 
 SLUG = re.compile(r"(?!all\Z)[a-z0-9][a-z0-9_-]{0,62}")  # "all": scores of all DataDAOs together
 LINKS = "contributors.csv"
@@ -20,6 +19,10 @@ ABOUT = frozenset({LINKS, GRANTS, STATEMENT})  # files about a DataDAO: no expor
 
 class MissingExports(FileNotFoundError):
     """What a DataDAO's exports are read from is not there, and will not be until somebody puts it there."""
+
+
+class BadFile(ValueError):
+    """A file about a DataDAO cannot be read as what it is, until somebody mends it."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def link(folder: Path, target: Path, place: str) -> None:
     """
     made, to = folder / place, str(target.absolute())
     noted = folder.parent / LINKED
-    known = json.loads(noted.read_text()) if noted.exists() else {}
+    known = read_json(noted) if noted.exists() else {}
 
     def is_ours(name: str) -> bool:
         path = folder.parent / name
@@ -90,7 +93,7 @@ def link(folder: Path, target: Path, place: str) -> None:
 def foreign_links(folder: Path) -> list[Path]:
     """Links below a DataDAO's folder that `link` did not make: a contributor's may lead to anything on the machine."""
     noted = folder.parent / LINKED
-    known = json.loads(noted.read_text()) if noted.exists() else {}
+    known = read_json(noted) if noted.exists() else {}
     return sorted(
         path
         for path in folder.rglob("*")

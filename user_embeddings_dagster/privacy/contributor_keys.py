@@ -18,14 +18,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from user_embeddings_dagster.keys import KEY_BYTES, keyed_id, load_or_create_key
 from user_embeddings_dagster.settings import Layout
-from user_embeddings_dagster.storage.durability import writing
-from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS
+from user_embeddings_dagster.storage.durability import Damaged, writing
+from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS, rollback_journal
 
 NONCE_BYTES = 12
 _CHECK = "check"  # a row under every master key: it opens only under the one that the file was made with
 
 
-class WrongMasterKey(Exception):
+class WrongMasterKey(Damaged):
     """The file of contributor keys was made with another master key."""
 
 
@@ -45,7 +45,7 @@ class ContributorKeys:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = DELETE")
+        rollback_journal(self._connection, path)
         self._connection.execute("PRAGMA synchronous = EXTRA")  # a destroyed key stays destroyed after a power loss
         self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.execute("CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, wrapped BLOB) WITHOUT ROWID")

@@ -14,7 +14,7 @@ import polars as pl
 from user_embeddings_dagster.keys import content_id, keyed_id
 from user_embeddings_dagster.privacy.names import TOKEN, variants
 from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold, fold_name
-from user_embeddings_dagster.storage.durability import write_json
+from user_embeddings_dagster.storage.durability import read_json, write_json
 
 _FOUND = "handle"  # the kind of a name that is found: it is looked for as it stands there
 
@@ -31,12 +31,15 @@ class ErasedNames:
     @classmethod
     def load(cls, path: Path, key: bytes) -> "ErasedNames":
         """The names at `path`; none if there is no file."""
-        return cls.parsed(path.read_bytes(), key) if path.exists() else cls(key)
+        return cls._of(read_json(path), key) if path.exists() else cls(key)
 
     @classmethod
     def parsed(cls, content: bytes, key: bytes) -> "ErasedNames":
         """The names of a file's content."""
-        kept = json.loads(content)
+        return cls._of(json.loads(content), key)
+
+    @classmethod
+    def _of(cls, kept: dict[str, list], key: bytes) -> "ErasedNames":
         return cls(key, *(frozenset(kept[part]) for part in ("names", "sizes", "lengths")))
 
     def save(self, path: Path) -> None:

@@ -4,13 +4,12 @@ A tombstone is an HMAC of a user_id under the platform's key: who holds the file
 stays out of reach of the user_ids that the tables hold.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from user_embeddings_dagster.keys import content_id, keyed_id
-from user_embeddings_dagster.storage.lake import write_json
+from user_embeddings_dagster.storage.durability import read_json, write_json
 
 
 def erasure_id(key: bytes, user_id: str) -> str:
@@ -28,7 +27,7 @@ class Tombstones:
     @classmethod
     def load(cls, path: Path, key: bytes) -> "Tombstones":
         """The tombstones at `path`; none if there is no file."""
-        return cls(key, frozenset(json.loads(path.read_text())) if path.exists() else frozenset())
+        return cls(key, frozenset(read_json(path)) if path.exists() else frozenset())
 
     def with_users(self, user_ids: Iterable[str]) -> "Tombstones":
         """These and those of further users."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _FULL = ("No space left on device", "disk is full")  # of Arrow, Lance, DuckDB; of SQLite
 _SCARCE = 1 << 18  # bytes; below it SQLite may fail to grow its shared index, and says no more than "disk I/O error"
@@ -31,6 +32,18 @@ def make_folder(path: Path) -> None:
     path.mkdir(parents=True, exist_ok=True)
     for folder in reversed(absent):
         sync(folder.parent)
+
+
+class Damaged(Exception):
+    """A file of ours is not what was written there. No ValueError: nothing may take it for a record to be left out."""
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote. Raises Damaged naming the file, FileNotFoundError."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        raise Damaged(f"{path}: damaged, not JSON; put back a copy of it") from None
 
 
 class DiskFull(OSError):

@@ -16,7 +16,7 @@ import duckdb
 import polars as pl
 
 from user_embeddings_dagster.schema import SCORES
-from user_embeddings_dagster.storage.durability import make_folder, sync, writing
+from user_embeddings_dagster.storage.durability import Damaged, make_folder, sync, writing
 
 LOCK_SECONDS = 60.0
 _HARDENED = {
@@ -134,6 +134,8 @@ class ScoreTable:
             try:
                 return duckdb.connect(str(self.path), config=dict(_HARDENED))
             except duckdb.IOException as error:
+                if "not a valid DuckDB database" in str(error):
+                    raise Damaged(f"{self.path}: damaged; move it away, and evaluate again") from None
                 if "lock" not in str(error).lower():
                     raise
                 if time.monotonic() > deadline:

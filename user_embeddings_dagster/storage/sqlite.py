@@ -2,9 +2,22 @@
 
 import sqlite3
 import time
+from pathlib import Path
+
+from user_embeddings_dagster.storage.durability import Damaged
 
 BUSY_SECONDS = 30  # to wait for another process
 _PAUSE = 0.01  # seconds
+
+
+def rollback_journal(connection: sqlite3.Connection, path: Path) -> None:
+    """Keep no write-ahead log, in which removed rows would stay. Raises Damaged if `path` is no SQLite file."""
+    try:
+        connection.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname != "SQLITE_NOTADB":
+            raise
+        raise Damaged(f"{path}: damaged, no SQLite file; put back a copy of it") from None
 
 
 def write_ahead(connection: sqlite3.Connection) -> None:

@@ -93,3 +93,19 @@ def test_a_code_location_does_not_load_what_access_needs():
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "user_embeddings_dagster.privacy.access.log" in loaded
     assert not {"biscuit_auth", "eth_keys", "eth_hash"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("grant",), "grant takes --key, --allow and --expires"),
+        (("grant", "--key", "ed25519:00", "--allow", "read", "--expires", "3600"), "--expires is in the past"),
+        (("revoke",), "revoke takes --key"),
+        (("read", "--key", "ed25519:00"), "other actions none of them"),
+    ],
+)
+def test_what_could_only_be_refused_is_not_given_to_be_signed(tmp_path, capsys, asked, said):
+    (tmp_path / "data" / "landing").mkdir(parents=True)
+    assert cli.main(["--data", str(tmp_path / "data"), "access", "challenge", "ab" * 16, "alpha", *asked]) == 2
+    told = capsys.readouterr()
+    assert said in told.err and not told.out

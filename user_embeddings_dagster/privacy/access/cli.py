@@ -7,6 +7,7 @@ ever comes here. Only `enrol`, `anchor` and `verify-log` are the operator's; the
 import argparse
 import json
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -83,6 +84,7 @@ def _answer(options: argparse.Namespace, access: EmbeddingAccess, layout: Layout
         case "challenge":
             named = {"key": options.key, "actions": options.allow, "expires": options.expires}
             details = {name: str(value) for name, value in named.items() if value is not None}
+            _check_details(options.actions, details)
             yield access.challenge(options.user_id, options.datadao, options.actions, details)
         case "prove" | "grant" | "revoke":
             act = {"prove": access.token, "grant": access.grant, "revoke": access.revoke}[options.step]
@@ -107,6 +109,15 @@ def _answer(options: argparse.Namespace, access: EmbeddingAccess, layout: Layout
                 raise LogDamaged(f"NOT INTACT after {found.count} entries: {found.reason}")
             torn = f"; {found.torn} bytes of an entry that was never finished follow" if found.torn else ""
             yield f"intact: {found.count} entries, head {found.head}{torn}"
+
+
+def _check_details(actions: list[str], details: dict[str, str]) -> None:
+    """Raises ValueError on what could only be refused once its owner has signed it."""
+    needed = {"grant": {"key", "actions", "expires"}, "revoke": {"key"}}.get(actions[0], set())
+    if details.keys() != needed:
+        raise ValueError("grant takes --key, --allow and --expires, revoke takes --key, and other actions none of them")
+    if "expires" in details and int(details["expires"]) <= time.time():
+        raise ValueError("--expires is in the past: it is seconds since 1970")
 
 
 def _text(path: Path) -> str:

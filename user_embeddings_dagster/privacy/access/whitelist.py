@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from user_embeddings_dagster.storage.durability import make_folder
-from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS
+from user_embeddings_dagster.storage.sqlite import BUSY_SECONDS, rollback_journal
 
 ACTIONS = ("read", "remove", "update")  # what a key can be granted; granting and revoking is the owner's alone
 SERVED, HIDDEN, REMOVED = "served", "hidden", "removed"
@@ -50,7 +50,8 @@ class Whitelist:
         make_folder(path.parent)
         path.touch(mode=0o600)
         self._connection = sqlite3.connect(path, BUSY_SECONDS, isolation_level=None)
-        for pragma in ("journal_mode = DELETE", "synchronous = EXTRA", "secure_delete = ON"):
+        rollback_journal(self._connection, path)
+        for pragma in ("synchronous = EXTRA", "secure_delete = ON"):
             self._connection.execute(f"PRAGMA {pragma}")
         for table in _TABLES:
             self._connection.execute(f"CREATE TABLE IF NOT EXISTS {table} WITHOUT ROWID")

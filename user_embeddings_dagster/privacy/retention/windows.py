@@ -27,7 +27,8 @@ from pathlib import Path
 
 import polars as pl
 
-from user_embeddings_dagster.storage.lake import fingerprint, write_json
+from user_embeddings_dagster.storage.durability import read_json, write_json
+from user_embeddings_dagster.storage.lake import fingerprint
 
 KEEP = "keep"
 DEFAULTS: Mapping[str, int | None] = {
@@ -85,7 +86,7 @@ class Horizons:
     @classmethod
     def load(cls, path: Path) -> "Horizons":
         """Those at `path`; none if there is no file."""
-        stored = json.loads(path.read_text()) if path.exists() else {}
+        stored = read_json(path) if path.exists() else {}
         return cls({stage: datetime.fromisoformat(at) for stage, at in stored.items()})
 
     def save(self, path: Path) -> None:
