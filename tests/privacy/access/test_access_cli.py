@@ -109,3 +109,10 @@ def test_what_could_only_be_refused_is_not_given_to_be_signed(tmp_path, capsys, 
     assert cli.main(["--data", str(tmp_path / "data"), "access", "challenge", "ab" * 16, "alpha", *asked]) == 2
     told = capsys.readouterr()
     assert said in told.err and not told.out
+
+
+def test_nobody_is_enrolled_by_a_mistyped_user_id(tmp_path, capsys):
+    (tmp_path / "data" / "landing").mkdir(parents=True)
+    key = f"ed25519:{'ab' * 32}"
+    assert cli.main(["--data", str(tmp_path / "data"), "access", "enrol", "reddit:somebody", key]) == 2
+    assert "a user id is 32 hexadecimal digits" in capsys.readouterr().err

@@ -17,6 +17,7 @@ from user_embeddings_dagster.privacy.access.embeddings import Absent, EmbeddingA
 from user_embeddings_dagster.privacy.access.log import LogDamaged
 from user_embeddings_dagster.privacy.access.proofs import Refused
 from user_embeddings_dagster.privacy.access.verification import verify
+from user_embeddings_dagster.privacy.erasure.identity import check_user
 from user_embeddings_dagster.settings import Layout
 
 
@@ -79,6 +80,7 @@ def run(options: argparse.Namespace, layout: Layout) -> int:
 def _answer(options: argparse.Namespace, access: EmbeddingAccess, layout: Layout) -> Iterator[str]:
     match options.step:
         case "enrol":
+            check_user(options.user_id)  # a key of a mistyped one would be nobody's
             if not access.enrol(options.user_id, options.key, options.replace):
                 raise Refused
         case "challenge":

@@ -14,13 +14,16 @@ _USER_ID = re.compile(r"[0-9a-f]{32}")
 PLATFORMS = sorted({format.platform for format in FORMATS.values()})
 
 
+def check_user(user: str, hint: str = "") -> None:
+    """Raises ValueError on what can be nobody's user_id."""
+    if not _USER_ID.fullmatch(user):
+        form = "a user id is 32 hexadecimal digits, as in the column user_id of the tables (author_id of messages)"
+        raise ValueError(form + hint)
+
+
 def of_user(landing: Path, key: bytes, user: str) -> frozenset[str]:
     """A user_id and all others of the same person, by every contributors.csv. Raises ValueError on another form."""
-    if not _USER_ID.fullmatch(user):
-        raise ValueError(
-            "a user id is 32 hexadecimal digits, as in the column user_id of the tables (author_id of messages); "
-            "--account takes PLATFORM:NAME"
-        )
+    check_user(user, "; --account takes PLATFORM:NAME")
     return _closure(landing, key, {user})
 
 
