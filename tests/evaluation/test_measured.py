@@ -1,6 +1,7 @@
 """Scores are measured once: C67, that a second run does nothing; and measured anew whenever they could differ."""
 
 import inspect
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -28,18 +29,31 @@ PEOPLE = {f"u{number}": ("train", "valid", "test")[number % 3] for number in ran
 NAMES = {asset.key.to_user_string() for asset in ASSETS}
 
 
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Whose scores have been measured, if nothing can be called a measure."""
-    monkeypatch.setattr(scores, "refuse_stale_vectors", lambda *_: None)  # these are by no encoder
+def instead_of_measuring(patch: pytest.MonkeyPatch) -> None:
+    """Whatever the assets measure becomes a row that says that nothing was."""
+    patch.setattr(scores, "refuse_stale_vectors", lambda *_: None)  # these are by no encoder
     nothing_measured = EvaluationInputs(TRAINING_SNAPSHOT.empty(), pl.Series(), np.empty((0, AXES)), 0).omitted
     for module, function, asset in measures():
         rows = nothing_measured(asset, "mrr", "a test")
-        monkeypatch.setattr(module, function, lambda *_, rows=rows: rows)
-    store = store_of(tmp_path, PEOPLE)
-    train(store, "1024", "item")
-    assert reused(store) == dict.fromkeys(NAMES, False)
-    return store
+        patch.setattr(module, function, lambda *_, rows=rows: rows)
+
+
+@pytest.fixture(scope="module")
+def measured_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a store whose scores have been measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        instead_of_measuring(patch)
+        store = store_of(tmp_path_factory.mktemp("measured"), PEOPLE)
+        train(store, "1024", "item")
+        assert reused(store) == dict.fromkeys(NAMES, False)
+    return Path(store.data)
+
+
+@pytest.fixture
+def store(measured_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A copy of it."""
+    instead_of_measuring(monkeypatch)
+    return Store(data=str(shutil.copytree(measured_root, tmp_path / "data")))
 
 
 def measures() -> list[tuple[ModuleType, str, str]]:
