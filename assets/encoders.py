@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 import polars as pl
@@ -54,7 +54,7 @@ class ItemEncoderConfig(AssetConfig):
     cache_mb: int = Field(default=4096, ge=0)
     negatives: int = Field(default=2, ge=0)
     seed: int = Field(default=0, ge=0)
-    pairs: str = OWN
+    pairs: Literal["own", "relabelled"] = OWN
 
 
 class SequenceEncoderConfig(AssetConfig):
@@ -70,11 +70,11 @@ class SequenceEncoderConfig(AssetConfig):
     learning_rate: float = Field(default=5e-4, gt=0)
     temperature: float = Field(default=0.05, gt=0)
     truncation: float = Field(default=0.5, ge=0, le=1)
-    mixer: str = "recurrence"
+    mixer: Literal["recurrence", "attention"] = "recurrence"
     window: int = Field(default=64, ge=1)
     layers: int = Field(default=1, ge=1)
     seed: int = Field(default=0, ge=0)
-    negatives: str = "batch"
+    negatives: Literal["batch", "own", "public"] = "batch"
     public_datadaos: list[str] = []  # noqa: RUF012 - pydantic copies it
     dp_noise: float = Field(default=0.0, ge=0)
     dp_clip: float = Field(default=1.0, gt=0)
@@ -144,8 +144,6 @@ def item_training(
     store: Store, text_encoder: TextEncoderResource, config: ItemEncoderConfig, encoder: str = "item_encoder"
 ) -> tuple[ModelFolder, Callable[[ModelFolder], None]]:
     """Where a training of the item encoder belongs, and what writes its inputs there."""
-    if config.pairs not in (OWN, RELABELLED):
-        raise dg.Failure(f"pairs: {config.pairs!r} is neither {OWN!r} nor {RELABELLED!r}", allow_retries=False)
     lake = store.lake
     snapshot = consented_snapshot(lake)
     inputs = [snapshot_version(snapshot), lake.path("hard_negatives").stem]

@@ -1,5 +1,7 @@
 """Insight tasks: what the personalised LLM is asked about the chunks of a user's future, and who agrees on the gold."""
 
+from typing import Literal
+
 import dagster as dg
 from pydantic import Field
 
@@ -50,7 +52,7 @@ class InsightTasksConfig(AssetConfig):
 
     per_user: int = Field(default=12, ge=1)
     seed: int = Field(default=0, ge=0)
-    validator: str = SIMILARITY
+    validator: Literal["similarity", "language_model"] = SIMILARITY
     history_tokens: int = Field(default=6_000, ge=1)
 
 
@@ -82,7 +84,7 @@ def insight_tasks(
     `validator` says so.
     """
     lake, partition = store.lake, context.partition_key
-    by_model, encoder = language_model.is_chosen("validator", config.validator, SIMILARITY), text_encoder.load()
+    by_model, encoder = language_model.is_chosen("validator", config.validator), text_encoder.load()
     settings = language_model.answer_settings if by_model else ""
     made_by = [language_model.name, programs_version(settings)] if by_model else []
     snapshot = consented_snapshot(lake).filter(datadao=partition)

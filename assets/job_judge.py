@@ -5,26 +5,23 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from assets.insight_tasks import SIMILARITY
 from resources.language_model import LANGUAGE_MODEL, SERVER, LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.personalisation.judges import Rubric
 from user_embeddings_dagster.personalisation.judging import serving
 
-WORD_OVERLAP = "word_overlap"
-
 
 class JobJudge:
     """`name` is what rows record, `made_by` what a result depends on beside the setting.
 
-    Raises dagster.Failure on an unknown judge, without the model that it needs, and for a model in a batch job: a
-    judge is asked at every step.
+    Raises dagster.Failure without the model that it needs, and for a model in a batch job: a judge is asked at every
+    step.
     """
 
     def __init__(self, setting: str, language_model: LanguageModelResource) -> None:
         self._model = language_model
-        self._asks = language_model.is_chosen("judge", setting, SIMILARITY, WORD_OVERLAP)
+        self._asks = language_model.is_chosen("judge", setting)
         if self._asks and language_model.kind != SERVER:
             raise dg.Failure(f"judge {LANGUAGE_MODEL!r} needs a language model of kind {SERVER!r}", allow_retries=False)
         self.name = language_model.name if self._asks else setting

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Literal
 
 import dagster as dg
 import polars as pl
 from pydantic import Field
 
-from assets.insight_tasks import SIMILARITY
 from assets.measured import measured, stored_inputs
 from assets.scoring import EvaluationConfig, record, score_asset, shown
 from resources.language_model import LanguageModelResource
@@ -32,7 +32,7 @@ class JudgeAgreementConfig(EvaluationConfig):
     adds the configured model with its rubric. Its prompts hold the end of one contributor's history and one option of
     another's (masked; its answer is one word). `max_pairs` of each DataDAO are judged, by a model in both orders."""
 
-    judge: str = "similarity"
+    judge: Literal["similarity", "language_model"] = "similarity"
     max_pairs: int = Field(default=40, ge=1)
 
 
@@ -47,7 +47,7 @@ def judges(
         (Similarity(encoder.encode), encoder.version),
         (WordOverlap(), JUDGES_VERSION),
     ]
-    if not language_model.is_chosen("judge", config.judge, SIMILARITY):
+    if not language_model.is_chosen("judge", config.judge):
         yield without
         return
     with language_model.open(context, store, training_jobs) as model:

@@ -1,6 +1,7 @@
 """The ablation of positives and negatives: not part of `evaluate`, because it trains twelve item encoders."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import dagster as dg
 import numpy as np
@@ -39,7 +40,7 @@ class NegativeAblationConfig(AssetConfig):
     batch_size: int = Field(default=64, ge=2)
     top_layers: int | None = Field(default=None, ge=1)
     chunks_per_user: int = Field(default=6, ge=1)
-    split: str = "test"
+    split: Literal["test", "valid"] = "test"
     seed: int = Field(default=0, ge=0)
 
 

@@ -1,6 +1,7 @@
 """The personalised decoder: a frozen decoder, and what is trained between a user's states and it."""
 
 from pathlib import Path
+from typing import Literal
 
 import dagster as dg
 import polars as pl
@@ -52,8 +53,8 @@ class SupervisedDecoderConfig(AssetConfig):
     users choose; `validations` of them in the steps. `kept_only`: on tasks whose gold the validators agree with alone.
     """
 
-    preset: str = "perceiver"
-    injection: str = "cross_attention"
+    preset: Literal["proj", "perceiver", "enc", "lora", "full"] = "perceiver"
+    injection: Literal["cross_attention", "soft_prompt"] = "cross_attention"
     tokens: int = Field(default=16, ge=1)
     injected_layers: int = Field(default=1, ge=1)
     axes: int | None = Field(default=None, ge=1)
@@ -80,7 +81,7 @@ class PersonalisedDecoderConfig(AssetConfig):
     then answers move it at `voice_rate`, and choices the rest at `learning_rate`.
     """
 
-    judge: str = "similarity"
+    judge: Literal["similarity", "word_overlap", "language_model"] = "similarity"
     guards: bool = True
     steps: int = Field(default=4, ge=1)
     samples: int = Field(default=4, ge=2)

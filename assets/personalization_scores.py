@@ -1,5 +1,7 @@
 """What knowing the user is worth to the decoder: every insight task under every condition (C45)."""
 
+from typing import Literal
+
 import dagster as dg
 import polars as pl
 from pydantic import Field
@@ -36,7 +38,7 @@ class PersonalizationConfig(EvaluationConfig):
     in personalised_decoder.
     """
 
-    judge: str = "similarity"
+    judge: Literal["similarity", "word_overlap", "language_model"] = "similarity"
     max_tasks: int | None = Field(default=100, ge=1)
     max_questions: int | None = Field(default=20, ge=0)
     recent_tokens: int = Field(default=64, ge=1)

@@ -1,7 +1,9 @@
 """Relabelled pairs: positive and hard negative of each training chunk, chosen by ranking its nearest summaries."""
 
+from typing import Literal
+
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from assets.config import AssetConfig
 from assets.policies import LLM, ML, RETRY
@@ -35,10 +37,17 @@ class RelabelledPairsConfig(AssetConfig):
     `margin` as of hard_negatives: what is nearer to the positive, or to the own summary, is no negative.
     """
 
-    ranker: str = FROZEN
+    ranker: Literal["frozen", "language_model"] = FROZEN
     candidates: int = Field(default=20, ge=2)
-    negative_rank: int = Field(default=20, ge=2)
+    negative_rank: int = Field(default=20, ge=2, validate_default=True)
     margin: float = Field(default=0.95, gt=0, le=1)
+
+    @field_validator("negative_rank")
+    @classmethod
+    def _is_ranked(cls, rank: int, others: ValidationInfo) -> int:
+        if rank > others.data.get("candidates", rank):
+            raise ValueError("beyond the candidates")
+        return rank
 
 
 @dg.asset(
@@ -77,7 +86,7 @@ def relabelled_pairs(
     tables = ("chunk_embeddings", "summary_embeddings")
     inputs = {f"{name}/{table}": store.lance.content_hash(name, table) for name in names for table in tables}
     inputs |= {f"{name}/texts": lake.path("chunk_summaries", name).stem for name in names}
-    by_model = language_model.is_chosen("ranker", config.ranker, FROZEN)
+    by_model = language_model.is_chosen("ranker", config.ranker)
     program = rank_candidates(config.candidates).with_settings(language_model.answer_settings)
     made_by = (
         [language_model.name, language_model.answer_settings, program.version] if by_model else [FrozenRanker.name]

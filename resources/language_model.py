@@ -150,13 +150,11 @@ class LanguageModelResource(dg.ConfigurableResource):
         """Whether what answers cost in money is known."""
         return self.kind == SERVER and any((self.usd_prompt, self.usd_cached_prompt, self.usd_completion))
 
-    def is_chosen(self, setting: str, value: str, *others: str) -> bool:
+    def is_chosen(self, setting: str, value: str) -> bool:
         """Whether the `setting` is to ask this model: its `value` is LANGUAGE_MODEL.
 
-        Raises dagster.Failure on a value that is neither that nor one of `others`, or where no model is configured.
+        Raises dagster.Failure where no model is configured.
         """
-        if value not in (*others, LANGUAGE_MODEL):
-            raise dg.Failure(f"{setting}: none of {[*others, LANGUAGE_MODEL]}", allow_retries=False)
         if value == LANGUAGE_MODEL and not self.configured:
             raise dg.Failure(f"{setting}: no language model is configured", allow_retries=False)
         return value == LANGUAGE_MODEL

@@ -31,6 +31,13 @@ NUMBERS = [
     if {int, float} & ({*typing.get_args(field.annotation)} or {field.annotation})
 ]
 
+WORDS = [
+    (step, name)
+    for step, config in CONFIGS.items()
+    for name, field in config.model_fields.items()
+    if field.annotation is str or typing.get_origin(field.annotation) is typing.Literal
+]
+
 
 def refused(step: str, settings: dict[str, object]) -> str:
     with pytest.raises(dg.Failure) as caught:
@@ -64,6 +71,8 @@ def test_no_number_may_be_negative(step, name):
         ("koais", {"max_failed_share": 1.1}),
         ("hard_negatives", {"margin": 0.0}),
         ("relabelled_pairs", {"candidates": 1}),
+        ("relabelled_pairs", {"negative_rank": 21}),
+        ("relabelled_pairs", {"candidates": 19}),
         ("masked_chunks", {"max_users": 0}),
         ("negative_ablation_scores", {"seeds": 0}),
         ("masked_chunks", {"max_tokens": float("nan")}),
@@ -72,6 +81,14 @@ def test_no_number_may_be_negative(step, name):
 )
 def test_what_cannot_be_meant_is_named(step, settings):
     assert next(iter(settings)) in refused(step, settings)
+
+
+@pytest.mark.parametrize(("step", "name"), WORDS)
+def test_a_word_is_one_of_those_that_the_launchpad_offers(step, name):
+    assert f"{CONFIGS[step].__name__}: {name}: Input should be" in refused(step, {name: "another"})
+    wrong = {"ops": {step: {"config": {name: "another"}}}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match=name):
+        dg.validate_run_config(defs.resolve_implicit_global_asset_job_def(), wrong)
 
 
 def test_a_run_with_such_a_setting_fails_at_its_first_attempt():

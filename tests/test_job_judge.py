@@ -4,6 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from asset_contexts import asset_context
 
 from assets.job_judge import JobJudge
 from benchmarks.fault_server import MODEL, FaultServer
@@ -21,7 +22,7 @@ def model(server: FaultServer, **fields) -> LanguageModelResource:
 
 
 def asked(judge: JobJudge, store: Store, monkeypatch: pytest.MonkeyPatch, answers: list[Judged]) -> list[float]:
-    with judge.serving(dg.build_asset_context(), store, TrainingJobs()) as variables:
+    with asset_context() as context, judge.serving(context, store, TrainingJobs()) as variables:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         job = AskedJudge()
@@ -57,14 +58,14 @@ def test_a_judge_of_the_job_itself_asks_nobody(tmp_path: Path) -> None:
     for setting in ("similarity", "word_overlap"):
         judge = JobJudge(setting, LanguageModelResource())
         assert (judge.name, judge.made_by) == (setting, [])
-        with judge.serving(dg.build_asset_context(), Store(data=str(tmp_path)), TrainingJobs()) as variables:
+        store = Store(data=str(tmp_path))
+        with asset_context() as context, judge.serving(context, store, TrainingJobs()) as variables:
             assert variables == {}
 
 
 @pytest.mark.parametrize(
     ("setting", "resource"),
     [
-        ("flattery", LanguageModelResource()),
         ("language_model", LanguageModelResource()),
         ("language_model", LanguageModelResource(kind="vllm_batch", name="some-model")),
     ],

@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 import pytest
+from asset_contexts import asset_context
 from evaluated_store import ASSETS, store_of, train
 
 from assets import scores
@@ -81,8 +82,8 @@ def test_dimensions_that_were_not_trained_since_the_item_encoder_are_left_out_an
     assert set(found["model"].str.split(" - ").list.first()) == {"sequence_encoder_256", "sequence_encoder_1024"}
     assert found["asset"].n_unique() == len(assets)
     train(store, "1024", "before")
-    with pytest.raises(StaleEncoder, match="sequence_encoder/1024"):
-        scores.scored_dimensions(dg.build_asset_context(), store)
+    with asset_context() as context, pytest.raises(StaleEncoder, match="sequence_encoder/1024"):
+        scores.scored_dimensions(context, store)
 
 
 def test_nobody_at_all_is_said_where_nothing_can_be_done(tmp_path: Path) -> None:
