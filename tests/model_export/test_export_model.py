@@ -158,7 +158,7 @@ def test_the_card_says_what_it_must_and_nothing_about_few(exported: Path, root: 
     card = (exported / "user_encoder" / "README.md").read_text()
     for told in (
         "| zig | train | train | 30 | 60 |", "| zig | valid | train | hidden | hidden |", "| zig | test | evaluate |",
-        split_hash(snapshot()), "chunks-8", "0.250 | 0.200 to 0.300", "Not promised", "Of this model: not specified",
+        split_hash(snapshot()), "chunks-9", "0.250 | 0.200 to 0.300", "Not promised", "Of this model: not specified",
         "apache-2.0", "without differential privacy", "whose people are those that the models were trained on",
     ):  # fmt: skip
         assert told in card, told

@@ -18,7 +18,7 @@ from user_embeddings_dagster.privacy.pii import mask_patterns
 from user_embeddings_dagster.privacy.residual import check_residual_names
 from user_embeddings_dagster.schema import MASKED_CHUNKS
 
-VERSION = "chunks-8"  # changes whenever the same messages would give other chunks
+VERSION = "chunks-9"  # changes whenever the same messages would give other chunks
 Progress = Callable[[int, int], None]
 _SUBREDDIT = "^[A-Za-z0-9][A-Za-z0-9_]{1,23}$"
 _ORDER = ("raw_sha256", "raw_member", "raw_location", "message_id")

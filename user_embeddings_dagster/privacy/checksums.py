@@ -19,6 +19,11 @@ _IBAN_COUNTRIES = (  # and how long theirs is (SWIFT's registry, and those that 
     "RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27 SN28 SO23 ST25 SV28 TD27 TG28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 "
     "YE30"
 )
+# Of those without IBAN.
+_BIC_COUNTRIES = "US CA AU NZ JP CN HK TW KR SG IN ID MY TH PH VN ZA NG KE GH MX AR CL CO PE UY"
+_VIN_CHARACTERS = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"
+_VIN_VALUES = "012345678912345678123457923456789"
+_VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
 _IBAN_SIZES = {country[:2]: int(country[2:]) for country in _IBAN_COUNTRIES.split()}
 
 
@@ -129,6 +134,21 @@ def is_dni(text: str) -> bool:
     compact = re.sub(r"[ .-]", "", text).upper()
     number = compact[:-1].translate(str.maketrans("XYZ", "012"))
     return compact[-1] == _DNI_LETTERS[int(number) % 23]
+
+
+def is_vin(text: str) -> bool:
+    """Vehicle identification number (49 CFR 565.15): the ninth of 17 characters is the check digit, modulo 11.
+
+    One in eleven numbers would pass: letters stand in every one.
+    """
+    values = [int(_VIN_VALUES[_VIN_CHARACTERS.index(character)]) for character in text]
+    total = sum(value * weight for value, weight in zip(values, _VIN_WEIGHTS, strict=True))
+    return text[8] == "0123456789X"[total % 11] and sum(map(str.isalpha, text)) >= 3
+
+
+def is_bic(text: str) -> bool:
+    """A business identifier code (ISO 9362): letters 5 and 6 are a country's."""
+    return text[4:6] in _IBAN_SIZES or text[4:6] in _BIC_COUNTRIES.split()
 
 
 def is_cpf(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -90,3 +90,9 @@ def typed(
     For `pattern` only ASCII is a letter, a digit or a space: between 看 and "10.1.2.3" a word ends.
     """
     return Kind(name, prefilter, re.compile(pattern, flags), whole(check), gate, whole_column)
+
+
+def together(*kinds: Kind) -> tuple[Kind, ...]:
+    """`kinds` with one gate, that any of their prefilters matches: a scan costs the same for many words as for one."""
+    gate = "|".join(f"(?:{kind.prefilter})" for kind in kinds)
+    return tuple(replace(kind, gate=gate) for kind in kinds)

@@ -8,17 +8,26 @@ import re
 from collections.abc import Callable
 
 from user_embeddings_dagster.privacy import checksums
+from user_embeddings_dagster.privacy.codes import codes
 from user_embeddings_dagster.privacy.kinds import LEFT, RIGHT, Kind, typed
 from user_embeddings_dagster.privacy.national_ids import national_ids
 from user_embeddings_dagster.privacy.phones import is_date, is_phone
 
 _FOUR_DIGITS = r"[0-9](?:[^0-9]*[0-9]){3}"
 _SIX_DIGITS = r"[0-9](?:[^0-9]{0,4}[0-9]){5}"
+_PLUS_DIGIT = "[23456789CFGHJMPQRVWX]"
+_BRACKET_DOT = r"[\[({](?:\.|dot)[\])}]"
 _HEX_GROUPS = r"[:.-][0-9a-fA-F]{0,4}[:.-]"
 _DOCUMENTS = (
     "ssn|social security|passport|reisepass|national id|identity card|id card|personalausweis|driver'?s? licen[cs]e|driving licen[cs]e"
-    "|licen[cs]e|tax id|itin|steuer-?id|nhs|medicare|aadhaar|dea|dni|pesel|bank account|account number|routing|sort code"
+    "|licen[cs]e|tax id|itin|steuer-?id|nhs|medicare|aadhaar|dea|dni|pesel|vin|chassis|fahrgestellnummer|bank account|account number|routing|sort code"
 )
+
+
+_DEGREES = r"[\"']?\s{0,3}[:=]?\s{0,3}[\"']?([-+]?\d{1,3}[.,]\d{1,15}°?)(?![\w°]|[.,]\d)"
+_LATITUDE = rf"(?<![A-Za-z])(?:lat(?:itud(?:e|ine)?)?|breitengrad|[шШ]ирот[аы]){_DEGREES}"
+_LONGITUDE = rf"(?<![A-Za-z])(?:lng|lon(?:g(?:itud(?:e|ine)?)?)?|l(?:ä|ae)ngengrad|[дД]олгот[аы]){_DEGREES}"
+_AXES_GAP = r"[\"']?[\s,;/&|]{1,4}(?:and |und |y |et )?[\"']?"
 
 
 def _leading(length: Callable[[str], int]) -> Callable[[str], tuple[int, int] | None]:
@@ -38,6 +47,17 @@ class _Groups(Kind):
                 at = match.start() + span[1]
                 found.append((match.start(), at))
         return found
+
+
+class _Pairs(Kind):
+    """A match holds two identifiers: every group that took part is one."""
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Start and end of each group in `text`, in order."""
+        found = (
+            match.span(group) for match in self.pattern.finditer(text) for group in range(1, self.pattern.groups + 1)
+        )
+        return [span for span in found if span[0] >= 0]
 
 
 _WIDE_GAP = re.compile(r"[ \u00a0().\-/]{2,3}")
@@ -81,11 +101,11 @@ NUMBERS = (
         re.compile(rf"(?i){LEFT}[a-z]{{2}}\d{{2}}(?:[ -]?[0-9a-z]{{1,4}}){{3,10}}", re.ASCII),
         _leading(checksums.iban_length),
     ),
-    typed(
+    typed(  # Open Location Code in full; of digits alone it would be a sum
         "GEO",
-        "°",
-        r"\d{1,3}(?:\.\d+)?°\s*(?:\d{1,2}(?:\.\d+)?\s*['′’]\s*)?(?:\d{1,2}(?:\.\d+)?\s*(?:[\"″”]|''|′′)\s*)?[NSEW]\b"
-        r"(?:[\s,;/]*\d{1,3}(?:\.\d+)?°\s*(?:\d{1,2}(?:\.\d+)?\s*['′’]\s*)?(?:\d{1,2}(?:\.\d+)?\s*(?:[\"″”]|''|′′)\s*)?[NSEW]\b)?",
+        rf"{_PLUS_DIGIT}{{8}}\+{_PLUS_DIGIT}{{2}}",
+        rf"(?<![\w+])[2-9C][2-9CFGHJMPQRV]{_PLUS_DIGIT}{{6}}\+{_PLUS_DIGIT}{{2,3}}(?![\w+])",
+        lambda text: not text[:8].isdigit(),
     ),
     typed(
         "MAC",
@@ -109,8 +129,8 @@ NUMBERS = (
     ),
     typed(
         "NATIONAL_ID",
-        rf"(?i)(?:{_DOCUMENTS})",
-        rf"(?i)\b(?:{_DOCUMENTS})(?: (?:no|nr|number|num|code|#))?\.?(?:\s*[:=#]\s*|\s+is\s+|\s+)(?P<value>[A-Z0-9][A-Z0-9-]{{4,14}})(?!\w)",
+        rf"(?i)(?:{_DOCUMENTS})[^a-z]",
+        rf"(?i)\b(?:{_DOCUMENTS})(?: (?:no|nr|number|num|code|#))?\.?(?:\s*[:=#]\s*|\s+is\s+|\s+)(?P<value>[A-Z0-9][A-Z0-9-]{{4,16}})(?!\w)",
         lambda text: sum(c.isdigit() for c in text) >= 4,
         gate=_FOUR_DIGITS,
     ),
@@ -118,6 +138,20 @@ NUMBERS = (
         "NATIONAL_ID",
         "[A-Z]{5}[0-9]{4}[A-Z]",
         rf"{LEFT}[A-Z]{{3}}[ABCFGHLJPT][A-Z]\d{{4}}[A-Z]{RIGHT}",
+        gate=_FOUR_DIGITS,
+    ),
+    *codes(_FOUR_DIGITS),
+    typed(
+        "NATIONAL_ID",
+        "[A-HJ-NPR-Z0-9]{13}[0-9]{4}",
+        rf"{LEFT}[A-HJ-NPR-Z0-9]{{13}}[0-9]{{4}}{RIGHT}",
+        checksums.is_vin,
+        gate=_FOUR_DIGITS,
+    ),
+    _Pairs(
+        "GEO",
+        r"(?:(?i-u:lat|lon|lng|grad)[a-zA-Z]{0,7}|от[аы])[\"']?[ \t\n\r\f\v:=]{0,7}[\"']?[-+]?[0-9]{1,3}[.,][0-9]",
+        re.compile(rf"(?i){_LATITUDE}{_AXES_GAP}{_LONGITUDE}|{_LONGITUDE}{_AXES_GAP}{_LATITUDE}", re.ASCII),
         gate=_FOUR_DIGITS,
     ),
     typed(
@@ -148,6 +182,13 @@ NUMBERS = (
         checksums.is_ipv4,
         gate=_FOUR_DIGITS,
     ),
+    typed(  # "defanged", so that no program makes a link of it
+        "IP",
+        rf"[0-9]{_BRACKET_DOT}[0-9]",
+        rf"(?<!\w)(?<!\w\.)(?=[\d.]*{_BRACKET_DOT})\d{{1,3}}(?:(?:\.|{_BRACKET_DOT})\d{{1,3}}){{3}}(?::\d{{1,5}}|/\d{{1,2}})?(?!\w|\.\d)",
+        checksums.is_ipv4,
+        gate=_FOUR_DIGITS,
+    ),
     _Groups(
         "CARD",
         r"(?:[0-9][ -]?){11}[0-9]",
@@ -158,12 +199,19 @@ NUMBERS = (
         _leading(checksums.card_length),
         gate=_SIX_DIGITS,
     ),
+    typed(  # other signs stand in fractions and in code too: only between a card's groups
+        "CARD",
+        "[0-9]{4}[._·•][0-9]{4,6}[._·•][0-9]{4}",
+        r"(?<!\w)(?<!\d\.)(?:[2-6]\d{3}([._·•])\d{4}\1\d{4}\1\d{4}(?:\1\d{3})?|3[47]\d\d([._·•])\d{6}\2\d{5})(?!\w|[.·•-]\d)",
+        checksums.is_card,
+        gate=_SIX_DIGITS,
+    ),
     *national_ids(_SIX_DIGITS),
     _Phones(
         "PHONE",
-        r"[0-9](?:[ ().\-/]{0,3}[0-9]){6}",
+        r"[0-9](?:[ ().\-/·•_]{0,3}[0-9]){6}",
         re.compile(
-            r"(?<![\w@/#$€£=-])(?<!\d\.)(?:\+\s?|tel:\s*\+?)?\(?\+?\d(?:[ \u00a0().\-/]{0,3}\d){6,16}(?:\s*(?:x|ext\.?|#)\s*\d{1,6})?(?!\w|[.\-/:]\d|%)",
+            r"(?<![\w@/#$€£=-])(?<!\d\.)(?:\+\s?|tel:\s*\+?)?\(?\+?\d(?:[ \u00a0().\-/·•_]{0,3}\d){6,16}(?:\s*(?:x|ext\.?|#)\s*\d{1,6})?(?!\w|[.\-/:]\d|%)",
             re.ASCII,
         ),
         _phone_span,
@@ -173,7 +221,7 @@ NUMBERS = (
         "PHONE",
         r"(?i)phone|call|tel|mobile|cell|fax|number|dial|reach|whatsapp|text me",
         r"(?i)\b(?:(?:tele)?phone|call(?:ing)?|tel|mobile|cell|fax|number|dial|reach|whatsapp|text me)\b[^\d]{0,24}?"
-        r"(?P<value>(?<![\w#$-])(?<!\d\.)\d(?:[ .-]?\d){6,12}(?!\w|[.-]\d|%))",
+        r"(?P<value>(?<![\w#$-])(?<!\d\.)\d(?:[ .·•_-]?\d){6,12}(?!\w|[.-]\d|%))",
         lambda text: not is_date(text),
         gate=_SIX_DIGITS,
     ),

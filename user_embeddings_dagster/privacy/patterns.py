@@ -7,7 +7,9 @@ Earlier kinds win. A whole URL becomes `<URL>`: its host, path and query name pe
 
 import re
 
-from user_embeddings_dagster.privacy.kinds import LETTERS, WholeColumn, typed
+from user_embeddings_dagster.privacy.accounts import ACCOUNTS
+from user_embeddings_dagster.privacy.kinds import LETTERS, WholeColumn, together, typed
+from user_embeddings_dagster.privacy.rare_words import RARE_WORDS
 
 # Top-level domains under which a bare host is taken for one; file endings (py, rs, sh, md, …) and words
 # (in, is, it, so, …) are left out.
@@ -24,6 +26,10 @@ _ENCODED_AT = r"(?:@|%40|&#64;|\\u0040)"  # as addresses, pages and JSON write i
 _DOT = r"(?:\s{0,2}[(\[{<]\s{0,2}(?:dot|\.)\s{0,2}[)\]}>]\s{0,2}|[\s_]{1,3}dot[\s_]{1,3})"
 _ANY_DOT = rf"(?:{_DOT}|\s?\.\s?)"
 _LOCAL = rf"[\w.+-]{{1,64}}?(?:{_DOT}[\w.+-]{{1,64}}?){{0,2}}"
+_SPELLED = (
+    rf"(?i)[(\[{{<]\s*(?:at|@|a t|a)\s*[)\]}}>]|\s@\s|(?:[\s_]at[\s_]{{1,3}}|@\s{{0,2}})"
+    rf"(?:[a-z0-9]{{1,63}}(?:\s{{0,2}}[(\[{{<]|[\s_]{{1,3}}dot[\s_])|{_MAIL_HOSTS})"
+)
 _LIBRARIES = re.compile(r"(?i)(?:std|java|javax|asp|vb|ado|socket|sys)\.(?:io|net)")
 _TAGS = frozenset(  # words after "@" in code and style sheets that are nobody's handle
     "abstractmethod author asyncio charset classmethod cached_property compileerror compilelog dataclass "
@@ -56,20 +62,28 @@ ADDRESSES = (
     typed(
         "EMAIL",
         rf"{_ENCODED_AT}[^\s@]+[.。]",
-        rf"(?<![\w.%+'-])[\w.%+'-]*[\w%+-]{_ENCODED_AT}[^\W_][\w-]{{0,62}}(?:[.。][\w-]{{0,62}}[^\W_]){{1,8}}",
+        rf"(?:(?<![\w.%+'-])[\w.%+'-]*[\w%+-]|\"[^\"\n]{{1,64}}\"){_ENCODED_AT}[^\W_][\w-]{{0,62}}(?:[.。][\w-]{{0,62}}[^\W_]){{1,8}}",
         flags=re.UNICODE,
     ),
     typed(
         "EMAIL",
-        rf"(?i)[(\[{{<]\s*(?:at|@|a t)\s*[)\]}}>]|\s@\s|(?:[\s_]at[\s_]{{1,3}}|@\s{{0,2}})"
-        rf"(?:[a-z0-9]{{1,63}}(?:\s{{0,2}}[(\[{{<]|[\s_]{{1,3}}dot[\s_])|{_MAIL_HOSTS})",
+        _SPELLED,
         rf"(?i)(?<![\w.])(?:{_LOCAL}{_BRACKET_AT}[\w-]{{1,63}}(?:{_ANY_DOT}[\w-]{{1,63}}){{0,3}}{_ANY_DOT}[^\W\d_]{{2,6}}"
         rf"|{_LOCAL}{_AT}[^\W_]{{1,63}}(?:{_DOT}[^\W_]{{1,63}}){{0,3}}{_DOT}[^\W\d_]{{2,6}}"
         rf"|{_LOCAL}{_AT}(?:{_MAIL_HOSTS}){_ANY_DOT}[^\W\d_]{{2,6}}"
         rf"|{_LOCAL}{_AT}(?:gmail|googlemail|hotmail|protonmail)"
         rf"|[\w.+-]{{1,64}}\s@\s[\w-]{{1,63}}(?:\s?\.\s?[\w-]{{1,63}}){{0,3}}\s?\.\s?(?:{_TLDS}))(?!\w)",
         flags=re.UNICODE,
+        gate=_SPELLED,
     ),
+    typed(  # in brackets "a" is also an index or a condition of code: only before a host that ends as hosts do
+        "EMAIL",
+        r"[(\[]\s?[aA]\s?[)\]]",
+        rf"(?i)(?<![\w.]){_LOCAL}\s{{0,2}}[(\[]\s?a\s?[)\]]\s{{0,2}}[\w-]{{1,63}}(?:{_ANY_DOT}[\w-]{{1,63}}){{0,3}}{_ANY_DOT}(?:{_TLDS})(?!\w)",
+        flags=re.UNICODE,
+        gate=_SPELLED,
+    ),
+    *RARE_WORDS,
     typed(
         "URL",
         rf"(?i)[a-z0-9-]\.(?:{_TLDS})",
@@ -92,16 +106,18 @@ HANDLES = (
             times=2,
         ),
     ),
-    typed(
-        "HANDLE",
-        r"(?i)user_?[0-9]{5}",
-        r"(?i)(?<![\w/])user_?\d{5,14}(?!\w)",
-    ),
-    typed(
-        "HANDLE",
-        r"(?i)id(?: is)?[\s:=#]{1,3}-?[0-9]",
-        r"(?i)\b(?:telegram|tg|discord|user|chat|channel|member|account|my|his|her|their)(?:'s)?[ _-]?(?:user[ _-]?)?id\b"
-        r"(?: is)?[\s:=#]{1,3}(?P<value>-?\d{5,20})(?!\w|[.-]\d)",
+    *together(
+        typed(
+            "HANDLE",
+            r"(?i)user_?[0-9]{5}",
+            r"(?i)(?<![\w/])user_?\d{5,14}(?!\w)",
+        ),
+        typed(
+            "HANDLE",
+            r"(?i)id(?: is)?[\s:=#]{1,3}-?[0-9]",
+            r"(?i)\b(?:telegram|tg|discord|user|chat|channel|member|account|my|his|her|their)(?:'s)?[ _-]?(?:user[ _-]?)?id\b"
+            r"(?: is)?[\s:=#]{1,3}(?P<value>-?\d{5,20})(?!\w|[.-]\d)",
+        ),
     ),
     typed("HANDLE", "[uU]/", r"(?i)(?<!\w)/?\bu/(?P<value>[\w-]{3,20})(?![\w-])(?u:(?!\w))"),
     typed(
@@ -116,4 +132,5 @@ HANDLES = (
         r"(?i)(?:/home/|/users/|\b[a-z]:\\(?:users|documents and settings)\\)(?P<value>[\w.-]{2,32})",
         lambda text: text.lower() not in _NOBODY,
     ),
+    *ACCOUNTS,
 )

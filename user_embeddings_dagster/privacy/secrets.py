@@ -8,7 +8,7 @@ import re
 
 from user_embeddings_dagster.privacy import checksums
 from user_embeddings_dagster.privacy.key_forms import PATTERN, PREFILTER
-from user_embeddings_dagster.privacy.kinds import LEFT, RIGHT, Kind, typed
+from user_embeddings_dagster.privacy.kinds import LEFT, RIGHT, Kind, together, typed
 
 _BASE58 = "[1-9A-HJ-NP-Za-km-z]"
 _BECH32 = "[ac-hj-np-z02-9]"
@@ -19,10 +19,12 @@ _SECRET_NAMES = (
     r"api[_ -]?key|secret(?:[_ -]?(?:access)?[_ -]?key)?|(?:access|auth|refresh|bearer|session)[_ -]?token|token"
     r"|passw(?:or)?d|pwd|passphrase|pin(?: ?code)?|private[_ -]?key|client[_ -]?secret"
 )
-_PASSED = r"\s*[\"']?(?P<value>[^\s\"',;]{3,}[^\s\"',;.!?)\]}>])"
+_NAMED = r"(?i)(?:key|secret|token|pass(?:e|phrase|w(?:or)?[dt])?|pwd|pin(?: ?code)?)[\"']?\s*(?:[:=]|is|est)"
+PASSED = r"\s*[\"']?(?P<value>[^\s\"',;]{3,}[^\s\"',;.!?)\]}>])"
 
 
-def _is_secret(text: str) -> bool:
+def is_secret(text: str) -> bool:
+    """A digit or a sign among letters: no ordinary word."""
     mixed = any(c.isdigit() for c in text) or not text.isalnum()
     return mixed and any(c.isalnum() for c in text)
 
@@ -42,27 +44,38 @@ class _SeedPhrases(Kind):
 
 
 SECRETS = (
-    typed(
-        "PRIVATE_KEY",
-        "-----BEGIN",
-        r"-----BEGIN [A-Z0-9 ]+-----[\s\S]*?(?:-----END [A-Z0-9 ]+-----|\Z)",
+    *together(
+        typed(
+            "PRIVATE_KEY",
+            "-----BEGIN",
+            r"-----BEGIN [A-Z0-9 ]+-----[\s\S]*?(?:-----END [A-Z0-9 ]+-----|\Z)",
+        ),
+        typed("TOKEN", "eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]+){0,3}"),
     ),
-    typed("TOKEN", "eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]+){0,3}"),
     typed("API_KEY", PREFILTER, rf"(?<![A-Za-z0-9])(?:{PATTERN})(?<!\.)(?![A-Za-z0-9])", _is_issued),
     typed("SECRET", "-u ", r"\bcurl\b[^\n]{0,200}? -u\s+[\"']?[^\s:\"']{1,64}:(?P<value>[^\s\"']{3,})"),
-    typed("TOKEN", "(?i)bearer|basic ", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", _is_secret),
+    typed("TOKEN", "(?i)bearer|basic ", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", is_secret),
+    typed(  # several words, in quotes
+        "SECRET",
+        r"(?i)(?:pass[a-z]{0,6}|pwd)[\"']?\s*(?:[:=]|ist?)\s*[\"'“„]",
+        r"(?i)(?<![A-Za-z])(?:(?:passw(?:or)?[dt]|passphrase|pwd)[\"']?\s*(?:[:=]|\bist?\b)|passe?[\"']?\s*[:=])"
+        r"\s*[\"'“„](?P<value>[A-Za-z0-9][^\"“”\n]{1,62}[^\s\"“”])[\"'”“](?!\w)",
+        lambda text: " " in text,
+        gate=_NAMED,
+    ),
     typed(
         "SECRET",
-        r"(?i)(?:key|secret|token|pass(?:e|phrase|w(?:or)?[dt])?|pwd|pin(?: ?code)?)[\"']?\s*(?:[:=]|is)",
+        _NAMED,
         # no "is" after the short one: "second pass is x86-64"
-        rf"(?i)(?<![A-Za-z])(?:(?:{_SECRET_NAMES})[\"']?\s*(?:[:=]|\bis\b)|pass(?:e|wort)?[\"']?\s*[:=]){_PASSED}",
-        _is_secret,
+        rf"(?i)(?<![A-Za-z])(?:(?:{_SECRET_NAMES}|passwort)[\"']?\s*(?:[:=]|\bist?\b)|pass(?:e|wort)?[\"']?\s*[:=]|passe\s+est\b){PASSED}",
+        is_secret,
+        gate=_NAMED,
     ),
     typed(  # apart: one Rust expression for both takes three times as long. ASCII flags know no case of "ль"
         "SECRET",
         r"(?i)(?:pw|contrase[nñ]a|senha|пароль)[\"']?\s*[:=]",
-        rf"(?i)(?<![A-Za-z])(?:pw|contrase[nñÑ]a|senha|[пП]ароль|ПАРОЛЬ)[\"']?\s*[:=]{_PASSED}",
-        _is_secret,
+        rf"(?i)(?<![A-Za-z])(?:pw|contrase[nñÑ]a|senha|[пП]ароль|ПАРОЛЬ)[\"']?\s*[:=]{PASSED}",
+        is_secret,
         gate=r"[wWaAьЬ][\"']?\s*[:=]",
     ),
     _SeedPhrases(
