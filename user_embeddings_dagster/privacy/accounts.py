@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from user_embeddings_dagster.privacy.kinds import typed
 
-_WORDS = "discord snap skype insta telegram steam wechat viber gamertag battle tiktok twitch twitter venmo paypal xbox"
+_WORDS = "discord snap skype telegram steam wechat viber gamertag battle tiktok twitch twitter venmo paypal xbox"
 
 
 def _cased(words: str) -> str:
@@ -14,11 +14,12 @@ def _cased(words: str) -> str:
     return "|".join(form for word in words.split() for form in (word, word.capitalize()))
 
 
-_LONG = rf"(?:{_cased(_WORDS)}|WeChat|TikTok|PayPal)"
+_NAMES = f"{_cased(_WORDS)}|WeChat|TikTok|PayPal"
+_LONG = f"(?:{_NAMES}|[iI]nsta)"
 _SHORT = "(?:ig|IG|tg|TG|psn|PSN|icq|ICQ|qq|QQ)"
 _CALLED = r"(?i:chat|gram| ?tag|\.?net)?(?:'s)?(?i: (?:id|name|tag|gamertag|handle|user ?name|user|account|acc|nick(?:name)?))?"
 _IS = r"(?: ?[:=]| (?:is|ist|es|est|-|–) )"
-_GATE = rf"{_LONG}|{_SHORT}(?:[:=]| is )|7656119|STEAM_"
+_GATE = rf"{_NAMES}|[iI]nsta[g :=']|{_SHORT}(?:[:=]| is )|7656119|STEAM_"
 _ACCOUNT = r"@?(?:live:)?(?P<value>[A-Za-z](?=[\w.-]*[\d_#])[\w.-]{1,30}\w(?:#\d{4,5})?)(?![\w@(#*]|[./:\\-]\w)"
 _TOKEN = "[A-Za-z][A-Za-z0-9_.-]*[0-9_#]"
 # Processors, libraries and releases.
