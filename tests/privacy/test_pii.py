@@ -180,6 +180,7 @@ BESIDE = {
     'pass = "correct horse" + x': 'pass = "<SECRET>" + x', "password: 'correct horse battery'": "password: '<SECRET>'",
     '"Enter password: " + x + "none of it"': '"Enter password: " + x + "none of it"',
     "482193 is your Acme code": "<SECRET> is your Acme code", "ask jane (a) gmail.com, ok": "ask <EMAIL>, ok",
+    "me—415-555-2671—call": "me—<PHONE>—call", "me —415–555–2671—": "me —<PHONE>—",
     'they said "hi" to "jane doe"@example.org': 'they said "hi" to <EMAIL>',
 }  # fmt: skip
 

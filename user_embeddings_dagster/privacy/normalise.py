@@ -71,7 +71,11 @@ def _composed(texts: pl.Series) -> pl.Series:
 
 
 def _hyphenated(texts: pl.Series) -> pl.Series:
-    return texts.str.replace_all(rf"([0-9)] ?){_DASH}", "${1}-").str.replace_all(rf"{_DASH}( ?[0-9(])", "-${1}")
+    # A dash before or after a number is the sentence's. Twice: a match takes the digit behind which the next dash stands.
+    for _ in range(2):
+        texts = texts.str.replace_all(rf"([0-9)] ?){_DASH}( ?[0-9A-Z(])", "${1}-${2}")
+        texts = texts.str.replace_all(rf"([0-9A-Z)] ?){_DASH}( ?[0-9(])", "${1}-${2}")
+    return texts
 
 
 def _unescaped(texts: pl.Series) -> pl.Series:
