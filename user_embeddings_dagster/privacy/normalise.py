@@ -71,7 +71,7 @@ def _composed(texts: pl.Series) -> pl.Series:
 
 
 def _hyphenated(texts: pl.Series) -> pl.Series:
-    # A dash before or after a number is the sentence's. Twice: a match takes the digit that the next dash needs before it.
+    # A dash before or after a number is the sentence's. Twice: a match takes the digit that the next one needs.
     for _ in range(2):
         texts = texts.str.replace_all(rf"([0-9)] ?){_DASH}( ?[0-9A-Z(])", "${1}-${2}")
         texts = texts.str.replace_all(rf"([0-9A-Z)] ?){_DASH}( ?[0-9(])", "${1}-${2}")
