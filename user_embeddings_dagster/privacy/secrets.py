@@ -53,8 +53,10 @@ SECRETS = (
         typed("TOKEN", "eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]+){0,3}"),
     ),
     typed("API_KEY", PREFILTER, rf"(?<![A-Za-z0-9])(?:{PATTERN})(?<!\.)(?![A-Za-z0-9])", _is_issued),
-    typed("SECRET", "-u ", r"\bcurl\b[^\n]{0,200}? -u\s+[\"']?[^\s:\"']{1,64}:(?P<value>[^\s\"']{3,})"),
-    typed("TOKEN", "(?i)bearer|basic ", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", is_secret),
+    *together(
+        typed("SECRET", "-u ", r"\bcurl\b[^\n]{0,200}? -u\s+[\"']?[^\s:\"']{1,64}:(?P<value>[^\s\"']{3,})"),
+        typed("TOKEN", "(?i)bearer|basic ", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", is_secret),
+    ),
     typed(  # several words, in quotes
         "SECRET",
         r"(?i)(?:pass[a-z]{0,6}|pwd)[\"']?\s*(?:[:=]|ist?)\s*[\"'“„]",
