@@ -95,12 +95,6 @@ def _part(run: str) -> tuple[int, int] | None:
 
 
 NUMBERS = (
-    _Groups(
-        "IBAN",
-        r"[A-Za-z]{2}[0-9]{2}(?:[ A-Za-z-]*[0-9]){8}",
-        re.compile(rf"(?i){LEFT}[a-z]{{2}}\d{{2}}(?:[ -]?[0-9a-z]{{1,4}}){{3,10}}", re.ASCII),
-        _leading(checksums.iban_length),
-    ),
     typed(  # Open Location Code in full; of digits alone it would be a sum
         "GEO",
         rf"{_PLUS_DIGIT}{{8}}\+{_PLUS_DIGIT}{{2}}",
@@ -126,6 +120,13 @@ NUMBERS = (
         r"(?<![\w:])(?:[0-9a-fA-F]{1,4}|:):(?:[0-9a-fA-F]{0,4}:){0,6}[0-9a-fA-F]{0,4}(?:%\w+)?(?![\w:])",
         checksums.is_ipv6,
         gate=_HEX_GROUPS,
+    ),
+    _Groups(
+        "IBAN",
+        r"[A-Za-z]{2}[0-9]{2}(?:[ A-Za-z-]*[0-9]){8}",
+        re.compile(rf"(?i){LEFT}[a-z]{{2}}\d{{2}}(?:[ -]?[0-9a-z]{{1,4}}){{3,10}}", re.ASCII),
+        _leading(checksums.iban_length),
+        gate=_FOUR_DIGITS,
     ),
     typed(
         "NATIONAL_ID",

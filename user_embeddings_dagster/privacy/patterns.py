@@ -49,41 +49,41 @@ _UNTIL = r"[^\s<>\"`]*[^\s<>\"`.,;:!?)\]}'*]"
 _CHATS = r"(?:t\.me|telegram\.me|wa\.me|discord\.gg)/"
 
 ADDRESSES = (
-    typed(
-        "URL",
-        r"(?i)://|www|\.me/|discord\.gg/|magnet:",
-        rf"(?i)(?:\b[a-z][a-z0-9+.-]{{1,12}}://|\bwww\d?\.(?=\w)|(?<![\w-]){_CHATS}|\bmagnet:\?){_UNTIL}",
-        whole_column=WholeColumn(
-            rf"(?i)(?:(^|[^0-9a-z_])(?:(?:[a-z][a-z0-9+.-]{{1,12}}://|magnet:\?){_UNTIL}|www[0-9]?\.[0-9a-z_](?:{_UNTIL})?)"
-            rf"|(^|[^0-9a-z_-]){_CHATS}{_UNTIL})",
-            "${1}${2}MARK",
+    *together(
+        typed(
+            "URL",
+            r"(?i)://|www|\.me/|discord\.gg/|magnet:",
+            rf"(?i)(?:\b[a-z][a-z0-9+.-]{{1,12}}://|\bwww\d?\.(?=\w)|(?<![\w-]){_CHATS}|\bmagnet:\?){_UNTIL}",
+            whole_column=WholeColumn(
+                rf"(?i)(?:(^|[^0-9a-z_])(?:(?:[a-z][a-z0-9+.-]{{1,12}}://|magnet:\?){_UNTIL}|www[0-9]?\.[0-9a-z_](?:{_UNTIL})?)"
+                rf"|(^|[^0-9a-z_-]){_CHATS}{_UNTIL})",
+                "${1}${2}MARK",
+            ),
         ),
+        typed(
+            "EMAIL",
+            rf"{_ENCODED_AT}[^\s@]+[.。]",
+            rf"(?:(?<![\w.%+'-])[\w.%+'-]*[\w%+-]|\"[^\"\n]{{1,64}}\"){_ENCODED_AT}[^\W_][\w-]{{0,62}}(?:[.。][\w-]{{0,62}}[^\W_]){{1,8}}",
+            flags=re.UNICODE,
+        ),
+        typed(
+            "EMAIL",
+            _SPELLED,
+            rf"(?i)(?<![\w.])(?:{_LOCAL}{_BRACKET_AT}[\w-]{{1,63}}(?:{_ANY_DOT}[\w-]{{1,63}}){{0,3}}{_ANY_DOT}[^\W\d_]{{2,6}}"
+            rf"|{_LOCAL}{_AT}[^\W_]{{1,63}}(?:{_DOT}[^\W_]{{1,63}}){{0,3}}{_DOT}[^\W\d_]{{2,6}}"
+            rf"|{_LOCAL}{_AT}(?:{_MAIL_HOSTS}){_ANY_DOT}[^\W\d_]{{2,6}}"
+            rf"|{_LOCAL}{_AT}(?:gmail|googlemail|hotmail|protonmail)"
+            rf"|[\w.+-]{{1,64}}\s@\s[\w-]{{1,63}}(?:\s?\.\s?[\w-]{{1,63}}){{0,3}}\s?\.\s?(?:{_TLDS}))(?!\w)",
+            flags=re.UNICODE,
+        ),
+        typed(  # in brackets "a" is also an index or a condition of code: only before a host that ends as hosts do
+            "EMAIL",
+            r"[(\[]\s?[aA]\s?[)\]]",
+            rf"(?i)(?<![\w.]){_LOCAL}\s{{0,2}}[(\[]\s?a\s?[)\]]\s{{0,2}}[\w-]{{1,63}}(?:{_ANY_DOT}[\w-]{{1,63}}){{0,3}}{_ANY_DOT}(?:{_TLDS})(?!\w)",
+            flags=re.UNICODE,
+        ),
+        *RARE_WORDS,
     ),
-    typed(
-        "EMAIL",
-        rf"{_ENCODED_AT}[^\s@]+[.。]",
-        rf"(?:(?<![\w.%+'-])[\w.%+'-]*[\w%+-]|\"[^\"\n]{{1,64}}\"){_ENCODED_AT}[^\W_][\w-]{{0,62}}(?:[.。][\w-]{{0,62}}[^\W_]){{1,8}}",
-        flags=re.UNICODE,
-    ),
-    typed(
-        "EMAIL",
-        _SPELLED,
-        rf"(?i)(?<![\w.])(?:{_LOCAL}{_BRACKET_AT}[\w-]{{1,63}}(?:{_ANY_DOT}[\w-]{{1,63}}){{0,3}}{_ANY_DOT}[^\W\d_]{{2,6}}"
-        rf"|{_LOCAL}{_AT}[^\W_]{{1,63}}(?:{_DOT}[^\W_]{{1,63}}){{0,3}}{_DOT}[^\W\d_]{{2,6}}"
-        rf"|{_LOCAL}{_AT}(?:{_MAIL_HOSTS}){_ANY_DOT}[^\W\d_]{{2,6}}"
-        rf"|{_LOCAL}{_AT}(?:gmail|googlemail|hotmail|protonmail)"
-        rf"|[\w.+-]{{1,64}}\s@\s[\w-]{{1,63}}(?:\s?\.\s?[\w-]{{1,63}}){{0,3}}\s?\.\s?(?:{_TLDS}))(?!\w)",
-        flags=re.UNICODE,
-        gate=_SPELLED,
-    ),
-    typed(  # in brackets "a" is also an index or a condition of code: only before a host that ends as hosts do
-        "EMAIL",
-        r"[(\[]\s?[aA]\s?[)\]]",
-        rf"(?i)(?<![\w.]){_LOCAL}\s{{0,2}}[(\[]\s?a\s?[)\]]\s{{0,2}}[\w-]{{1,63}}(?:{_ANY_DOT}[\w-]{{1,63}}){{0,3}}{_ANY_DOT}(?:{_TLDS})(?!\w)",
-        flags=re.UNICODE,
-        gate=_SPELLED,
-    ),
-    *RARE_WORDS,
     typed(
         "URL",
         rf"(?i)[a-z0-9-]\.(?:{_TLDS})",
@@ -109,28 +109,28 @@ HANDLES = (
     *together(
         typed(
             "HANDLE",
-            r"(?i)user_?[0-9]{5}",
+            r"[rR]_?[0-9]{5}",
             r"(?i)(?<![\w/])user_?\d{5,14}(?!\w)",
         ),
         typed(
             "HANDLE",
-            r"(?i)id(?: is)?[\s:=#]{1,3}-?[0-9]",
+            r"[iI][dD](?: is)?[\s:=#]{1,3}-?[0-9]",
             r"(?i)\b(?:telegram|tg|discord|user|chat|channel|member|account|my|his|her|their)(?:'s)?[ _-]?(?:user[ _-]?)?id\b"
             r"(?: is)?[\s:=#]{1,3}(?P<value>-?\d{5,20})(?!\w|[.-]\d)",
         ),
+        typed("HANDLE", "[uU]/", r"(?i)(?<!\w)/?\bu/(?P<value>[\w-]{3,20})(?![\w-])(?u:(?!\w))"),
+        typed(
+            "HANDLE",
+            r"[A-Za-z0-9_.-]@[A-Za-z0-9]",
+            r"(?<![\w@.])(?P<value>[A-Za-z_][\w.-]+)@(?=[A-Za-z0-9])",
+            lambda text: text.lower() not in _NOBODY,
+        ),
+        typed(
+            "USER",
+            r"[mM][eE]/|[rR][sS][/\\]|[gG][sS]\\",
+            r"(?i)(?:/home/|/users/|\b[a-z]:\\(?:users|documents and settings)\\)(?P<value>[\w.-]{2,32})",
+            lambda text: text.lower() not in _NOBODY,
+        ),
+        *ACCOUNTS,
     ),
-    typed("HANDLE", "[uU]/", r"(?i)(?<!\w)/?\bu/(?P<value>[\w-]{3,20})(?![\w-])(?u:(?!\w))"),
-    typed(
-        "HANDLE",
-        r"[A-Za-z0-9_.-]@[A-Za-z0-9]",
-        r"(?<![\w@.])(?P<value>[A-Za-z_][\w.-]+)@(?=[A-Za-z0-9])",
-        lambda text: text.lower() not in _NOBODY,
-    ),
-    typed(
-        "USER",
-        r"(?i)home/|users[/\\]|settings\\",
-        r"(?i)(?:/home/|/users/|\b[a-z]:\\(?:users|documents and settings)\\)(?P<value>[\w.-]{2,32})",
-        lambda text: text.lower() not in _NOBODY,
-    ),
-    *ACCOUNTS,
 )
