@@ -353,6 +353,37 @@ def test_the_sensor_asks_for_the_ledger_when_a_grant_ends_by_the_clock(store, mo
     assert isinstance(tick(2030), dg.SkipReason)
 
 
+def test_a_disk_that_is_not_mounted_withdraws_nobody_but_what_the_clock_ended(store, monkeypatch):
+    """C14: the folder's absence is not taken for everybody's withdrawal, which would mark every model."""
+    say(store, ann=EVERYTHING, bob=f"{EVERYTHING},2030-01-01")
+    monkeypatch.setattr(module, "now", lambda: datetime(2029, 1, 1, tzinfo=UTC))
+    materialise(store)
+    assert set(map(frozenset, people(store).values())) == {frozenset({"ann", "bob"})}
+    (store.layout.landing / "dao").rename(store.layout.landing.parent / "elsewhere")
+    monkeypatch.setattr(module, "now", lambda: datetime(2030, 1, 1, tzinfo=UTC))
+    with pytest.raises(dg.Failure, match="dao: no landing folder") as failed:
+        materialise(store, [consent_ledger])
+    assert not failed.value.allow_retries
+    assert set(map(frozenset, people(store).values())) == {frozenset({"ann"})}
+
+
+@pytest.mark.parametrize("name", ["consent.csv", "datadao.json", "contributors.csv"])
+def test_a_file_about_consent_that_is_none_withdraws_nobody(store, name):
+    """A link to a disk that is not mounted, or a folder."""
+    say(store, ann=EVERYTHING)
+    materialise(store)
+    path = store.layout.landing / "dao" / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(store.layout.root / "unmounted" / name)
+    for _ in ("a link", "a folder"):
+        with pytest.raises(dg.Failure, match=f"dao/{name}: no file"):
+            materialise(store, [consent_ledger])
+        assert set(map(frozenset, people(store).values())) == {frozenset({"ann"})}
+        if path.is_symlink():
+            path.unlink()
+            path.mkdir()
+
+
 def test_the_sensor_asks_for_a_ledger_that_an_erasure_took_rows_from(store):
     """It does not say any more what held; the others are looked at as before."""
     say(store, ann=EVERYTHING, bob=EVERYTHING)

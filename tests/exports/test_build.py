@@ -9,6 +9,7 @@ import pytest
 
 from user_embeddings_dagster.exports import merge
 from user_embeddings_dagster.exports.build import TABLES, build_messages, contributor_links
+from user_embeddings_dagster.exports.landing import BadFile
 from user_embeddings_dagster.keys import keyed_id, user_id
 from user_embeddings_dagster.privacy.containment import contained
 from user_embeddings_dagster.privacy.erased_names import ErasedNames
@@ -242,7 +243,7 @@ def test_a_contributors_file_that_is_no_text_is_told_by_its_line_and_not_by_its_
     with pytest.raises(ValueError, match=rf"^reddit/contributors\.csv, line {line}: ") as caught:
         build(landing)
     told = contained(caught.value)
-    assert told is caught.value and type(told) is ValueError  # its text is our own, and shown
+    assert told is caught.value and type(told) is BadFile  # its text is our own, and shown
     assert not any(word in str(told) for word in ("Jos", "p-1", "al", "xx"))
 
 

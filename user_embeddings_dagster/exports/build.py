@@ -22,6 +22,8 @@ from user_embeddings_dagster.exports.landing import (
     broken_links,
     export_paths,
     foreign_links,
+    landing_folder,
+    stands,
 )
 from user_embeddings_dagster.exports.merge import Merge, memory_for
 from user_embeddings_dagster.exports.normalise import Normaliser
@@ -89,12 +91,7 @@ def build_messages(
     Raises MissingExports without a landing folder, or if an export that the operator linked is not there; NoKeys, or
     Tampered where a sealed raw file is not what was sealed: the tables then stay as they are.
     """
-    folder = landing / datadao
-    if not folder.is_dir():
-        raise MissingExports(
-            f"{datadao}: no landing folder; put it back, or, to take the DataDAO out, leave an empty one there, "
-            "materialise prepare_datadao, and delete the partition then (docs/operations.md, New data)"
-        )
+    folder = landing_folder(landing, datadao)
     found = list(_raw_files(folder, keys, progress))
     files = [file for file in found if file is not None]
     shredded = len(found) - len(files)
@@ -141,7 +138,7 @@ def contributor_links(path: Path) -> dict[str, str]:
 
     No file means no links. Raises BadFile naming the line that has no contributor or account or cannot be read.
     """
-    if not path.is_file():
+    if not stands(path):
         return {}
     links: dict[str, str] = {}
     name = f"{path.parent.name}/{path.name}"

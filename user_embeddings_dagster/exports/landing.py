@@ -36,6 +36,24 @@ class Drop:
     signature: str
 
 
+def landing_folder(landing: Path, datadao: str) -> Path:
+    """The folder of a DataDAO. Raises MissingExports where it is not: a disk that is not mounted is no withdrawal."""
+    folder = landing / datadao
+    if not folder.is_dir():
+        raise MissingExports(
+            f"{datadao}: no landing folder; put it back, or, to take the DataDAO out, leave an empty one there, "
+            "materialise prepare_datadao, and delete the partition then (docs/operations.md, New data)"
+        )
+    return folder
+
+
+def stands(path: Path) -> bool:
+    """Whether there is a file about a DataDAO. Raises BadFile for what has its name and is none: that is not absent."""
+    if (path.exists() or path.is_symlink()) and not path.is_file():
+        raise BadFile(f"{path.parent.name}/{path.name}: no file, but a folder or a link to what is not there")
+    return path.is_file()
+
+
 def datadao_folders(landing: Path) -> list[Path]:
     """The folders below `landing`, in the order of their names; also those whose name is no slug."""
     return sorted(path for path in landing.glob("*") if path.is_dir())

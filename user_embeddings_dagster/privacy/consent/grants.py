@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from user_embeddings_dagster.exports.landing import GRANTS, STATEMENT
+from user_embeddings_dagster.exports.landing import GRANTS, STATEMENT, stands
 from user_embeddings_dagster.keys import keyed_id, user_id
 from user_embeddings_dagster.privacy.erasure.identity import PLATFORMS
 
@@ -72,14 +72,15 @@ class _Unreadable(Exception):
 
 
 def read_stated(folder: Path, key: bytes, links: dict[str, str]) -> Stated:
-    """Of a DataDAO's landing folder; `links` as of contributors.csv. Never raises for what the files hold."""
+    """Of a DataDAO's landing folder; `links` as of contributors.csv. Never raises for what the files hold, but
+    BadFile where there is no file under their names."""
     stated = Stated()
-    if (folder / STATEMENT).is_file():
+    if stands(folder / STATEMENT):
         try:
             stated.statement = _statement(_content(folder / STATEMENT))
         except _Unreadable as problem:
             stated.rejected.append(Rejected(STATEMENT, 0, str(problem)))
-    if (folder / GRANTS).is_file():
+    if stands(folder / GRANTS):
         try:
             _read_grants(stated, _content(folder / GRANTS), key, links)
         except _Unreadable as problem:
