@@ -8,6 +8,7 @@ import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
+from served_assets import served
 
 from assets import consent_ledger as module
 from assets.chunk_summaries import chunk_summaries
@@ -362,9 +363,12 @@ def test_a_disk_that_is_not_mounted_withdraws_nobody_but_what_the_clock_ended(st
     (store.layout.landing / "dao").rename(store.layout.landing.parent / "elsewhere")
     monkeypatch.setattr(module, "now", lambda: datetime(2030, 1, 1, tzinfo=UTC))
     with pytest.raises(dg.Failure, match="dao: no landing folder") as failed:
-        materialise(store, [consent_ledger])
+        materialise(store, [served("consent_ledger")])
     assert not failed.value.allow_retries
     assert set(map(frozenset, people(store).values())) == {frozenset({"ann"})}
+    (store.layout.landing / "dao").mkdir()  # empty: how a DataDAO is taken out
+    materialise(store, [served("consent_ledger")])
+    assert set(map(frozenset, people(store).values())) == {frozenset()}
 
 
 @pytest.mark.parametrize("name", ["consent.csv", "datadao.json", "contributors.csv"])
@@ -377,7 +381,7 @@ def test_a_file_about_consent_that_is_none_withdraws_nobody(store, name):
     path.symlink_to(store.layout.root / "unmounted" / name)
     for _ in ("a link", "a folder"):
         with pytest.raises(dg.Failure, match=f"dao/{name}: no file"):
-            materialise(store, [consent_ledger])
+            materialise(store, [served("consent_ledger")])
         assert set(map(frozenset, people(store).values())) == {frozenset({"ann"})}
         if path.is_symlink():
             path.unlink()

@@ -4,9 +4,9 @@ import shutil
 
 import dagster as dg
 import pytest
+from served_assets import served
 
 from resources.store import Store
-from user_embeddings_dagster.definitions import defs
 from user_embeddings_dagster.exports.landing import link
 
 
@@ -19,14 +19,11 @@ def landed(tmp_path):
 
 def fails(tmp_path) -> str:
     """What `messages` of the code location says when it fails, at its first attempt."""
-    asset = next(
-        asset for asset in defs.assets or [] if isinstance(asset, dg.AssetsDefinition) and asset.op.name == "messages"
-    )
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("datadao", ["dao"])
         resources = {"store": Store(data=str(tmp_path / "data"))}
         result = dg.materialize(
-            [asset], instance=instance, partition_key="dao", resources=resources, raise_on_error=False
+            [served("messages")], instance=instance, partition_key="dao", resources=resources, raise_on_error=False
         )
     assert not result.success
     assert not [event for event in result.all_events if event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY]
