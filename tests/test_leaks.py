@@ -250,6 +250,14 @@ def test_a_part_of_a_canary_is_found_too(kind):
     assert not Finder([one]).parts(b"nothing of the kind in 1234 words of 2024-01-01T00:00:00")
 
 
+def test_no_part_of_a_canary_is_what_a_hash_may_hold():
+    """Ten digits of a key stood in one of some hundred thousand ids; fourteen do not."""
+    for one in canaries(Random(3), 50, ["api_key_twilio"]):
+        parts = fragments(one)
+        assert len(parts) > 10
+        assert all(len(part) == 14 for part in parts if re.fullmatch(b"[0-9a-f]+", part))
+
+
 @pytest.mark.parametrize(
     ("text", "kept"),
     [

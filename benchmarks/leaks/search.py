@@ -21,6 +21,7 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _LOWER = bytes(range(65)) + bytes(range(97, 123)) + bytes(range(91, 256))
 FRAGMENT = 5  # characters of a word of rare letters; of anything else as many as chance does not repeat:
 _DIGITS, _MIXED, _HEX = 11, 10, 14
+_HEXADECIMAL = re.compile("[0-9a-fx]*")
 COMMON = 4  # canaries that share the beginning of a fragment, which then tells of none of them
 _ORDINARY = frozenset({"awake", "awoke", "evoke", "ejavu", "kazak"})  # "revoked" and "DejaVu" are in every log
 
@@ -143,9 +144,15 @@ def fragments(canary: Canary) -> set[bytes]:
         folded = needle.casefold()
         for word in RARE_WORD.finditer(folded):
             found |= {word[0][at : at + FRAGMENT] for at in range(len(word[0]) - FRAGMENT + 1)} - _ORDINARY
+        if RARE_WORD.search(folded) or not unicodedata.is_normalized("NFKC", folded):
+            continue
         plain = re.sub(r"[^a-z0-9]", "", folded)
-        size = _DIGITS if plain.isdigit() else _HEX if re.fullmatch("[0-9a-fx]*", plain) else _MIXED
+        size = _DIGITS if plain.isdigit() else _HEX if _HEXADECIMAL.fullmatch(plain) else _MIXED
         size = min(size, len(folded))
-        if not RARE_WORD.search(folded) and unicodedata.is_normalized("NFKC", folded):
-            found |= {folded[at : at + size] for at in range(len(folded) - size + 1)}
+        for at in range(len(folded) - size + 1):
+            part = folded[at : at + size]
+            # Of a mixed value too ("SK" and hexadecimal digits) a part may stand in a hash.
+            needed = _HEX if size == _MIXED and _HEXADECIMAL.fullmatch(part) else size
+            if at + needed <= len(folded):
+                found.add(folded[at : at + needed])
     return {part.encode() for part in found}
