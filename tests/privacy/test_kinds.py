@@ -8,7 +8,7 @@ from pathlib import Path
 import identifier_vectors as vectors
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from user_embeddings_dagster.evaluation.masking import read_labelled
@@ -19,6 +19,8 @@ from user_embeddings_dagster.privacy.normalise import canonical
 from user_embeddings_dagster.privacy.patterns import ADDRESSES, HANDLES
 from user_embeddings_dagster.privacy.pii import IDENTIFIERS, PEOPLE, mark_kinds
 
+KINDS = (*IDENTIFIERS, *PEOPLE)
+CHARACTERS = "".join(map(chr, range(32, 127))) + "\t\n\r" + "éäñü°′″·•。看дпинкоПИНКОД验证码арбы"
 WHOLE = {kind.name: kind for kind in (*ADDRESSES, *HANDLES) if kind.whole_column}
 PIECES = (
     *("http://", "https://a.bc/d", "www.", "www1.x", "t.me/ab", "magnet:?x", "ftp.x://", "discord.gg/", "@", "@ab"),
@@ -90,6 +92,17 @@ def test_prefilters_lose_nothing():
     texts += [f"{name}_token: {vectors.named(name, draw)}" for name in vectors.NAMED]
     texts += [f"use {make(draw)} please" for make in vectors.NUMBERS.values()]
     check_against_every_pattern(pl.Series([*texts, *(text.text for text in own_messages(4))]))
+
+
+@pytest.mark.parametrize("place", range(len(KINDS)), ids=lambda place: f"{place}-{KINDS[place].name}")
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_what_a_pattern_matches_passes_its_gate_and_prefilter(place, data):
+    """C10: strings made from each Python pattern; what its check refuses need not."""
+    kind = KINDS[place]
+    text = data.draw(st.from_regex(kind.pattern, alphabet=CHARACTERS))
+    filters = [one for one in (kind.gate, kind.prefilter) if one]
+    assert not kind.spans(text) or all(pl.Series([text]).str.contains(one)[0] for one in filters), ascii(text)
 
 
 @pytest.mark.real

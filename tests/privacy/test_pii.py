@@ -36,8 +36,7 @@ EXAMPLES = {
         "030 901 82 00", "415.555.2671", "+1-415-555-2671 x123", "call me on 555 2671", "0612345678", "05321234567",
         "017612345678", "08031234567", "0412345678", "09012345678", "3401234567", "13800138000",
         "415\u2011555\u20112671", "+1 415\u2013555\u20132671", "+7 (912) 345\u201467\u201489", "030 \u2013 901 82 00",
-        "415·555·2671", "415_555_2671", "+1·415·555·2671", "415•555•2671", "11 98765-4321", "55 11 98765-4321",
-        "98765 43210", "91 98765 43210",
+        "415·555·2671", "+1·415·555·2671", "415•555•2671", "11 98765-4321", "55 11 98765-4321",
     ],
     "URL": [
         "https://example.com/u/jane?email=jane%40x.org", "www.jane-doe.example", "t.me/janedoe", "janedoe.dev",
@@ -50,19 +49,20 @@ EXAMPLES = {
              "4111\u20111111\u20111111\u20111111", "4111.1111.1111.1111", "4111_1111_1111_1111", "3782.822463.10005"],
     "IBAN": ["DE89 3704 0044 0532 0130 00", "GB82WEST12345698765432", "gb82west12345698765432", "NO9386011117947",
              "de89 3704 0044 0532 0130 00", "Gb29 nwbk 6016 1331 9268 19", "fr14-2004-1010-0505-0001-3m02-606",
-             "GB29\u2011NWBK\u20116016\u20111331\u20119268\u201119",
+             "GB29\u2011NWBK\u20116016\u20111331\u20119268\u201119", 
+             "gb29\u2011nwbk\u20116016\u20111331\u20119268\u201119",
              "BIC DEUTDEFF500", "SWIFT: DEUTDEFF", "SWIFT/BIC: DEUTDEFFXXX"],
     "NATIONAL_ID": [
         "536-22-8726", "536\u201122\u20118726", "SSN: 536228726",
         "QQ 12 34 56 C".replace("QQ", "AB"), "RSSMRA85T10A562S", "12345678Z",
-        "529.982.247-25", "passport number X1234567", "10000000146",
+        "529.982.247-25", "passport number X1234567", "10000000146", "1EG4-TE5-MK73",
         "1HGCM82633A004352", "VIN WVWZZZ1JZXW000001", "vin: wvwzzz1jzxw000001",
     ],
     "GEO": ["40.712776, -74.005974", "52.5200° N, 13.4050° E", "40°26′46″N 79°58′56″W", "-33.8688,151.2093",
             "N 48.8584, E 2.2945", "lat: -33.8688", "Longitude=2.2945", "lat 52.52 lon 13.40",
             "latitude: 52.52, longitude: 13.40", "lat=52.5&lng=13.41", "latitud -33.45 longitud -70.66",
             "широта 55.75 долгота 37.62", "9F4MGC22+22", "8FVC9G8F+6XW",
-            "///filled.count.soap", "w3w: filled.count.soap"],
+            "what3words ///filled.count.soap", "w3w: filled.count.soap"],
     "WALLET": [
         "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa", "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq",
         "0x52908400098527886E0F7030069857D2E4169EE7", "4Nd1mYQFpGnQhYzN8yUZ5ycYyDkjh9ixwF6s9iZQF2vE",
@@ -97,6 +97,7 @@ EXAMPLES = {
         "PIN 4821", "PIN: 4821", "my pin is 482193", "пин-код 4821", "Código de acceso: 4821",
         "otp 482193", "OTP is 482 193", "TAN: 482193",
         "my code is 482193", "verification code: 482193", "Google verification code is G-482193", "door code is 4821",
+        "Door coDe IS 4821",
         "code de vérification : 482193", "Bestätigungscode: 482193", "código de verificación: 482193",
         "код подтверждения: 4821", "验证码：482193",
     ],
@@ -104,7 +105,8 @@ EXAMPLES = {
                "discord jane#1234", "my discord is jane#1234", "snap: janesnap99", "Snapchat - janesnap99",
                "add me on snap janesnap99", "skype:jane.smith", "skype: live:jane_99", "ig: jane_99",
                "my IG is jane_99",
-               "insta is jane.99", "telegram: @jane_99", "psn: jane_99", "BattleTag Jane#12345", "ICQ: 123456789",
+               "MY TELEGRAM ID IS 123456789", "my insta is jane.99", "telegram: @jane_99", "psn: jane_99",
+               "BattleTag Jane#12345", "ICQ: 123456789",
                "my xbox gamertag is jane_99", "steam id 76561198000000000", "STEAM_0:1:12345678"],
 }  # fmt: skip
 CASES = [(kind, value) for kind, values in EXAMPLES.items() for value in values]
@@ -127,12 +129,19 @@ BENIGN = [
     "1_000_000_000, 100_000_000 and 0x8000_0000_0000_0000, 2020_01_15, 05_06_2020, 2·3·5·7·11·13·17, 1024·1024·1024",
     "from 60000 70000 to 80000 90000, 4111.1111.1111.1112 and 4111_1111_1111_1112",
     "x[.]y, 1[.]2, 300[.]1[.]1[.]1; .{ .lat = 42, .lon = 5 }, my Latitude e6420 with lon 3",
-    "99999999+99 and 23456789+22, ///std.mem, /// a comment, what3words is an app, WVWZZZ1JZXW000001",
+    "99999999+99 and 23456789+22, ///std.mem.Allocator, /// a comment, what3words is an app, WVWZZZ1JZXW000001",
     "zig#1234 is fixed, discord zig#12, snap: command not found, snap: core, telegram: x86_64, steam: libc6",
     "ig: hello, big: jane_99, snap is fine, my steam is slow, skype: hello, twitch is down, discord.py is x86",
     "the pass is closed, code is 200, exit code is 139, status code: 404, error code 12345, pin 12 of the chip",
     "exit code: 482193, my code is 2000 lines, your code is 100000 lines, OTP 25 and otp 26.1, pinned 4821 times",
     "SWIFT is fun, Swift code is LONGER, DEUTDEFF alone, a 17 digit number 10835687070288000",
+    "SWIFT COMPILER, Swift LANGUAGE, SWIFT ENGINEER wanted, foo(a) self.next, arr[a] buf.len, x(a) std.net",
+    "const discord = discord_client; twitter: twitter_url, tg=foo_1, my discord bot_token, discord issue#1234",
+    "Skype: video-chat is bad, skype: ok-then, steam is proton_8, const x = 123_456_7890; 65536 65537 and 65536 32768",
+    'password: "is not set", error: password: "not found here", pass = "first pass", confirmation code 20000, 2fa 2020',
+    "access code 65535 lines, recovery code 4096 bytes, security code 2019 review, otp 21000, OTP 25.1",
+    "У меня дома собака Рекс. Он очень умный. Моя собака заболела. Что делать? моя собака любит точка да",
+    "La mia chiocciola mangia. Poi dorme. To jest malpa duza. Nie lubie. mi arroba pesa. Si claro",
 ]  # fmt: skip
 
 
@@ -177,7 +186,6 @@ BESIDE = {
     '{"lat": 48.8584, "lng": 2.2945}': '{"lat": <GEO>, "lng": <GEO>}',
     "Latitude: 48.8584\nLongitude: 2.2945": "Latitude: <GEO>\nLongitude: <GEO>",
     "lat 52.52, lon 13.40 and 1.5 km": "lat <GEO>, lon <GEO> and 1.5 km",
-    'pass = "correct horse" + x': 'pass = "<SECRET>" + x', "password: 'correct horse battery'": "password: '<SECRET>'",
     '"Enter password: " + x + "none of it"': '"Enter password: " + x + "none of it"',
     "482193 is your Acme code": "<SECRET> is your Acme code", "ask jane (a) gmail.com, ok": "ask <EMAIL>, ok",
     "me—415-555-2671—call": "me—<PHONE>—call", "me —415–555–2671—": "me —<PHONE>—",
@@ -223,6 +231,7 @@ def test_hostile_texts_take_linear_time():
     runs = ["a" * 50_000, "1 " * 25_000, "a." * 25_000, "at dot " * 8_000, "a@" * 25_000, "0:" * 25_000, "(" * 50_000]
     runs += ["Aa1" * 16_000, "= " * 25_000, "Sarah " * 8_000, "my friend " * 5_000, "A3T" * 16_000, "@" * 50_000]
     runs += [f"{SEED} the " * 800, "legal - " * 8_000, "legal" + " " * 50_000, "de12 " * 10_000, "4111 " * 10_000]
+    runs += ["BIC " * 12_000, "x-" * 25_000 + " u/jane_d", "snap: " + "a-" * 25_000, "1—" * 20_000]
     runs += ["word " * 10_000, "-----BEGIN A-----" * 3_000, "eyJ" * 15_000, "u/" * 20_000, "abandon " * 6_000]
     start = time.process_time()
     mask_patterns(pl.Series(runs))

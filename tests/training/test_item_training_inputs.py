@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-import dagster as dg
 import numpy as np
 import polars as pl
 import pytest
@@ -76,5 +75,3 @@ def test_the_default_is_the_training_it_was_and_relabelled_another(store: Store)
     assert "positive" not in written["own"].columns
     assert written["relabelled"]["positive"].to_list() == ["b", "b", "c", None]
     assert written["relabelled"]["negatives"].to_list() == [["c", "d"], ["d"], ["a"], []]
-    with pytest.raises(dg.Failure, match="neither 'own' nor 'relabelled'"):
-        item_training(store, encoder, ItemEncoderConfig(pairs="others"))

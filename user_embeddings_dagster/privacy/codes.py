@@ -3,8 +3,12 @@
 
 from user_embeddings_dagster.privacy.kinds import Kind, typed
 
-_DIGITS = r"(?:[A-Z]{1,2}-)?(?:\d{4,8}|\d{3}[ -]\d{3})(?!\w|[.,:/-]\d)"
-_IS = r"\s{0,2}(?:[:=#]|\b(?:ist?|est?|é|è)\b)?\s{0,2}"
+_COUNTED = r"(?!\s(?:lines|loc|bytes|times|users|reviews?)\b)"
+_DIGITS = rf"(?:[A-Z]{{1,2}}-)?(?:\d{{4,8}}|\d{{3}}[ -]\d{{3}})(?!\w|[.,:/-]\d){_COUNTED}"
+# With no sign or word between, only as many digits as such codes mostly have: "OTP 25000" is a release.
+_SIX = r"(?=(?:[A-Z]{1,2}-)?\d{3}[ -]?\d{3}(?!\w))"
+_IS = rf"(?:\s{{0,2}}(?:[:=#]|\b(?:ist?|est?|é|è)\b)\s{{0,2}}|\s{{1,2}}{_SIX})"
+_PIN_IS = r"\s{0,2}(?:[:=#]|\b(?:ist?|est?|é|è)\b)?\s{0,2}"
 # What the code opens or proves. "error code", "exit code", "country code" and the like are of machines and places.
 _OPENS = (
     r"verif[a-z]{2,12}|security|log-?in|sign-?in|confirm[a-z]{0,6}|access|auth[a-z]{0,12}|activation|one[ -]time|sms|2fa|mfa"
@@ -16,7 +20,7 @@ _NAMES = (
     r"|code (?:de |d')?(?:v[ée]rification|confirmation|s[ée]curit[ée]|validation|acc[eè]s)"
     r"|c[oó]digo (?:de )?(?:verifica(?:ci[oó]n|[cç][aã]o)|confirma(?:ci[oó]n|[cç][aã]o)|seguridad|seguran[cç]a|acceso|acesso)"
     r"|[cC]odice (?:di )?(?:verifica|conferma|sicurezza|accesso)|(?:[кК]од|КОД) (?:подтверждения|доступа|безопасности|авторизации|из (?:смс|sms))"
-    r"|(?:my|your) code(?=(?:\s?[:=]|\s+is)\s{0,2}(?:[A-Z]-)?\d{3}[ -]?\d{3}(?!\w|\s(?:lines|loc|bytes|times)\b))"
+    r"|(?:my|your) code(?=(?:\s?[:=]|\s+is)\s{0,2}(?:[A-Z]-)?\d{3}[ -]?\d{3}(?!\w))"
     r"|验证码|驗證碼|認証コード|인증번호"
 )
 # Pins of chips have fewer digits.
@@ -28,8 +32,8 @@ def codes(gate: str) -> tuple[Kind, ...]:
     return (
         typed(
             "SECRET",
-            "(?:[cC][oó]d[eEi]|C[OÓ]D|[oO][tT][pP]|2[fF][aA]|[pP][iI][nN]|[tT][aA][nN]|[пП]ин|код|КОД|Код|验证码|驗證碼|認証コード|인증번호)[^0-9]{0,28}[0-9]{3}",
-            rf"(?i)(?<![A-Za-z])(?:(?:{_NAMES}){_IS}|{_PIN}{_IS}(?=\d{{4}}(?:\d\d)?(?!\w)))(?P<value>{_DIGITS})",
+            "(?i)(?:c[oó]d[ei]|otp|2fa|pin|tan|пин|код|验证码|驗證碼|認証コード|인증번호)[^0-9]{0,28}[0-9]{3}",
+            rf"(?i)(?<![A-Za-z])(?:(?:{_NAMES}){_IS}|{_PIN}{_PIN_IS}(?=\d{{4}}(?:\d\d)?(?!\w)))(?P<value>{_DIGITS})",
             gate=gate,
         ),
         typed(

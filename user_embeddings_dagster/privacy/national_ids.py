@@ -123,8 +123,4 @@ def national_ids(gate: str) -> tuple[Kind, ...]:
             r"(?<![\w-])\d([ -])\d{4}\1\d{5}\1\d{2}\1\d(?![\w-])",
             is_thai_id,
         ),
-        kind(  # Medicare beneficiary identifier (CMS)
-            "[1-9][A-Z][A-Z0-9][0-9]-?[A-Z][A-Z0-9][0-9]-?[A-Z]{2}[0-9]{2}",
-            rf"{LEFT}[1-9][A-Z][A-Z0-9]\d-?[A-Z][A-Z0-9]\d-?[A-Z]{{2}}\d{{2}}{RIGHT}",
-        ),
     )

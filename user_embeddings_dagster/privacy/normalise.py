@@ -25,6 +25,7 @@ _WIDE = re.compile(r"\s\s|[^\S ]")  # white space that chunks write as one space
 PLAIN = re.compile(r"[\t\n\r -~]*")  # what is canonical as it is, but for labels that a message spells
 # Dashes that keyboards, typesetters and language models put into a telephone or card number.
 _DASH = "[\u2010-\u2015\u2212]"
+_SHORT_DASH = "[\u2010-\u2013\u2212]"  # those that also stand within a word
 _DASHED = r"[0-9](?:[ ()./\u2010-\u2015\u2212-]{0,3}[0-9]){6}"
 # A message that spells a placeholder or a speaker would forge one.
 _FORGED = {r"\bSUBJECT\b": "Subject", r"<(P[0-9]+)>": "($1)"}
@@ -73,6 +74,8 @@ def _composed(texts: pl.Series) -> pl.Series:
 def _hyphenated(texts: pl.Series) -> pl.Series:
     # A dash before or after a number is the sentence's. Twice: a match takes the digit that the next one needs.
     for _ in range(2):
+        texts = texts.str.replace_all(rf"([0-9]){_SHORT_DASH}([A-Za-z])", "${1}-${2}")
+        texts = texts.str.replace_all(rf"([A-Za-z]){_SHORT_DASH}([0-9])", "${1}-${2}")
         texts = texts.str.replace_all(rf"([0-9)] ?){_DASH}( ?[0-9A-Z(])", "${1}-${2}")
         texts = texts.str.replace_all(rf"([0-9A-Z)] ?){_DASH}( ?[0-9(])", "${1}-${2}")
     return texts

@@ -135,6 +135,12 @@ NUMBERS = (
         lambda text: sum(c.isdigit() for c in text) >= 4,
         gate=_FOUR_DIGITS,
     ),
+    typed(  # Medicare beneficiary identifier (CMS): of its eleven characters five to eight are digits
+        "NATIONAL_ID",
+        "[1-9][A-Z][A-Z0-9][0-9]-?[A-Z][A-Z0-9][0-9]-?[A-Z]{2}[0-9]{2}",
+        rf"{LEFT}[1-9][A-Z][A-Z0-9]\d-?[A-Z][A-Z0-9]\d-?[A-Z]{{2}}\d{{2}}{RIGHT}",
+        gate=_FOUR_DIGITS,
+    ),
     typed(  # Indian PAN
         "NATIONAL_ID",
         "[A-Z]{5}[0-9]{4}[A-Z]",
@@ -210,9 +216,9 @@ NUMBERS = (
     *national_ids(_SIX_DIGITS),
     _Phones(
         "PHONE",
-        r"[0-9](?:[ ().\-/·•_]{0,3}[0-9]){6}",
+        r"[0-9](?:[ ().\-/·•]{0,3}[0-9]){6}",
         re.compile(
-            r"(?<![\w@/#$€£=-])(?<!\d\.)(?:\+\s?|tel:\s*\+?)?\(?\+?\d(?:[ \u00a0().\-/·•_]{0,3}\d){6,16}(?:\s*(?:x|ext\.?|#)\s*\d{1,6})?(?!\w|[.\-/:]\d|%)",
+            r"(?<![\w@/#$€£=-])(?<!\d\.)(?:\+\s?|tel:\s*\+?)?\(?\+?\d(?:[ \u00a0().\-/·•]{0,3}\d){6,16}(?:\s*(?:x|ext\.?|#)\s*\d{1,6})?(?!\w|[.\-/:]\d|%)",
             re.ASCII,
         ),
         _phone_span,
@@ -222,7 +228,7 @@ NUMBERS = (
         "PHONE",
         r"(?i)phone|call|tel|mobile|cell|fax|number|dial|reach|whatsapp|text me",
         r"(?i)\b(?:(?:tele)?phone|call(?:ing)?|tel|mobile|cell|fax|number|dial|reach|whatsapp|text me)\b[^\d]{0,24}?"
-        r"(?P<value>(?<![\w#$-])(?<!\d\.)\d(?:[ .·•_-]?\d){6,12}(?!\w|[.-]\d|%))",
+        r"(?P<value>(?<![\w#$-])(?<!\d\.)\d(?:[ .·•-]?\d){6,12}(?!\w|[.-]\d|%))",
         lambda text: not is_date(text),
         gate=_SIX_DIGITS,
     ),

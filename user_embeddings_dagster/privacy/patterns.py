@@ -28,7 +28,7 @@ _ANY_DOT = rf"(?:{_DOT}|\s?\.\s?)"
 _LOCAL = rf"[\w.+-]{{1,64}}?(?:{_DOT}[\w.+-]{{1,64}}?){{0,2}}"
 _SPELLED = (
     rf"(?i)[(\[{{<]\s*(?:at|@|a t|a)\s*[)\]}}>]|\s@\s|(?:[\s_]at[\s_]{{1,3}}|@\s{{0,2}})"
-    rf"(?:[a-z0-9]{{1,63}}(?:\s{{0,2}}[(\[{{<]\s{{0,2}}(?:dot|\.)|[\s_]{{1,3}}dot[\s_])|{_MAIL_HOSTS})"
+    rf"(?:[\p{{L}}\p{{N}}]{{1,63}}(?:\s{{0,2}}[(\[{{<]\s{{0,2}}(?:dot|\.)|[\s_]{{1,3}}dot[\s_])|{_MAIL_HOSTS})"
 )
 _LIBRARIES = re.compile(r"(?i)(?:std|java|javax|asp|vb|ado|socket|sys)\.(?:io|net)")
 _TAGS = frozenset(  # words after "@" in code and style sheets that are nobody's handle
@@ -76,10 +76,11 @@ ADDRESSES = (
             rf"|[\w.+-]{{1,64}}\s@\s[\w-]{{1,63}}(?:\s?\.\s?[\w-]{{1,63}}){{0,3}}\s?\.\s?(?:{_TLDS}))(?!\w)",
             flags=re.UNICODE,
         ),
-        typed(  # in brackets "a" is also an index or a condition of code: only before a host that ends as hosts do
+        typed(  # in brackets "a" is also an index or a condition of code
             "EMAIL",
             r"[(\[]\s?[aA]\s?[)\]]",
-            rf"(?i)(?<![\w.]){_LOCAL}\s{{0,2}}[(\[]\s?a\s?[)\]]\s{{0,2}}[\w-]{{1,63}}(?:{_ANY_DOT}[\w-]{{1,63}}){{0,3}}{_ANY_DOT}(?:{_TLDS})(?!\w)",
+            rf"(?i)(?<![\w.]){_LOCAL}(?:[(\[]a[)\]][\w-]{{1,63}}(?:\.[\w-]{{1,63}}){{0,3}}\.(?:{_TLDS})"
+            rf"|\s?[(\[]\s?a\s?[)\]]\s?(?:{_MAIL_HOSTS}){_ANY_DOT}[^\W\d_]{{2,6}})(?!\w)",
             flags=re.UNICODE,
         ),
         *RARE_WORDS,
@@ -114,7 +115,7 @@ HANDLES = (
         ),
         typed(
             "HANDLE",
-            r"[iI][dD](?: is)?[\s:=#]{1,3}-?[0-9]",
+            r"[iI][dD](?: [iI][sS])?[\s:=#]{1,3}-?[0-9]",
             r"(?i)\b(?:telegram|tg|discord|user|chat|channel|member|account|my|his|her|their)(?:'s)?[ _-]?(?:user[ _-]?)?id\b"
             r"(?: is)?[\s:=#]{1,3}(?P<value>-?\d{5,20})(?!\w|[.-]\d)",
         ),
@@ -122,7 +123,7 @@ HANDLES = (
         typed(
             "HANDLE",
             r"[A-Za-z0-9_.-]@[A-Za-z0-9]",
-            r"(?<![\w@.])(?P<value>[A-Za-z_][\w.-]+)@(?=[A-Za-z0-9])",
+            r"(?<![\w@.])(?P<value>[A-Za-z_][\w.-]{1,64})@(?=[A-Za-z0-9])",
             lambda text: text.lower() not in _NOBODY,
         ),
         typed(

@@ -3,11 +3,10 @@
 import re
 
 _DATE = re.compile(
-    r"(?:19|20)\d\d[-./ _·](?:0?[1-9]|1[0-2])[-./ _·](?:0?[1-9]|[12]\d|3[01])"
-    r"|(?:0?[1-9]|[12]\d|3[01])[-./ _·](?:0?[1-9]|[12]\d|3[01])[-./ _·](?:19|20)\d\d"
+    r"(?:19|20)\d\d[-./ ·](?:0?[1-9]|1[0-2])[-./ ·](?:0?[1-9]|[12]\d|3[01])"
+    r"|(?:0?[1-9]|[12]\d|3[01])[-./ ·](?:0?[1-9]|[12]\d|3[01])[-./ ·](?:19|20)\d\d"
 )
-# Mobiles of Brazil (area code, then a 9) and of India (5 + 5 digits; two round numbers are amounts).
-_MOBILE = re.compile(r"(?:55[ -])?[1-9]{2}[ .-]9\d{4}[ .-]\d{4}|(?:91[ -])?(?!\d{3}00 \d{3}00)[6-9]\d{4} \d{5}")
+_BRAZILIAN = re.compile(r"(?:55[ -])?[1-9]{2}[ .-]9\d{4}[ .-]\d{4}")  # a mobile: area code, then a 9
 _EXTENSION = re.compile(r"\s*(?:x|ext\.?|#)\s*\d{1,6}$", re.IGNORECASE)
 
 
@@ -51,9 +50,7 @@ def _is_bare(digits: str) -> bool:
 
 
 def _is_grouped(number: str, digits: str, groups: list[int]) -> bool:
-    if "_" in number:  # in code, it groups digits by threes or fours
-        return groups in ([3, 3, 4], [1, 3, 3, 4])
-    if _MOBILE.fullmatch(number):
+    if _BRAZILIAN.fullmatch(number):
         return True
     if groups in ([3, 3, 4], [1, 3, 3, 4], [3, 4], [3, 7], [3, 3, 2, 2], [1, 3, 3, 2, 2]):
         return len(digits) > 7 or "-" in number

@@ -22,7 +22,6 @@ from user_embeddings_dagster.privacy.secrets import RANDOM, SECRETS
 IDENTIFIERS = (*SECRETS, *ADDRESSES, *NUMBERS, *RANDOM)
 PEOPLE = (*HANDLES, *PERSONS)  # after the known names, which say whose handle it is
 _FIRST_MARK = 0xE000
-_FEW = 32  # texts that Python searches in less time than Rust needs to compile a prefilter
 KIND_NAMES = tuple(dict.fromkeys(kind.name for kind in (*IDENTIFIERS, *PEOPLE)))
 _MARKS = {name: chr(_FIRST_MARK + place) for place, name in enumerate(KIND_NAMES)}
 _PLACEHOLDERS = {ord(mark): f"<{name}>" for name, mark in _MARKS.items()}
@@ -53,9 +52,8 @@ def mark_kinds(texts: pl.Series, kinds: Iterable[Kind]) -> tuple[pl.Series, dict
 
 
 def _mark_family(texts: pl.Series, kinds: Iterable[Kind], found: Counter[str]) -> pl.Series:
-    few = texts.len() <= _FEW
     for kind in kinds:
-        places = (texts.is_not_null() if few else kind.may_hold(texts).fill_null(False)).arg_true()
+        places = kind.may_hold(texts).fill_null(False).arg_true()
         if places.len():
             masked, count = _mark_each(texts.gather(places), kind)
             if count:

@@ -15,7 +15,8 @@ _AT = "arroba|arobase|chiocciola|malpa|małpa|собака"
 _BRACKET_AT = r"ät\)|ät\]"
 _AT_SIGN = rf"(?:\s{{0,2}}[(\[](?:ät|\s?(?:{_AT})\s?)[)\]]\s{{0,2}}|\s(?:{_AT})\s)"
 _DOT = "dot|punkt|punto|ponto|point|kropka|точка"
-_DOT_SIGN = rf"(?:\s?\.\s?|\s{{0,2}}[(\[]\s?(?:{_DOT}|\.)\s?[)\]]\s{{0,2}}|\s(?:{_DOT})\s)"
+_DOT_SIGN = rf"(?:\.|\s{{0,2}}[(\[]\s?(?:{_DOT}|\.)\s?[)\]]\s{{0,2}}|\s(?:{_DOT})\s)"
+_END = "com|net|org|info|edu|es|ru|it|pl|br|pt|fr|de|mx|ar|cl|co|pe|at|ch|se|fi|eu|ua|by|kz"  # the sign is also a dog or a snail
 _PASSWORD_IS = "[pP]w is|PW is|[cC]ontraseña es|[sS]enha é|[пП]ароль это"
 _WHAT_3_WORDS = "[wW]hat3words|w3w"
 
@@ -23,7 +24,7 @@ RARE_WORDS = (
     typed(
         "EMAIL",
         rf"{_AT}|{_BRACKET_AT}",
-        rf"(?<![\w.])[\w.+-]{{1,64}}{_AT_SIGN}[\w-]{{1,63}}(?:{_DOT_SIGN}[\w-]{{1,63}}){{0,3}}{_DOT_SIGN}[^\W\d_]{{2,6}}(?!\w)",
+        rf"(?<![\w.])[A-Za-z0-9_.+-]{{1,64}}{_AT_SIGN}[A-Za-z0-9-]{{1,63}}(?:{_DOT_SIGN}[A-Za-z0-9-]{{1,63}}){{0,3}}{_DOT_SIGN}(?:{_END})(?!\w)",
         flags=re.UNICODE,
     ),
     *together(
@@ -35,8 +36,8 @@ RARE_WORDS = (
         ),
         typed(
             "GEO",
-            "///|3words|w3w",
-            rf"(?:(?<![\w:/.])///|\b(?:{_WHAT_3_WORDS})\b(?: (?:address|code|is|are))*\s{{0,2}}[:=]?\s{{0,2}}/{{0,3}})"
+            "3words|w3w",
+            rf"\b(?:{_WHAT_3_WORDS})\b(?: (?:address|code|is|are)){{0,3}}\s{{0,2}}[:=]?\s{{0,2}}/{{0,3}}"
             r"(?P<value>[^\W\d_]{3,24}(?:\.[^\W\d_]{3,24}){2})(?![\w(\[]|\.\w)",
             flags=re.UNICODE,
         ),
@@ -46,10 +47,10 @@ RARE_WORDS = (
             r"\d{1,3}(?:\.\d+)?°\s*(?:\d{1,2}(?:\.\d+)?\s*['′’]\s*)?(?:\d{1,2}(?:\.\d+)?\s*(?:[\"″”]|''|′′)\s*)?[NSEW]\b"
             r"(?:[\s,;/]*\d{1,3}(?:\.\d+)?°\s*(?:\d{1,2}(?:\.\d+)?\s*['′’]\s*)?(?:\d{1,2}(?:\.\d+)?\s*(?:[\"″”]|''|′′)\s*)?[NSEW]\b)?",
         ),
-        typed(  # after the word alone: eight capitals are a word
+        typed(  # after the word alone: eight capitals are a word, and Swift is a language
             "IBAN",
-            "BIC|SWIFT|wift ",
-            r"\b(?:BIC|SWIFT|[Ss]wift(?= ))\b(?i:[ /-]?(?:bic|swift|code|no|is)\b)*[ :=#.-]{1,4}(?P<value>[A-Z]{6}[A-Z0-9]{2}(?:[A-Z0-9]{3})?)(?!\w)",
+            "BIC|SWIFT",
+            r"\b(?:BIC|SWIFT(?=[ /-](?i:bic|code|no|is)\b| ?[:=#]))(?i:[ /-](?:bic|swift|code|no|is)\b){0,4}[ :=#.-]{1,3}(?P<value>[A-Z]{6}[A-Z0-9]{2}(?:[A-Z0-9]{3})?)(?!\w)",
             checksums.is_bic,
         ),
     ),

@@ -19,7 +19,6 @@ _SECRET_NAMES = (
     r"api[_ -]?key|secret(?:[_ -]?(?:access)?[_ -]?key)?|(?:access|auth|refresh|bearer|session)[_ -]?token|token"
     r"|passw(?:or)?d|pwd|passphrase|pin(?: ?code)?|private[_ -]?key|client[_ -]?secret"
 )
-_NAMED = r"(?i)(?:key|secret|token|pass(?:e|phrase|w(?:or)?[dt])?|pwd|pin(?: ?code)?)[\"']?\s*(?:[:=]|is|est)"
 PASSED = r"\s*[\"']?(?P<value>[^\s\"',;]{3,}[^\s\"',;.!?)\]}>])"
 
 
@@ -52,24 +51,15 @@ SECRETS = (
         ),
         typed("TOKEN", "eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]+){0,3}"),
         typed("API_KEY", PREFILTER, rf"(?<![A-Za-z0-9])(?:{PATTERN})(?<!\.)(?![A-Za-z0-9])", _is_issued, gate=RUN),
-        typed("SECRET", "-u ", r"\bcurl\b[^\n]{0,200}? -u\s+[\"']?[^\s:\"']{1,64}:(?P<value>[^\s\"']{3,})"),
-        typed("TOKEN", "(?i)bearer|basic ", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", is_secret),
-    ),
-    typed(  # several words, in quotes
-        "SECRET",
-        r"(?i)(?:pass[a-z]{0,6}|pwd)[\"']?\s*(?:[:=]|ist?)\s*[\"'“„]",
-        r"(?i)(?<![A-Za-z])(?:(?:passw(?:or)?[dt]|passphrase|pwd)[\"']?\s*(?:[:=]|\bist?\b)|passe?[\"']?\s*[:=])"
-        r"\s*[\"'“„](?P<value>[A-Za-z0-9][^\"“”\n]{1,62}[^\s\"“”])[\"'”“](?!\w)",
-        lambda text: " " in text,
-        gate=_NAMED,
+        typed("SECRET", r"-u\s", r"\bcurl\b[^\n]{0,200}? -u\s+[\"']?[^\s:\"']{1,64}:(?P<value>[^\s\"']{3,})"),
+        typed("TOKEN", r"(?i:bearer|basic)\s", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", is_secret),
     ),
     typed(
         "SECRET",
-        _NAMED,
+        r"(?i)(?:key|secret|token|pass(?:e|phrase|w(?:or)?[dt])?|pwd|pin(?: ?code)?)[\"']?\s*(?:[:=]|is|est)",
         # no "is" after the short one: "second pass is x86-64"
         rf"(?i)(?<![A-Za-z])(?:(?:{_SECRET_NAMES}|passwort)[\"']?\s*(?:[:=]|\bist?\b)|pass(?:e|wort)?[\"']?\s*[:=]|passe\s+est\b){PASSED}",
         is_secret,
-        gate=_NAMED,
     ),
     typed(  # apart: one Rust expression for both takes three times as long. ASCII flags know no case of "ль"
         "SECRET",
