@@ -28,7 +28,7 @@ _ANY_DOT = rf"(?:{_DOT}|\s?\.\s?)"
 _LOCAL = rf"[\w.+-]{{1,64}}?(?:{_DOT}[\w.+-]{{1,64}}?){{0,2}}"
 _SPELLED = (
     rf"(?i)[(\[{{<]\s*(?:at|@|a t|a)\s*[)\]}}>]|\s@\s|(?:[\s_]at[\s_]{{1,3}}|@\s{{0,2}})"
-    rf"(?:[\p{{L}}\p{{N}}]{{1,63}}(?:\s{{0,2}}[(\[{{<]\s{{0,2}}(?:dot|\.)|[\s_]{{1,3}}dot[\s_])|{_MAIL_HOSTS})"
+    rf"(?:[\p{{L}}\p{{N}}]+(?:\s{{0,2}}[(\[{{<]\s{{0,2}}(?:dot|\.)|[\s_]{{1,3}}dot[\s_])|{_MAIL_HOSTS})"
 )
 _LIBRARIES = re.compile(r"(?i)(?:std|java|javax|asp|vb|ado|socket|sys)\.(?:io|net)")
 _TAGS = frozenset(  # words after "@" in code and style sheets that are nobody's handle
