@@ -11,7 +11,7 @@ from assets.policies import EAGER, LANCE_WRITE, PRIVACY, RETRY
 from assets.reporting import check_result, domain_specs, table_metadata, table_result
 from resources.store import Store
 from user_embeddings_dagster.exports.build import contributor_links
-from user_embeddings_dagster.exports.landing import GRANTS, LINKS, STATEMENT, MissingExports, landing_folder
+from user_embeddings_dagster.exports.landing import GRANTS, LINKS, STATEMENT, BadFile, MissingExports, landing_folder
 from user_embeddings_dagster.privacy.consent import withdrawal
 from user_embeddings_dagster.privacy.consent.grants import SERVE, read_stated
 from user_embeddings_dagster.privacy.consent.ledger import VERSION, build_ledger, subjects_of
@@ -49,17 +49,17 @@ def consent_ledger(context: dg.AssetExecutionContext, store: Store) -> dg.Materi
     From `consent.csv` (grants of single people) and `datadao.json` (a statement that covers everybody without one) in
     the landing folder; with neither, nobody has consented, and nothing of the DataDAO goes further than messages.
     Whatever the stores hold of people whose consent has ended is removed, and models trained on them are marked. Its
-    data version changes whenever what holds does, also by the clock. Without the landing folder it fails, and only what
-    has ended by the clock is removed.
+    data version changes whenever what holds does, also by the clock. Without the landing folder, or where a file about
+    consent there is none, it fails, and only what has ended by the clock is removed.
     """
     lake, datadao, moment = store.lake, context.partition_key, now()
     try:
         folder = landing_folder(store.layout.landing, datadao)
-    except MissingExports:
+        stated = read_stated(folder, store.key, contributor_links(folder / LINKS))
+    except (MissingExports, BadFile):  # who withdrew is not known, but the clock goes on
         if lake.current(ASSET, datadao):
             withdraw(store, datadao, {*lake.read(ASSET, datadao)["user_id"]}, moment)
         raise
-    stated = read_stated(folder, store.key, contributor_links(folder / LINKS))
     subjects = subjects_of(lake.scan("messages", datadao))
     result = build_ledger(datadao, stated, subjects, Tombstones.load(store.layout.erased, store.key))
     granted = live(result.ledger, moment)

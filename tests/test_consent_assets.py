@@ -371,21 +371,33 @@ def test_a_disk_that_is_not_mounted_withdraws_nobody_but_what_the_clock_ended(st
     assert set(map(frozenset, people(store).values())) == {frozenset()}
 
 
-@pytest.mark.parametrize("name", ["consent.csv", "datadao.json", "contributors.csv"])
-def test_a_file_about_consent_that_is_none_withdraws_nobody(store, name):
-    """A link to a disk that is not mounted, or a folder."""
-    say(store, ann=EVERYTHING)
+@pytest.mark.parametrize(
+    ("name", "instead", "said"),
+    [
+        *((name, what, "no file") for name in ("consent.csv", "datadao.json", "contributors.csv")
+          for what in ("link", "folder")),
+        ("contributors.csv", "contributor,account\nann,x\nbob,x\n", "line 3: account of another contributor"),
+    ],
+)  # fmt: skip
+def test_a_file_about_consent_that_is_none_withdraws_nobody(store, monkeypatch, name, instead, said):
+    """A link to a disk that is not mounted, a folder, or what cannot be read: only what the clock ended is removed."""
+    say(store, ann=EVERYTHING, bob=f"{EVERYTHING},2030-01-01")
+    monkeypatch.setattr(module, "now", lambda: datetime(2029, 1, 1, tzinfo=UTC))
     materialise(store)
     path = store.layout.landing / "dao" / name
     path.unlink(missing_ok=True)
-    path.symlink_to(store.layout.root / "unmounted" / name)
-    for _ in ("a link", "a folder"):
-        with pytest.raises(dg.Failure, match=f"dao/{name}: no file"):
+    if instead == "link":
+        path.symlink_to(store.layout.root / "unmounted" / name)
+    elif instead == "folder":
+        path.mkdir()
+    else:
+        path.write_text(instead)
+    for year, left in ((2029, {"ann", "bob"}), (2030, {"ann"})):
+        monkeypatch.setattr(module, "now", lambda year=year: datetime(year, 1, 1, tzinfo=UTC))
+        with pytest.raises(dg.Failure, match=f"dao/{name}.*{said}") as failed:
             materialise(store, [served("consent_ledger")])
-        assert set(map(frozenset, people(store).values())) == {frozenset({"ann"})}
-        if path.is_symlink():
-            path.unlink()
-            path.mkdir()
+        assert not failed.value.allow_retries
+        assert set(map(frozenset, people(store).values())) == {frozenset(left)}
 
 
 def test_the_sensor_asks_for_a_ledger_that_an_erasure_took_rows_from(store):
