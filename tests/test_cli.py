@@ -132,6 +132,12 @@ def test_a_config_that_is_none_starts_nothing(real, tmp_path, content, message):
     assert not (tmp_path / "data").exists()
 
 
+def test_a_step_without_settings_takes_none(real):
+    assert real('{"messages": {}}')[:2] == (0, [{"messages": {}}])
+    status, started, error = real('{"messages": {"x": 1}}')
+    assert status == 2 and len(started) == 1 and 'messages: Received unexpected config entry "x"' in error
+
+
 def test_the_settings_that_come_with_it_are_taken(tmp_path):
     for settings in (Path(cli.__file__).parents[1] / "docs" / "encoders.json", tmp_path / "real.json"):
         if not settings.exists():

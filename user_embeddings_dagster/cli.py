@@ -185,7 +185,8 @@ def _config(path: str) -> dict[str, dict[str, object]]:
             raise argparse.ArgumentTypeError(f"{path}: {name}: {asset} has no such partition")
         try:
             dg.validate_run_config(everything, {"ops": {asset: {"config": settings}}})  # names and types alone
-            steps[asset].compute_fn.get_config_arg().annotation(**settings)
+            if steps[asset].compute_fn.has_config_arg():  # a step without settings takes {}
+                steps[asset].compute_fn.get_config_arg().annotation(**settings)
         except dg.DagsterInvalidConfigError as error:
             raise argparse.ArgumentTypeError(f"{path}: {name}: {error.errors[0].message}") from None
         except dg.Failure as error:
