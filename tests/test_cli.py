@@ -132,6 +132,13 @@ def test_a_config_that_is_none_starts_nothing(real, tmp_path, content, message):
     assert not (tmp_path / "data").exists()
 
 
+def test_a_setting_from_a_variable_that_is_not_set_is_told_without_a_stack_trace(real, monkeypatch):
+    monkeypatch.delenv("STEPS", raising=False)
+    status, started, error = real('{"item_encoder": {"steps": {"env": "STEPS"}}}')
+    assert (status, started) == (2, []) and "item_encoder: " in error and "STEPS" in error
+    assert "Stack Trace" not in error and 'File "' not in error
+
+
 def test_a_step_without_settings_takes_none(real):
     assert real('{"messages": {}}')[:2] == (0, [{"messages": {}}])
     status, started, error = real('{"messages": {"x": 1}}')

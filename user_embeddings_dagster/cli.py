@@ -188,7 +188,8 @@ def _config(path: str) -> dict[str, dict[str, object]]:
             if steps[asset].compute_fn.has_config_arg():  # a step without settings takes {}
                 steps[asset].compute_fn.get_config_arg().annotation(**settings)
         except dg.DagsterInvalidConfigError as error:
-            raise argparse.ArgumentTypeError(f"{path}: {name}: {error.errors[0].message}") from None
+            told = error.errors[0].message.partition("\n")[0]  # a stack trace may follow
+            raise argparse.ArgumentTypeError(f"{path}: {name}: {told}") from None
         except dg.Failure as error:
             raise argparse.ArgumentTypeError(f"{path}: {name}: {error.description}") from None
     return config
