@@ -19,6 +19,7 @@ from assets.exclusion import excluding
 from user_embeddings_dagster.exports.landing import SLUG, BadFile, MissingExports
 from user_embeddings_dagster.privacy.containment import contained
 from user_embeddings_dagster.quality.escaping import printable
+from user_embeddings_dagster.storage.durability import Damaged
 from user_embeddings_dagster.storage.lance_tables import StaleVectors
 from user_embeddings_dagster.storage.models import StaleEncoder, TaintedModel
 
@@ -34,7 +35,7 @@ _HASH = re.compile(r"[0-9a-f]{8,64}")
 _WORD = re.compile(r"[\w.:/@+ ,;()%='-]{0,200}", re.ASCII)
 _KEY = re.compile(r"[\w.<>=-]{1,40}", re.ASCII)
 _PLOT = re.compile(r"!\[plot\]\(data:image/png;base64,[A-Za-z0-9+/=]*\)")
-REFUSED = (BadFile, MissingExports, StaleEncoder, StaleVectors, TaintedModel)
+REFUSED = (BadFile, Damaged, MissingExports, StaleEncoder, StaleVectors, TaintedModel)
 WITHHELD = "(text withheld: not a listed name of assets/containment.py)"
 
 

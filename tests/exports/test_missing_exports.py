@@ -1,4 +1,4 @@
-"""What exports are read from is gone, or links no accounts: no retry brings it back, and the tables stay."""
+"""What exports are read from is gone, links no accounts or is damaged: no retry mends it, and the tables stay."""
 
 import shutil
 
@@ -53,3 +53,12 @@ def test_a_linked_export_that_is_gone_is_not_tried_again(tmp_path, landed):
 def test_a_contributors_csv_that_somebody_has_to_mend_is_not_tried_again(tmp_path, landed, content, said):
     (landed / "contributors.csv").write_text(content)
     assert said in fails(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["zz", "{}"])
+def test_tombstones_that_are_damaged_are_not_taken_for_none_nor_tried_again(tmp_path, landed, content):
+    """The erased would be read in again."""
+    erased = Store(data=str(tmp_path / "data")).layout.erased
+    erased.parent.mkdir(parents=True)
+    erased.write_text(content)
+    assert "erased.json: damaged" in fails(tmp_path)

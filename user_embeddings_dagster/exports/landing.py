@@ -85,7 +85,7 @@ def link(folder: Path, target: Path, place: str) -> None:
     """
     made, to = folder / place, str(target.absolute())
     noted = folder.parent / LINKED
-    known = read_json(noted) if noted.exists() else {}
+    known = read_json(noted, dict) if noted.exists() else {}
 
     def is_ours(name: str) -> bool:
         path = folder.parent / name
@@ -111,7 +111,7 @@ def link(folder: Path, target: Path, place: str) -> None:
 def foreign_links(folder: Path) -> list[Path]:
     """Links below a DataDAO's folder that `link` did not make: a contributor's may lead to anything on the machine."""
     noted = folder.parent / LINKED
-    known = read_json(noted) if noted.exists() else {}
+    known = read_json(noted, dict) if noted.exists() else {}
     return sorted(
         path
         for path in folder.rglob("*")

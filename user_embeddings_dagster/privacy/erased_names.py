@@ -31,7 +31,7 @@ class ErasedNames:
     @classmethod
     def load(cls, path: Path, key: bytes) -> "ErasedNames":
         """The names at `path`; none if there is no file."""
-        return cls._of(read_json(path), key) if path.exists() else cls(key)
+        return cls._of(read_json(path, dict), key) if path.exists() else cls(key)
 
     @classmethod
     def parsed(cls, content: bytes, key: bytes) -> "ErasedNames":

@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+_Kept = TypeVar("_Kept", dict[str, Any], list[Any])
 _FULL = ("No space left on device", "disk is full")  # of Arrow, Lance, DuckDB; of SQLite
 _SCARCE = 1 << 18  # bytes; below it SQLite may fail to grow its shared index, and says no more than "disk I/O error"
 
@@ -38,12 +39,15 @@ class Damaged(Exception):
     """A file of ours is not what was written there. No ValueError: nothing may take it for a record to be left out."""
 
 
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote. Raises Damaged naming the file, FileNotFoundError."""
+def read_json(path: Path, kind: type[_Kept]) -> _Kept:
+    """What `write_json` wrote, a dict or a list. Raises Damaged naming the file, FileNotFoundError."""
     try:
-        return json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes())
     except ValueError:
         raise Damaged(f"{path}: damaged, not JSON; put back a copy of it") from None
+    if not isinstance(value, kind):  # an empty one of the other kind would count as nothing kept
+        raise Damaged(f"{path}: damaged, no {kind.__name__} in JSON; put back a copy of it")
+    return value
 
 
 class DiskFull(OSError):

@@ -86,7 +86,7 @@ class Horizons:
     @classmethod
     def load(cls, path: Path) -> "Horizons":
         """Those at `path`; none if there is no file."""
-        stored = read_json(path) if path.exists() else {}
+        stored = read_json(path, dict) if path.exists() else {}
         return cls({stage: datetime.fromisoformat(at) for stage, at in stored.items()})
 
     def save(self, path: Path) -> None:
