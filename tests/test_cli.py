@@ -186,6 +186,24 @@ def test_only_a_user_id_is_erased(begun, capsys, user):
     assert "32 hexadecimal digits" in said and "--account" in said
 
 
+@pytest.mark.parametrize("instead", ["link", "folder", "conflict"])
+def test_an_erasure_waits_until_contributors_csv_can_be_read(begun, tmp_path, capsys, instead):
+    """It says which of the accounts are the person's: nothing is looked for or begun before."""
+    path = tmp_path / "data" / "landing" / "dao" / "contributors.csv"
+    path.parent.mkdir()
+    if instead == "link":
+        path.symlink_to(tmp_path / "unmounted" / "contributors.csv")
+    elif instead == "folder":
+        path.mkdir()
+    else:
+        path.write_text("contributor,account\nann,x\nbob,x\n")
+    for person in (["0" * 32], ["--account", "reddit:somebody"]):
+        assert cli.main([*begun, "erase", *person]) == 2
+        said = capsys.readouterr().err
+        assert "dao/contributors.csv" in said and "looking for them" not in said
+    assert not list(Layout(tmp_path / "data").erasures.glob("*"))
+
+
 def test_an_erasure_of_nobody_is_told_from_one_of_somebody(begun, capsys):
     """C15: a misspelt account leaves the person where they are."""
     data = [*begun, "erase"]
