@@ -187,6 +187,17 @@ def test_nothing_is_found_where_nothing_is(tmp_path):
     assert not result.hits and not result.undecoded and result.files > len(FORMATS)
 
 
+def test_an_encrypted_answer_that_begins_as_gzip_does_is_bytes(tmp_path):
+    """One of 65,536 has its first two bytes: the cells behind it were not looked at."""
+    with sqlite3.connect(tmp_path / "answers.sqlite") as store:
+        store.execute("CREATE TABLE answers (value BLOB)")
+        cells = [b"\x1f\x8b\x17" + bytes(range(200)), gzip.compress(f"a {PLAIN} z".encode())]
+        store.executemany("INSERT INTO answers VALUES (?)", [(cell,) for cell in cells])
+    store.close()
+    found = scan(tmp_path, [PLAIN])
+    assert not found.undecoded and found.canaries == {PLAIN}
+
+
 @pytest.mark.parametrize("plant", [_parquet, _gzip, _duckdb, _sqlite], ids=_named)
 def test_a_file_that_cannot_be_decoded_is_reported(plant, tmp_path):
     """No silent pass: what a damaged container hides is unknown."""

@@ -186,13 +186,17 @@ def test_only_a_user_id_is_erased(begun, capsys, user):
     assert "32 hexadecimal digits" in said and "--account" in said
 
 
-@pytest.mark.parametrize("instead", ["link", "folder", "conflict"])
-def test_an_erasure_waits_until_contributors_csv_can_be_read(begun, tmp_path, capsys, instead):
-    """It says which of the accounts are the person's: nothing is looked for or begun before."""
-    path = tmp_path / "data" / "landing" / "dao" / "contributors.csv"
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [(name, what) for name in ("contributors.csv", "consent.csv") for what in ("link", "folder")]
+    + [("contributors.csv", "conflict")],
+)
+def test_an_erasure_waits_until_what_names_people_can_be_read(begun, tmp_path, capsys, instead, name):
+    """Which of the accounts are the person's, and their grants: nothing is looked for or begun before."""
+    path = tmp_path / "data" / "landing" / "dao" / name
     path.parent.mkdir()
     if instead == "link":
-        path.symlink_to(tmp_path / "unmounted" / "contributors.csv")
+        path.symlink_to(tmp_path / "unmounted" / name)
     elif instead == "folder":
         path.mkdir()
     else:
@@ -200,7 +204,7 @@ def test_an_erasure_waits_until_contributors_csv_can_be_read(begun, tmp_path, ca
     for person in (["0" * 32], ["--account", "reddit:somebody"]):
         assert cli.main([*begun, "erase", *person]) == 2
         said = capsys.readouterr().err
-        assert "dao/contributors.csv" in said and "looking for them" not in said
+        assert f"dao/{name}" in said and "looking for them" not in said
     assert not list(Layout(tmp_path / "data").erasures.glob("*"))
 
 

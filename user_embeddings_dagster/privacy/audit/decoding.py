@@ -123,7 +123,7 @@ def _unescaped(match: re.Match[bytes]) -> bytes:
 def _kind(data: bytes) -> str | None:
     begins = {
         b"PK\x03\x04": "zip",
-        b"\x1f\x8b": "gzip",
+        b"\x1f\x8b\x08": "gzip",  # RFC 1952: 8 is the one method; of two bytes alone encrypted answers begin too
         b"\x28\xb5\x2f\xfd": "zstd",
         b"PAR1": "parquet",
         b"ARROW1": "arrow",

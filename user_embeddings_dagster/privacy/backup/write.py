@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from user_embeddings_dagster.exports.build import contributor_links, plain_text
-from user_embeddings_dagster.exports.landing import GRANTS, LINKS, STATEMENT, datadao_folders, export_paths
+from user_embeddings_dagster.exports.landing import GRANTS, LINKS, STATEMENT, datadao_folders, export_paths, stands
 from user_embeddings_dagster.exports.sealing import Owners, datadao_owner, raw_name
 from user_embeddings_dagster.keys import keyed_id, load_or_create_key
 from user_embeddings_dagster.privacy.backup.contents import (
@@ -106,11 +106,11 @@ class _Backup:
     def about(self, folder: Path) -> None:
         """contributors.csv and consent.csv, each person's rows by themselves, and datadao.json."""
         for file in (LINKS, GRANTS):
-            if (folder / file).is_file():
+            if stands(folder / file):
                 name = ROWS + f"{folder.name}/{file}".encode()
                 for owner, rows in self._rows(folder, file).items():
                     self._write("people's rows", owner, name, io.BytesIO(json.dumps(rows).encode()))
-        if (statement := folder / STATEMENT).is_file():
+        if stands(statement := folder / STATEMENT):
             name = ROOT + f"landing/{folder.name}/{STATEMENT}".encode()
             self.add("files of the platform", datadao_owner(folder.name), name, statement)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from user_embeddings_dagster.exports.build import contributor_links
-from user_embeddings_dagster.exports.landing import LINKS, datadao_folders
+from user_embeddings_dagster.exports.landing import GRANTS, LINKS, datadao_folders, stands
 from user_embeddings_dagster.exports.registry import FORMATS
 from user_embeddings_dagster.keys import user_id
 
@@ -50,8 +50,9 @@ def _closure(landing: Path, key: bytes, users: set[str]) -> frozenset[str]:
 
 def _contributors(landing: Path, key: bytes) -> Iterator[tuple[str, set[str]]]:
     """Each contributor with the user_ids of their accounts, linked and not. Raises BadFile as contributor_links does,
-    also for a link to what is not there: without their links, a part of the person would be left."""
+    also for a link to what is not there, and where consent.csv is one: a part of the person would be left."""
     for folder in datadao_folders(landing):
+        stands(folder / GRANTS)
         links, accounts = contributor_links(folder / LINKS), defaultdict(set)
         for account, contributor in links.items():
             accounts[contributor].add(account)

@@ -26,7 +26,7 @@ import zstandard
 from user_embeddings_dagster.exports import dfusion, json_source, telegram
 from user_embeddings_dagster.exports.build import contributor_links
 from user_embeddings_dagster.exports.json_repair import repair
-from user_embeddings_dagster.exports.landing import GRANTS, LINKS, export_paths, foreign_links
+from user_embeddings_dagster.exports.landing import GRANTS, LINKS, export_paths, foreign_links, stands
 from user_embeddings_dagster.exports.lines import chunks, compression
 from user_embeddings_dagster.exports.opening import sealed_reader
 from user_embeddings_dagster.exports.reader import Batch, RawFile, raw_file
@@ -274,7 +274,7 @@ def cut_grants(folder: Path, key: bytes, users: frozenset[str]) -> int:
 
 def _cut_rows(path: Path, gone: Callable[[dict[str, str]], bool]) -> int:
     """Without the rows that are `gone`; the others keep their bytes, also those that cannot be read."""
-    if not path.is_file():
+    if not stands(path):
         return 0
     with path.open(encoding="utf-8-sig", newline="") as stream:
         lines = list(stream)
