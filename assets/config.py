@@ -7,7 +7,7 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 
 
 class AssetConfig(dg.Config):
-    """Settings of one asset. Their bounds are fields' own; Dagster's launchpad knows types alone."""
+    """Settings of one asset. Their bounds are fields' own; Dagster's launchpad knows types and lists of words alone."""
 
     @model_validator(mode="wrap")
     @classmethod

@@ -35,7 +35,7 @@ def is_account(text: str) -> bool:
 ACCOUNTS = tuple(
     replace(kind, gate=_GATE)
     for kind in (
-        typed(  # the token is no ordinary word: a digit, an underscore or a tag of four digits is in it
+        typed(  # the token is no ordinary word: a digit or a tag of four digits is in it
             "HANDLE",
             _TOKEN,
             rf"(?<![\w/.@#-])(?:{_LONG}{_CALLED}{_IS}|{_SHORT}:) ?{_ACCOUNT}",

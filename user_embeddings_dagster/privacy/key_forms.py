@@ -50,4 +50,4 @@ _ROUGH = (
     r":[A-Za-z0-9_-]{35}|\.[A-Za-z0-9_-]{6}\.[A-Za-z0-9_-]{27}|\dQ~|\.atlasv1\.|-us\d|_mmk|\d\|[A-Za-z0-9_-]{27}|[0-9a-f]{32}-[0-9a-f]|s\.[A-Za-z0-9]{24}|\.acc[_-]",
 )
 PREFILTER = "|".join(_ROUGH)
-RUN = "[A-Za-z0-9_.=+/~:|-]{15}"  # in every form: the shortest is xoxb- and ten characters
+GATE = "[A-Za-z0-9_.=+/~:|-]{15}"  # in every form: the shortest is xoxb- and ten characters

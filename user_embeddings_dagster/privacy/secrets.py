@@ -7,7 +7,7 @@ addresses and numbers are gone.
 import re
 
 from user_embeddings_dagster.privacy import checksums
-from user_embeddings_dagster.privacy.key_forms import PATTERN, PREFILTER, RUN
+from user_embeddings_dagster.privacy.key_forms import GATE, PATTERN, PREFILTER
 from user_embeddings_dagster.privacy.kinds import LEFT, RIGHT, Kind, together, typed
 
 _BASE58 = "[1-9A-HJ-NP-Za-km-z]"
@@ -50,7 +50,7 @@ SECRETS = (
             r"-----BEGIN [A-Z0-9 ]+-----[\s\S]*?(?:-----END [A-Z0-9 ]+-----|\Z)",
         ),
         typed("TOKEN", "eyJ", r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]+){0,3}"),
-        typed("API_KEY", PREFILTER, rf"(?<![A-Za-z0-9])(?:{PATTERN})(?<!\.)(?![A-Za-z0-9])", _is_issued, gate=RUN),
+        typed("API_KEY", PREFILTER, rf"(?<![A-Za-z0-9])(?:{PATTERN})(?<!\.)(?![A-Za-z0-9])", _is_issued, gate=GATE),
         typed("SECRET", r"-u\s", r"\bcurl\b[^\n]{0,200}? -u\s+[\"']?[^\s:\"']{1,64}:(?P<value>[^\s\"']{3,})"),
         typed("TOKEN", r"(?i:bearer|basic)\s", r"(?i)\b(?:bearer|basic)\s+(?P<value>[\w.~+/=-]{16,})", is_secret),
     ),
