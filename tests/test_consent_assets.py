@@ -400,6 +400,20 @@ def test_a_file_about_consent_that_is_none_withdraws_nobody(store, monkeypatch, 
         assert set(map(frozenset, people(store).values())) == {frozenset(left)}
 
 
+@pytest.mark.parametrize("file", ["table", "pointer"])
+def test_a_damaged_table_is_named_and_not_read_as_other_rows(store, file):
+    """Polars reads a table whose middle was overwritten without an error; the text of others' errors is withheld."""
+    say(store, ann=EVERYTHING)
+    materialise(store)
+    table = store.lake.path("masked_chunks", "dao")
+    damaged = table if file == "table" else table.with_name("current.json")
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:40] + bytes(40) + content[80:])
+    with pytest.raises(dg.Failure, match="materialise masked_chunks/dao again") as failed:
+        materialise(store, [served("chunk_summaries")])
+    assert str(failed.value.description).startswith(f"{damaged}: damaged") and not failed.value.allow_retries
+
+
 def test_the_sensor_asks_for_a_ledger_that_an_erasure_took_rows_from(store):
     """It does not say any more what held; the others are looked at as before."""
     say(store, ann=EVERYTHING, bob=EVERYTHING)

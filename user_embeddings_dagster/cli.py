@@ -121,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     }
     try:
         return handlers[options.command](options, layout)
-    except (Damaged, ScoreTableBusy) as error:
+    except (CorruptArtifact, Damaged, ScoreTableBusy) as error:
         print(error, file=sys.stderr)
         return 2
 

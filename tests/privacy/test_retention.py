@@ -29,6 +29,7 @@ from user_embeddings_dagster.privacy.retention.purge import (
 from user_embeddings_dagster.privacy.retention.windows import DEFAULTS, Horizons, windows
 from user_embeddings_dagster.schema import RETENTION_PURGES, SCORES
 from user_embeddings_dagster.settings import Layout
+from user_embeddings_dagster.storage.durability import Damaged
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
 from user_embeddings_dagster.storage.score_table import ScoreTable
@@ -293,6 +294,14 @@ def test_horizons_only_move_on_and_reach_what_is_made_of_them():
     frame = pl.DataFrame({"at": [None, early, late]}, schema={"at": pl.Datetime("us", "UTC")})
     assert frame.select(horizons.past("messages", "at")).to_series().to_list() == [True, True, False]
     assert not Horizons() and Horizons().version("messages") == () != horizons.version("messages")
+
+
+def test_damaged_horizons_are_named(tmp_path):
+    path = tmp_path / "horizons.json"
+    for content in ("zz", "[]", '{"messages": "of somebody\'s"}'):
+        path.write_text(content)
+        with pytest.raises(Damaged, match=r"horizons\.json: damaged, (not|no dict in) JSON; put back a copy of it$"):
+            Horizons.load(path)
 
 
 def test_the_check_sees_what_was_kept_too_long_and_stages_not_looked_at(layout, cut):

@@ -4,19 +4,27 @@ The person's own export, which told the names, is shredded by then. Like a tombs
 without the platform's key; with it a name can be guessed, as an account can.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import polars as pl
 
 from user_embeddings_dagster.keys import content_id, keyed_id
 from user_embeddings_dagster.privacy.names import TOKEN, variants
 from user_embeddings_dagster.privacy.normalise import UNSPACED, canonical, fold, fold_name
-from user_embeddings_dagster.storage.durability import read_json, write_json
+from user_embeddings_dagster.storage.durability import checked_json, read_json, write_json
 
 _FOUND = "handle"  # the kind of a name that is found: it is looked for as it stands there
+
+
+class HashedNames(msgspec.Struct):
+    """What the file holds."""
+
+    names: list[str]
+    sizes: list[int]
+    lengths: list[int]
 
 
 @dataclass(frozen=True)
@@ -31,16 +39,16 @@ class ErasedNames:
     @classmethod
     def load(cls, path: Path, key: bytes) -> "ErasedNames":
         """The names at `path`; none if there is no file."""
-        return cls._of(read_json(path, dict), key) if path.exists() else cls(key)
+        return cls._of(read_json(path, HashedNames), key) if path.exists() else cls(key)
 
     @classmethod
-    def parsed(cls, content: bytes, key: bytes) -> "ErasedNames":
-        """The names of a file's content."""
-        return cls._of(json.loads(content), key)
+    def parsed(cls, content: bytes, key: bytes, what: str) -> "ErasedNames":
+        """The names of the content of a file that is `what`. Raises Damaged."""
+        return cls._of(checked_json(content, HashedNames, what), key)
 
     @classmethod
-    def _of(cls, kept: dict[str, list], key: bytes) -> "ErasedNames":
-        return cls(key, *(frozenset(kept[part]) for part in ("names", "sizes", "lengths")))
+    def _of(cls, kept: HashedNames, key: bytes) -> "ErasedNames":
+        return cls(key, frozenset(kept.names), frozenset(kept.sizes), frozenset(kept.lengths))
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""

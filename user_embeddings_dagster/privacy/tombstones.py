@@ -27,7 +27,7 @@ class Tombstones:
     @classmethod
     def load(cls, path: Path, key: bytes) -> "Tombstones":
         """The tombstones at `path`; none if there is no file."""
-        return cls(key, frozenset(read_json(path, list)) if path.exists() else frozenset())
+        return cls(key, frozenset(read_json(path, list[str])) if path.exists() else frozenset())
 
     def with_users(self, user_ids: Iterable[str]) -> "Tombstones":
         """These and those of further users."""

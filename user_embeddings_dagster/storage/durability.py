@@ -11,9 +11,11 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-_Kept = TypeVar("_Kept", dict[str, Any], list[Any])
+import msgspec
+
+_Kept = TypeVar("_Kept")
 _FULL = ("No space left on device", "disk is full")  # of Arrow, Lance, DuckDB; of SQLite
 _SCARCE = 1 << 18  # bytes; below it SQLite may fail to grow its shared index, and says no more than "disk I/O error"
 
@@ -39,15 +41,25 @@ class Damaged(Exception):
     """A file of ours is not what was written there. No ValueError: nothing may take it for a record to be left out."""
 
 
-def read_json(path: Path, kind: type[_Kept]) -> _Kept:
-    """What `write_json` wrote, a dict or a list. Raises Damaged naming the file, FileNotFoundError."""
+_PUT_BACK = "put back a copy of it"
+
+
+def read_json(path: Path, kind: type[_Kept], remedy: str = _PUT_BACK) -> _Kept:
+    """What `write_json` wrote, of a kind such as list[str] or a dataclass. Raises Damaged naming the file,
+    FileNotFoundError."""
+    return checked_json(path.read_bytes(), kind, path, remedy)
+
+
+def checked_json(content: bytes, kind: type[_Kept], what: object, remedy: str = _PUT_BACK) -> _Kept:
+    """JSON of a kind. Raises Damaged, which names `what` it is, says `remedy` and quotes nothing of it."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(content)
     except ValueError:
-        raise Damaged(f"{path}: damaged, not JSON; put back a copy of it") from None
-    if not isinstance(value, kind):  # an empty one of the other kind would count as nothing kept
-        raise Damaged(f"{path}: damaged, no {kind.__name__} in JSON; put back a copy of it")
-    return value
+        raise Damaged(f"{what}: damaged, not JSON; {remedy}") from None
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:  # an empty one of another kind would count as nothing kept
+        raise Damaged(f"{what}: damaged, no {kind.__name__} in JSON; {remedy}") from None
 
 
 class DiskFull(OSError):
@@ -67,6 +79,15 @@ def writing(what: str, path: Path) -> Iterator[None]:
             raise
         message = f"{what}: no space left on the disk of {path}; what was there before stands, run it again"
         raise DiskFull(errno.ENOSPC, message) from None
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Name a LanceDB table that Lance cannot read. Raises Damaged; some damage Lance does not see, or dies of."""
+    try:
+        yield
+    except RuntimeError:  # Lance's, of any kind; its text is long, and may name the file or not
+        raise Damaged(f"{folder}: damaged, or cannot be read now; remove it, and materialise it again") from None
 
 
 def _free(path: Path) -> int:

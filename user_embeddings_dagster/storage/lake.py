@@ -5,7 +5,8 @@
 
 A commit writes the file, syncs it, then renames `current.json` over the old one: a reader (or a process
 killed at any moment) sees the old table or the new one, whole. `content_hash` is the SHA-256 of the file, so
-the same rows written by the same versions have the same hash.
+the same rows written by the same versions have the same hash. It is compared before rows are read: Polars reads a
+file that was overwritten in its middle as other rows, without an error.
 """
 
 import contextlib
@@ -15,14 +16,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from threading import get_native_id
+from typing import Any
 
 import polars as pl
 
 from user_embeddings_dagster.keys import file_sha256
 from user_embeddings_dagster.schema import Table
-from user_embeddings_dagster.storage.durability import alone, make_folder, sync, write_json, writing
+from user_embeddings_dagster.storage.durability import Damaged, alone, make_folder, read_json, sync, write_json, writing
 
 UNPARTITIONED = "all"
 
@@ -31,17 +34,17 @@ UNPARTITIONED = "all"
 class Commit:
     """What is current of one partition: file name, rows, SHA-256 of the file, fingerprint of its inputs.
 
-    `stats` holds the numbers that computing it gave (never text): a run that reuses it reports them too.
+    `stats` holds the numbers that computing it gave, also by name (never text): a run that reuses it reports them too.
     """
 
     file: str
     rows: int
     content_hash: str
     fingerprint: str
-    stats: Mapping[str, float | int | str] = field(default_factory=dict)
+    stats: Mapping[str, Any] = field(default_factory=dict)
 
 
-class CorruptTable(Exception):
+class CorruptTable(Damaged):
     """A committed file is missing or its bytes are not those that were committed."""
 
 
@@ -76,9 +79,10 @@ class Lake:
         return sorted(path.parent.name for path in (self.root / "tables" / table).glob("*/current.json"))
 
     def current(self, table: str, partition: str = UNPARTITIONED) -> Commit | None:
-        """The current commit, or None before the first."""
+        """The current commit, or None before the first. Raises Damaged."""
+        pointer = self.folder(table, partition) / "current.json"
         try:
-            return Commit(**json.loads((self.folder(table, partition) / "current.json").read_text()))
+            return read_json(pointer, Commit, f"remove it, and materialise {table}/{partition} again")
         except FileNotFoundError:
             return None
 
@@ -93,25 +97,39 @@ class Lake:
         return commit
 
     def path(self, table: str, partition: str = UNPARTITIONED) -> Path:
-        """Path of the current Parquet file. Raises FileNotFoundError before the first commit."""
+        """Path of the current Parquet file, which may be damaged: `read` and `scan` see to that.
+
+        Raises FileNotFoundError before the first commit, CorruptTable if the file is gone, Damaged.
+        """
+        return self._current_file(table, partition)[0]
+
+    def _current_file(self, table: str, partition: str) -> tuple[Path, Commit]:
         commit = self.current(table, partition)
         if commit is None:
             raise FileNotFoundError(f"{table}/{partition} has not been materialised yet")
         path = self.folder(table, partition) / commit.file
         if path.exists():
-            return path
+            return path, commit
         if self.current(table, partition) != commit:  # replaced by another process since it was read
-            return self.path(table, partition)
-        raise CorruptTable(f"{table}/{partition}: {commit.file} is gone; materialise it again")
+            return self._current_file(table, partition)
+        raise CorruptTable(f"{path}: gone; materialise {table}/{partition} again")
+
+    def _intact_file(self, table: str, partition: str) -> Path:
+        while True:
+            path, commit = self._current_file(table, partition)  # raises if it is gone for good
+            with contextlib.suppress(FileNotFoundError):  # replaced by another process since it was found
+                if _sha256(path) == commit.content_hash:
+                    return path
+                raise CorruptTable(f"{path}: damaged, not what was committed; materialise {table}/{partition} again")
 
     def scan(self, table: str, partition: str = UNPARTITIONED) -> pl.LazyFrame:
-        """Lazy frame over the current rows of one partition."""
-        return pl.scan_parquet(self.path(table, partition))
+        """Lazy frame over the current rows of one partition. Raises FileNotFoundError, CorruptTable, Damaged."""
+        return pl.scan_parquet(self._intact_file(table, partition))
 
     def read(self, table: str, partition: str = UNPARTITIONED) -> pl.DataFrame:
-        """Current rows of one partition."""
+        """Current rows of one partition. Raises FileNotFoundError, CorruptTable, Damaged."""
         while True:
-            path = self.path(table, partition)  # raises if it is gone for good
+            path = self._intact_file(table, partition)  # raises if it is gone for good
             with contextlib.suppress(FileNotFoundError):  # replaced by another process since it was found
                 return pl.read_parquet(path)
 
@@ -140,7 +158,7 @@ class Lake:
         frame: pl.DataFrame,
         partition: str = UNPARTITIONED,
         fingerprint: str = "",
-        stats: Mapping[str, float | int | str] | None = None,
+        stats: Mapping[str, Any] | None = None,
     ) -> Commit:
         """Replace one partition by `frame`, sorted by primary key. Raises ValueError on duplicate keys."""
         frame = table.conform(frame).sort(table.primary_key)
@@ -175,7 +193,7 @@ class Lake:
         rows: int,
         partition: str = UNPARTITIONED,
         fingerprint: str = "",
-        stats: Mapping[str, float | int | str] | None = None,
+        stats: Mapping[str, Any] | None = None,
     ) -> Commit:
         """Make an already written Parquet file (rows in canonical order) the current one.
 
@@ -212,13 +230,22 @@ class Lake:
             return self.commit_file(table.name, staged, frame.height, partition)
 
 
-def _commit_of(
-    staged: Path, rows: int, fingerprint: str = "", stats: Mapping[str, float | int | str] | None = None
-) -> Commit:
+def _commit_of(staged: Path, rows: int, fingerprint: str = "", stats: Mapping[str, Any] | None = None) -> Commit:
     """Of a staged file, which is flushed to the disk."""
     digest = file_sha256(staged)
     sync(staged)
     return Commit(f"{digest[:32]}.parquet", rows, digest, fingerprint, dict(stats or {}))
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's content: a process hashes a file once, as long as it stays that file."""
+    status = path.stat()
+    return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of(path: Path, *identity: int) -> str:
+    return file_sha256(path)
 
 
 def _is_staged(path: Path) -> bool:

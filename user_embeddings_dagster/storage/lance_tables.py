@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from user_embeddings_dagster.storage.durability import SyncedTree, alone, make_folder, sync, writing
+from user_embeddings_dagster.storage.durability import SyncedTree, alone, make_folder, reading, sync, writing
 from user_embeddings_dagster.storage.vector_rows import arrow_rows, stacked
 
 INDEX_ROWS = 4096  # below it a flat scan is exact and takes a few milliseconds
@@ -96,10 +96,11 @@ class LanceTables:
         return any((self.folder(datadao, table) / "_versions").glob("*.manifest"))
 
     def open(self, datadao: str, table: str) -> Any:
-        """The LanceDB table itself. Raises FileNotFoundError if it has not been created."""
+        """The LanceDB table itself. Raises FileNotFoundError if it has not been created, Damaged."""
         if not self.exists(datadao, table):
             raise FileNotFoundError(f"{datadao}/{table} has not been materialised yet")
-        return self._database(datadao).open_table(table)
+        with reading(self.folder(datadao, table)):
+            return self._database(datadao).open_table(table)
 
     def drop(self, datadao: str, table: str) -> None:
         """Remove the table, if it exists: at once for every reader, then its files."""
@@ -144,19 +145,16 @@ class LanceTables:
             return rows.num_rows
 
     def read(self, datadao: str, table: str, columns: Sequence[str], ids: Sequence[str] | None = None) -> pl.DataFrame:
-        """The named columns, of the given ids (of all rows by default), sorted by id; ids not present are
-        absent."""
+        """The named columns, of the given ids (of all by default), sorted by id; ids not present are absent."""
         from lancedb.expr import col
 
         target = self.open(datadao, table)
         wanted = list(dict.fromkeys(["id", *columns]))
-        if ids is None:
-            parts = [target.search().select(wanted).to_arrow()]
-        else:
-            parts = [
-                target.search().where(col("id").isin(batch)).select(wanted).to_arrow()
-                for batch in _batches(list(dict.fromkeys(ids)))
-            ]
+        searches = [target.search()]
+        if ids is not None:
+            searches = [target.search().where(col("id").isin(batch)) for batch in _batches(list(dict.fromkeys(ids)))]
+        with reading(self.folder(datadao, table)):
+            parts = [search.select(wanted).to_arrow() for search in searches]
         empty = pa.schema([target.schema.field(name) for name in wanted]).empty_table()
         frame = pl.from_arrow(pa.concat_tables([empty, *parts]))
         assert isinstance(frame, pl.DataFrame)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from user_embeddings_dagster.storage.durability import write_json
+from user_embeddings_dagster.storage.durability import read_json, write_json
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, read_sealed, verify, write_sealed
 
 
@@ -54,8 +54,8 @@ class ModelFolder:
         return True
 
     def record(self) -> dict[str, Any]:
-        """What the job reported: `metadata` and `data_version`."""
-        return json.loads((self.output / "job.json").read_text())
+        """What the job reported: `metadata` and `data_version`. Raises Damaged."""
+        return read_json(self.output / "job.json", dict)
 
     def metrics(self) -> list[dict[str, float]]:
         """One dict per optimizer step, in order."""
@@ -135,6 +135,13 @@ def _names(path: Path) -> frozenset[str] | None:
     return frozenset(read_sealed(path)) if path.exists() else None
 
 
+def _fingerprint(pointer: Path) -> str:
+    try:
+        return str(json.loads(pointer.read_bytes())["fingerprint"])
+    except (ValueError, KeyError, TypeError):
+        raise CorruptArtifact(f"{pointer}: not a pointer to a version") from None
+
+
 class Models:
     """Every version of every encoder below one root.
 
@@ -166,14 +173,16 @@ class Models:
     def _pointed_to(self, encoder: str) -> ModelFolder:
         path = self.root / encoder / "current.json"
         try:
-            folder = self.folder(encoder, json.loads(path.read_bytes())["fingerprint"])
+            folder = self.folder(encoder, _fingerprint(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"{encoder} has not been trained yet: materialise it first") from None
-        except (ValueError, KeyError, TypeError):
-            raise CorruptArtifact(f"{path}: not a pointer to a version") from None
         if not folder.output.is_dir():
             raise CorruptArtifact(f"{path}: points to a version that is not there")
         return folder
+
+    def pointed_to(self) -> list[Path]:
+        """Folder of every promoted version, which may be gone. Raises CorruptArtifact as `current`."""
+        return [pointer.parent / _fingerprint(pointer) for pointer in self.root.glob("**/current.json")]
 
     def versions(self) -> Iterator[ModelFolder]:
         """Every version that has a result, of every encoder, by path."""

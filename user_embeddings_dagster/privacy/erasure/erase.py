@@ -27,7 +27,7 @@ from user_embeddings_dagster.privacy.lineage import descendants
 from user_embeddings_dagster.privacy.tombstones import Tombstones, erasure_id
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage import durability
-from user_embeddings_dagster.storage.lake import write_json
+from user_embeddings_dagster.storage.durability import read_json, write_json
 from user_embeddings_dagster.storage.models import Models
 
 NOT_COVERED = (
@@ -83,7 +83,7 @@ class Receipt:
 
 def receipts(layout: Layout) -> list[Receipt]:
     """Of every finished erasure, by person."""
-    return [Receipt(**json.loads(path.read_text())) for path in sorted(layout.erasures.glob("*.json"))]
+    return [read_json(path, Receipt) for path in sorted(layout.erasures.glob("*.json"))]
 
 
 def pending(layout: Layout) -> list[frozenset[str]]:

@@ -9,10 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from user_embeddings_dagster.privacy.contributor_keys import NONCE_BYTES
-from user_embeddings_dagster.storage.durability import make_folder, sync, writing
+from user_embeddings_dagster.storage.durability import Damaged, make_folder, sync, writing
 
 SUFFIX = ".journal"
 
@@ -58,11 +59,14 @@ def add(into: dict[str, list[str]], name: str, values: Iterable[str]) -> None:
 
 
 def load(path: Path, key: bytes) -> Journal | None:
-    """The journal at `path`, None if there is none. Raises cryptography's InvalidTag under another key."""
+    """The journal at `path`, None if there is none. Raises Damaged, also under another key."""
     if not path.exists():
         return None
     sealed = path.read_bytes()
-    content = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], path.name.encode())
+    try:
+        content = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], path.name.encode())
+    except (InvalidTag, ValueError):  # ValueError: of a file too short for a nonce
+        raise Damaged(f"{path}: damaged, or sealed under another key; put back a copy of it") from None
     return msgspec.msgpack.decode(content, type=Journal)
 
 

@@ -1,6 +1,5 @@
 """Stages that hold by-products: the language-model cache, replaced versions of tables, leftovers, old models."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -132,10 +131,7 @@ class OldModels:
     def find(self, sweep: Sweep) -> Found:
         """Ids are paths below the data root."""
         models = Models(sweep.layout.models)
-        promoted = [
-            pointer.parent / json.loads(pointer.read_text())["fingerprint"]
-            for pointer in models.root.glob("**/current.json")
-        ]
+        promoted = models.pointed_to()
         versions = list(models.versions())
         bases = {folder.basis for folder in versions if folder.root in promoted} - {None}
         held = [

@@ -26,7 +26,7 @@ from user_embeddings_dagster.privacy.retention.windows import DEFAULTS, Horizons
 from user_embeddings_dagster.quality.outcome import ERROR, CheckOutcome
 from user_embeddings_dagster.schema import RETENTION_PURGES
 from user_embeddings_dagster.settings import Layout
-from user_embeddings_dagster.storage.lake import write_json
+from user_embeddings_dagster.storage.durability import read_json, write_json
 
 STAGES: tuple[Stage, ...] = (
     RawFiles(), Messages(), MaskedChunks(), Summaries(), LanguageModelCache(), TableVersions(), Leftovers(), OldModels()
@@ -75,7 +75,7 @@ def purge(
     """
     with alone(layout) if dry_run else undisturbed(layout, executing):
         path = layout.retention / "purge.journal"
-        journal = msgspec.json.decode(path.read_bytes(), type=_Journal) if path.exists() else None
+        journal = read_json(path, _Journal, "remove it, and purge again") if path.exists() else None
         stages = (*STAGES, *more)
         if journal is None:
             journal = _planned(layout, windows, now, stages, announce)
@@ -131,7 +131,7 @@ def _evidence(journal: _Journal, stage: str, before: Evidence | None) -> Evidenc
 def evidence(layout: Layout) -> dict[str, Evidence]:
     """Of every stage that a purge looked at; empty before the first."""
     path = layout.retention / "evidence.json"
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Evidence]) if path.exists() else {}
+    return read_json(path, dict[str, Evidence]) if path.exists() else {}
 
 
 def as_table(found: Mapping[str, Evidence]) -> pl.DataFrame:

@@ -86,8 +86,7 @@ class Horizons:
     @classmethod
     def load(cls, path: Path) -> "Horizons":
         """Those at `path`; none if there is no file."""
-        stored = read_json(path, dict) if path.exists() else {}
-        return cls({stage: datetime.fromisoformat(at) for stage, at in stored.items()})
+        return cls(read_json(path, dict[str, datetime]) if path.exists() else {})
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
