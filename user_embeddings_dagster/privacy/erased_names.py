@@ -42,9 +42,9 @@ class ErasedNames:
         return cls._of(read_json(path, HashedNames), key) if path.exists() else cls(key)
 
     @classmethod
-    def parsed(cls, content: bytes, key: bytes, what: str) -> "ErasedNames":
-        """The names of the content of a file that is `what`. Raises Damaged."""
-        return cls._of(checked_json(content, HashedNames, what), key)
+    def parsed(cls, content: bytes, key: bytes, what: str, remedy: str) -> "ErasedNames":
+        """The names of a file's content. Raises Damaged, with `what` it is and a `remedy`."""
+        return cls._of(checked_json(content, HashedNames, what, remedy), key)
 
     @classmethod
     def _of(cls, kept: HashedNames, key: bytes) -> "ErasedNames":

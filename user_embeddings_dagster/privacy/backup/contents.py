@@ -19,16 +19,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.sealed_format import SUFFIX
 from user_embeddings_dagster.settings import Layout
-from user_embeddings_dagster.storage.durability import write_json
+from user_embeddings_dagster.storage.durability import Damaged, read_json, write_json
 
 LIST = "backup.json"
 PLATFORM = "platform"  # whose key is used for what is of the platform; no user_id is like that
 FORMAT = 1
 ROOT = b"//"  # names of files below the data root begin so, those of exports with the DataDAO
 ROWS = b"//rows/"  # and rows of the file that follows, of one person
+
+
+class _List(msgspec.Struct):
+    files: dict[str, int]
+    mac: str
 
 
 class NoBackup(ValueError):
@@ -61,13 +68,12 @@ def write_list(folder: Path, sizes: Mapping[str, int], keys: ContributorKeys) ->
 def read_list(folder: Path, keys: ContributorKeys) -> dict[str, int]:
     """The files of a finished backup, by id, with their bytes. Raises NoBackup."""
     try:
-        listed = json.loads((folder / LIST).read_text())
-        files, mac = listed["files"], listed["mac"]
-    except (OSError, ValueError, KeyError, TypeError):
+        listed = read_json(folder / LIST, _List)
+    except (OSError, Damaged):
         raise NoBackup(f"{folder}: no finished backup") from None
-    if not hmac.compare_digest(_mac(files, keys), mac):
+    if not hmac.compare_digest(_mac(listed.files, keys).encode(), listed.mac.encode(errors="replace")):
         raise NoBackup(f"{folder}: not what this platform wrote: another key store, or the list was changed")
-    return files
+    return listed.files
 
 
 def _mac(files: Mapping[str, int], keys: ContributorKeys) -> str:

@@ -1,5 +1,8 @@
 """Restoring a backup (privacy.backup.contents), without bringing back who was erased since it was made.
 
+What the files say of people (tombstones, names, rows of consent.csv) is read before any of them is restored, so that
+what cannot be understood leaves nothing half restored, or restored with the erased in it.
+
 What is there already stays: a file is restored where there is none. A file whose key was destroyed is told as
 shredded, one that is not what was sealed as damaged, and the others are restored. Tombstones are those of the platform
 and of the backup together; of exports that many share, the records of the erased are cut out as they are restored.
@@ -8,10 +11,10 @@ Tables are not in a backup: materialise the DataDAOs again.
 
 import csv
 import io
-import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from user_embeddings_dagster.exports.opening import sealed_path
@@ -29,44 +32,64 @@ from user_embeddings_dagster.privacy.sealed import SealedReader
 from user_embeddings_dagster.privacy.sealed_format import Shredded, Tampered
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.settings import Layout
-from user_embeddings_dagster.storage.durability import make_folder, sync
+from user_embeddings_dagster.storage.durability import checked_json, make_folder, sync
 from user_embeddings_dagster.storage.models import Models
 
 SHREDDED, DAMAGED, MISSING = "shredded: their key was destroyed", "damaged, left out", "missing in the backup"
+_NOTHING_YET = "nothing was restored; restore another backup"
+_Rows = tuple[list[str], list[tuple[int, dict[str, str]]]]  # header, (line, row)
 
 
 def restore(layout: Layout, source: Path, announce: Callable[[str], None] = lambda line: None) -> Told:
-    """Restore what is not there. Raises NoBackup, ErasureRunning, FileNotFoundError without the key store."""
+    """Restore what is not there. Raises NoBackup, ErasureRunning, FileNotFoundError without the key store, Damaged
+    where the platform's or the backup's files about people are not what they are to be: nothing is restored then."""
     for path in (layout.key, layout.master_key, layout.contributor_keys):
         if not path.exists():
             raise FileNotFoundError(f"{path}: restore the key store first, a backup does not hold it")
     key = load_or_create_key(layout.key)
     with alone(layout), ContributorKeys.of(layout) as keys:
         restoring = _Restoring(layout, key, keys)
-        for file_id, size in read_list(source, keys).items():
-            restoring.take(sealed_file(source, file_id), size)
+        files = {sealed_file(source, file_id): size for file_id, size in read_list(source, keys).items()}
+        for path, size in files.items():
+            restoring.learn(path, size)
+        for path, size in files.items():
+            restoring.take(path, size)
         restoring.write_rows()
         announce("leaving out who was erased")
-        tombstones = Tombstones(key, Tombstones.load(layout.erased, key).names | restoring.erased)
-        names = ErasedNames.load(layout.erased_names, key) | restoring.erased_names
-        if tombstones:
-            tombstones.save(layout.erased)
-            names.save(layout.erased_names)
-            restoring.leave_out(tombstones, names)
+        if restoring.tombstones:
+            restoring.tombstones.save(layout.erased)
+            restoring.names.save(layout.erased_names)
+            restoring.leave_out()
     return Told(restoring.counts, tuple(restoring.details))
 
 
 class _Restoring:
-    """Files on their way back."""
+    """Files on their way back. `tombstones` and `names`: of the platform, and of what was learned from the backup."""
 
     def __init__(self, layout: Layout, key: bytes, keys: ContributorKeys) -> None:
         self._layout, self._key, self._keys = layout, key, keys
         self.counts: Counter[str] = Counter()
         self.details: list[str] = []
-        self.erased: frozenset[str] = frozenset()
-        self.erased_names = ErasedNames(key)
-        self._rows: dict[str, list[list]] = defaultdict(list)
+        self.tombstones = Tombstones.load(layout.erased, key)
+        self.names = ErasedNames.load(layout.erased_names, key)
+        self._rows: dict[Path, list[_Rows]] = defaultdict(list)
         self._touched: set[Path] = set()
+
+    def learn(self, path: Path, size: int) -> None:
+        """Take in what a file says of people, if it is one that does; `take` tells what cannot be read. Raises Damaged,
+        ValueError for a name that would leave the data root."""
+        if not path.is_file() or path.stat().st_size != size:
+            return
+        with suppress(Shredded, Tampered), SealedReader(path, self._keys) as reader:
+            target = self._target(reader.name.removeprefix(ROWS))
+            what = f"{path}, which is {target.relative_to(self._layout.root)}"
+            if reader.name.startswith(ROWS):
+                self._rows[target].append(checked_json(_content(reader), _Rows, what, _NOTHING_YET))
+            elif target == self._layout.erased:
+                names = checked_json(_content(reader), list[str], what, _NOTHING_YET)
+                self.tombstones = Tombstones(self._key, self.tombstones.names | set(names))
+            elif target == self._layout.erased_names:
+                self.names |= ErasedNames.parsed(_content(reader), self._key, what, _NOTHING_YET)
 
     def take(self, path: Path, size: int) -> None:
         """Put one file in its place, once every frame of it has been read."""
@@ -86,26 +109,23 @@ class _Restoring:
     def _place(self, path: Path, reader: SealedReader) -> None:
         reader.seek(0)
         if reader.name.startswith(ROWS):
-            self._rows[reader.name.removeprefix(ROWS).decode()].append(json.loads(reader.read()))
-            return
-        below = reader.name.removeprefix(ROOT)
-        target = self._target(below if reader.name.startswith(ROOT) else b"landing/" + below)
-        if target == self._layout.erased:
-            self.erased = frozenset(json.loads(reader.read()))
-        elif target == self._layout.erased_names:
-            self.erased_names = ErasedNames.parsed(reader.read(), self._key)
-        elif reader.name.startswith(ROOT):
+            return  # learned
+        target = self._target(reader.name)
+        if target in (self._layout.erased, self._layout.erased_names):
+            return  # learned
+        if reader.name.startswith(ROOT):
             self._write(target, reader, path.stat().st_mtime_ns)
         elif target.exists() or target.is_symlink() or sealed_path(target).exists():
             self.counts["there already"] += 1
         else:
             copy_file(path, sealed_path(target))
-            self._touched.add(self._layout.landing / PurePosixPath(os.fsdecode(below)).parts[0])
+            self._touched.add(self._layout.landing / target.relative_to(self._layout.landing).parts[0])
             self.counts["exports restored"] += 1
 
     def _target(self, name: bytes) -> Path:
         """Below the data root, whatever the name: who holds the key store could have sealed another."""
-        parts = PurePosixPath(os.fsdecode(name)).parts
+        below = name.removeprefix(ROOT) if name.startswith(ROOT) else b"landing/" + name
+        parts = PurePosixPath(os.fsdecode(below)).parts
         if not parts or parts[0] == "/" or ".." in parts:
             raise ValueError("a file of the backup is named so that it would leave the data root")
         return self._layout.root.joinpath(*parts)
@@ -128,30 +148,37 @@ class _Restoring:
 
     def write_rows(self) -> None:
         """contributors.csv and consent.csv, of the rows of everybody whose key is there."""
-        for name, parts in sorted(self._rows.items()):
+        for target, parts in sorted(self._rows.items()):
             text = io.StringIO(newline="")
             writer = csv.DictWriter(text, parts[0][0], extrasaction="ignore")
             writer.writeheader()
             writer.writerows(row for _, row in sorted((pair for _, rows in parts for pair in rows), key=lambda p: p[0]))
-            self._write(self._target(f"landing/{name}".encode()), io.BytesIO(text.getvalue().encode()))
+            self._write(target, io.BytesIO(text.getvalue().encode()))
 
-    def leave_out(self, tombstones: Tombstones, known: ErasedNames) -> None:
+    def leave_out(self) -> None:
         """Cut the erased out of what was restored, and mark the models trained on them."""
         for folder in sorted(self._touched):
             remove_leftovers(folder)
-            found = list(search(folder, tombstones.key, tombstones, self._keys))
+            found = list(search(folder, self._key, self.tombstones, self._keys))
             names = {name for one in found for name in one.names}
-            names |= {name for one in found if one.known and not one.own for name in _names_in(one, known)}
+            names |= {name for one in found if one.known and not one.own for name in _names_in(one, self.names)}
             for one in found:
                 if one.own:
                     one.file.path.unlink()
                     self.counts["exports of the erased, not restored"] += 1
                 elif one.known:
                     self.counts["exports from which the erased were cut out"] += cut_out(one, names)
-        for version, people in descendants(Models(self._layout.models), tombstones.names):
+        for version, people in descendants(Models(self._layout.models), self.tombstones.names):
             if people - version.tainted:
                 version.taint(people)
                 self.counts["models marked: trained on somebody who was erased"] += 1
+
+
+def _content(reader: SealedReader) -> bytes:
+    """All of it, once every frame has been read."""
+    reader.verify()
+    reader.seek(0)
+    return reader.read()
 
 
 def _names_in(found: Found, known: ErasedNames) -> set[tuple[str, str]]:

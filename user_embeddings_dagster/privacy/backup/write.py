@@ -24,9 +24,11 @@ from user_embeddings_dagster.privacy.backup.contents import (
 )
 from user_embeddings_dagster.privacy.consent.grants import person
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.erased_names import ErasedNames
 from user_embeddings_dagster.privacy.erasure.erase import alone
 from user_embeddings_dagster.privacy.sealed import SealedReader, SealedWriter
 from user_embeddings_dagster.privacy.sealed_format import LEFTOVER, SUFFIX, Shredded, Tampered, is_sealed, read_header
+from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.durability import make_folder, sync
 
@@ -37,11 +39,14 @@ def back_up(layout: Layout, target: Path, announce: Callable[[str], None] = lamb
     """Write a backup into a new or empty folder; one that a killed process left unfinished is begun again.
 
     Every sealed export is read to its end before it is copied; one that is damaged is told and left out. Raises
-    ValueError if the folder holds anything else or a contributors.csv or consent.csv cannot be read, ErasureRunning.
+    ValueError if the folder holds anything else or a contributors.csv or consent.csv cannot be read, ErasureRunning,
+    Damaged for the files of who was erased.
     """
     _make_ready(target)
     key = load_or_create_key(layout.key)
     with alone(layout), ContributorKeys.of(layout) as keys:
+        Tombstones.load(layout.erased, key)  # of damaged ones no backup is made: it could not be restored
+        ErasedNames.load(layout.erased_names, key)
         writing = _Backup(layout, target, key, keys)
         for folder in datadao_folders(layout.landing):
             announce(f"exports of {folder.name}")
