@@ -15,7 +15,9 @@ from user_embeddings_dagster.language_models.protocol import Message, Request
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure import evidence, identity, stores
 from user_embeddings_dagster.privacy.erasure.erase import erase, pending, receipts
+from user_embeddings_dagster.privacy.erasure.raw_files import search
 from user_embeddings_dagster.privacy.erasure.report import as_table, nothing_left
+from user_embeddings_dagster.privacy.redaction import Redaction
 from user_embeddings_dagster.schema import ERASURES, TABLES
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.lake import Lake
@@ -165,6 +167,24 @@ def test_the_scan_catches_a_store_that_was_forgotten(layout, monkeypatch, forgot
     receipt = erase(layout, person(layout))
     assert not receipt.clean and store in receipt.hits_after
     assert not nothing_left(as_table([receipt])).passed
+
+
+@pytest.mark.parametrize("keys_too", [True, False])
+def test_a_name_that_is_a_key_of_what_others_exported_is_found_before_and_not_after(layout, monkeypatch, keys_too):
+    """F4; control: where keys stay, the scan finds it after as well."""
+    named, key = "Kwame Sørensen", load_or_create_key(layout.key)
+    author = Lake(layout.root).read("participants", "telegram").filter(name=named)["author_id"][0]
+    users = identity.of_user(layout.landing, key, author)
+    shared = [found for found in search(layout.landing / "telegram", key, users) if found.known and not found.own]
+    path = shared[0].file.path
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"voices": {named: 3, "nobody": 1}}))
+    small_platform.read(layout, "telegram")
+    if not keys_too:
+        monkeypatch.setattr(Redaction, "keys", lambda self, names, people=(): dict(zip(names, names, strict=True)))
+    receipt = erase(layout, users)
+    assert receipt.hits_before["landing"]
+    assert json.loads(path.read_text())["voices"] == {"<PERSON>" if keys_too else named: 3, "nobody": 1}
+    assert receipt.clean == keys_too and ("landing" in receipt.hits_after) != keys_too
 
 
 @pytest.mark.parametrize("told_apart", [True, False])

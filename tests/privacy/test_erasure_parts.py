@@ -139,6 +139,33 @@ def test_the_first_line_of_a_dump_with_a_mark_of_its_encoding_is_kept(tmp_path):
     assert json.loads(path.read_bytes().split(b"\n")[0])["body"] == "as <PERSON> said"
 
 
+KEYED = {"reactions": {"alice_wonder": 3, "bob": 1, "Alice_Wonder": 2, "by u/alice_wonder": [{"alice_wonder": {}}]}}
+UNNAMED = {"reactions": {"<PERSON>": 3, "bob": 1, "<PERSON> 2": 2, "by <PERSON>": [{"<PERSON>": {}}]}}
+
+
+def test_a_name_that_is_a_key_is_replaced_in_a_dump(tmp_path):
+    """F4: its value is whose record it is; no two keys become one, and a line without the name keeps its bytes."""
+    path = tmp_path / "RC_2024-01"
+    said = json.dumps(json.loads(LINES[1]) | KEYED).encode()
+    path.write_bytes(b"\n".join([LINES[0], said, LINES[1]]) + b"\n")
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "reddit", "alice_wonder")]))
+    assert scan(tmp_path, ["alice_wonder"]).hits
+    assert cut_out(found, found.names)
+    lines = path.read_bytes().split(b"\n")
+    assert json.loads(lines[1]) == json.loads(LINES[1]) | UNNAMED and lines[2] == LINES[1]
+    assert not scan(tmp_path, ["alice_wonder"]).hits
+
+
+@pytest.mark.parametrize("name", ["author", "Title", "created", "id"])
+def test_a_name_like_a_field_of_the_format_leaves_the_field(name, tmp_path):
+    """F4: `created` is a part of `created_utc`; without the field no reader would read what others wrote."""
+    path = tmp_path / "RC_2024-01"
+    path.write_bytes(b"\n".join([comment(1, name, "mine"), LINES[1]]) + b"\n")
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "reddit", name)]))
+    assert cut_out(found, found.names)
+    assert path.read_bytes().split(b"\n") == [b"", LINES[1], b""]
+
+
 @pytest.mark.parametrize("before", ["\n", "\t", "\r\n", "\b", "\\", '"', "\x01", "é\n", "\ud83d"])
 def test_a_name_is_found_behind_what_json_escapes(before, tmp_path):
     """F4: `\\nalice_wonder` in a line is no word `nalice_wonder`; also in a line that is no JSON."""
@@ -193,6 +220,21 @@ def test_a_persons_messages_are_cut_out_of_a_chat_and_so_is_what_points_at_them(
     kept = json.loads(path.read_text())
     assert kept["messages"] == [chat()["messages"][1], chat()["messages"][2] | {"text": ["hi "]}]
     assert not list(search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")])))
+
+
+def test_a_name_or_account_that_is_a_key_is_replaced_in_a_chat(tmp_path):
+    """F4: a number too, where it is an account; the fields by which readers read stay, though somebody is called so."""
+    path, (first, *others) = tmp_path / "result.json", chat()["messages"]
+    votes = {"Alice": 3, "user478": 1, "478": 2, "4780": 4, "Bob": {"alice": [{"ALICE": 0}]}}
+    content = chat() | {"votes": votes, "messages": [first, others[0] | {"votes": votes}]}
+    path.write_text(json.dumps(content))
+    [found] = search(tmp_path, KEY, frozenset([user_id(KEY, "telegram", "user478")]))
+    names = {("Date From", "display_name"), ("text", "handle"), ("messages", "handle"), *found.names}
+    assert cut_out(found, names)
+    kept = json.loads(path.read_text())
+    left = {"<PERSON>": 3, "<PERSON> 2": 1, "<PERSON> 3": 2, "4780": 4, "Bob": {"<PERSON>": [{"<PERSON>": 0}]}}
+    assert kept["votes"] == left
+    assert kept["messages"] == [others[0] | {"votes": left}]
 
 
 def test_the_number_on_a_persons_contact_card_is_cut_out(tmp_path):

@@ -135,6 +135,11 @@ NOT_READ: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Known fields and files that are never read, by format and kind of data."""
 
 
+def known_fields(format: str) -> frozenset[str]:
+    """Every field that is known of a format, read or not."""
+    return READ[format].union(*NOT_READ[format].values())
+
+
 @dataclass(frozen=True)
 class Survey:
     """What is not read of a raw file: known fields and files (names of NOT_READ), and how many that no list knows.

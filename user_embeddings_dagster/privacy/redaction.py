@@ -1,12 +1,15 @@
 """An erased person's names in what others wrote: replaced for good, while the names are still known.
 
 Once a person's rows are gone nothing is left to mask their name by, and "Alice said" in another's message would come
-out of the masking as it is.
+out of the masking as it is. In JSON a name may also be a key ({"reactions": {"alice": 3}}); a format's own fields stay,
+or an erasure of somebody called "date" would leave records that no reader reads.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable
-from itertools import accumulate
+from collections import defaultdict
+from collections.abc import Collection, Container, Iterable
+from functools import lru_cache, partial
+from itertools import accumulate, count
 
 import polars as pl
 
@@ -20,8 +23,9 @@ PERSON = "<PERSON>"
 class Redaction:
     """Replaces the names of people by `<PERSON>`, in the variants and by the rules of masking (privacy.masking)."""
 
-    def __init__(self, names: Iterable[tuple[str, str]]) -> None:
-        """`names`: (name, kind) as in PARTICIPANTS."""
+    def __init__(self, names: Iterable[tuple[str, str]], fields: Container[str] = ()) -> None:
+        """`names`: (name, kind) as in PARTICIPANTS. `fields`: keys of JSON that are a format's own."""
+        self._fields = fields
         known = sorted({(name, kind) for name, kind in names if name.strip()})
         folded = canonical(pl.Series([name for name, _ in known], dtype=pl.String)).to_list()
         people = [("person", name, kind) for name, (_, kind) in zip(folded, known, strict=True)]
@@ -29,6 +33,7 @@ class Redaction:
         forms = (form for _, name, kind in people for form in variants(name, kind))
         # A text without any of these characters in a row has none of the names.
         self._needles = {token for form in forms for token in form.tokens}
+        self._key = lru_cache(maxsize=4096)(self.text)  # every record has the same keys
 
     def __bool__(self) -> bool:
         return bool(self._needles)
@@ -77,14 +82,31 @@ class Redaction:
         return pl.Series(texts.name, [text and self._replaced(text, plain) for text, plain in pairs], dtype=pl.String)
 
     def value(self, value: object) -> object:
-        """JSON with the names in all its strings replaced; keys stay."""
+        """JSON with the names in all its strings replaced, and in its keys."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
             return [self.value(item) for item in value]
         if isinstance(value, dict):
-            return {key: self.value(item) for key, item in value.items()}
+            keys = self.keys(value)
+            return {keys[key]: self.value(item) for key, item in value.items()}
         return value
+
+    def keys(self, names: Collection[str], people: Container[str] = ()) -> dict[str, str]:
+        """What takes the place of each key of an object; `people`: keys that are nothing but a person's account.
+
+        No two become one: of {"alice": 1, "Alice": 2} the second is `<PERSON> 2`.
+        """
+        found = {name: PERSON if name in people else self._key(name) for name in names if name not in self._fields}
+        changed = {name: now for name, now in found.items() if now != name}
+        taken, numbers = {*names} - changed.keys(), defaultdict(partial(count, 2))
+        for name, now in changed.items():
+            free = now
+            while free in taken:
+                free = f"{now} {next(numbers[now])}"
+            changed[name] = free
+            taken.add(free)
+        return {name: changed.get(name, name) for name in names}
 
 
 def _canonical(texts: list[str]) -> pl.Series:

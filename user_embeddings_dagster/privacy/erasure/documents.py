@@ -9,6 +9,8 @@ from typing import Any
 from user_embeddings_dagster.privacy.redaction import PERSON, Redaction
 
 _IN_PARTS = ("text", "text_entities", "question", "caption")  # keys under which a list is one text
+FIELDS = frozenset([*_IN_PARTS, "user_id", "first_name", "last_name", "phone_number"])
+"""Keys by which a document is cut."""
 
 
 class Cut:
@@ -27,7 +29,8 @@ class Cut:
         if not isinstance(value, dict):
             return self._redaction.value(value)
         shown = value | {"phone_number": ""} if self._is_card(value) else value
-        return {name: self._member(name, item, in_message) for name, item in shown.items()}
+        keys = self._redaction.keys(shown, self._accounts)
+        return {keys[name]: self._member(name, item, in_message) for name, item in shown.items()}
 
     def _is_card(self, item: dict[str, Any]) -> bool:
         """A contact of the person's name and no other: mostly nothing else tells whose it is."""

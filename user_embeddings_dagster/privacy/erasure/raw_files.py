@@ -28,6 +28,7 @@ from user_embeddings_dagster.exports.build import contributor_links
 from user_embeddings_dagster.exports.json_repair import repair
 from user_embeddings_dagster.exports.landing import GRANTS, LINKS, export_paths, foreign_links, stands
 from user_embeddings_dagster.exports.lines import chunks, compression
+from user_embeddings_dagster.exports.minimisation import known_fields
 from user_embeddings_dagster.exports.opening import sealed_reader
 from user_embeddings_dagster.exports.reader import Batch, RawFile, raw_file
 from user_embeddings_dagster.exports.reddit import data_request
@@ -35,7 +36,7 @@ from user_embeddings_dagster.exports.registry import detect
 from user_embeddings_dagster.keys import user_id
 from user_embeddings_dagster.privacy.consent.grants import person
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
-from user_embeddings_dagster.privacy.erasure.documents import Cut
+from user_embeddings_dagster.privacy.erasure.documents import FIELDS, Cut
 from user_embeddings_dagster.privacy.redaction import Redaction
 from user_embeddings_dagster.privacy.sealed import SealedWriter
 from user_embeddings_dagster.privacy.sealed_format import NotOurs, Shredded, is_sealed, owner_of
@@ -80,9 +81,7 @@ class Found:
         return sum(map(len, self.records.values()))
 
 
-def search(
-    folder: Path, key: bytes, users: Container[str], keys: ContributorKeys | None = None
-) -> Iterator[Found]:  # fmt: skip
+def search(folder: Path, key: bytes, users: Container[str], keys: ContributorKeys | None = None) -> Iterator[Found]:
     """Every raw file of a DataDAO's landing folder that holds something of the person, or that no reader knows.
 
     `keys` open sealed files. Files of their data request that hold no message are theirs too, and told last. Raises as
@@ -160,7 +159,8 @@ def cut_out(found: Found, names: set[tuple[str, str]]) -> bool:
 
     False if it was removed, because it cannot be rewritten: it is damaged, or of a format that has one author.
     """
-    redaction = Redaction(names | {(account, "native_id") for account in found.accounts})
+    accounts = {(account, "native_id") for account in found.accounts}
+    redaction = Redaction(names | accounts, known_fields(found.format) | FIELDS)
     cut = _cut_lines if found.format in _LINES else _cut_documents
     try:
         with _rewritten(found.file) as target:
