@@ -53,6 +53,13 @@ def linked(tmp_path):
     return {str(path.relative_to(landing)): str(path.readlink().relative_to(tmp_path / "exports")) for path in found}
 
 
+def test_what_opens_the_ui_is_told_for_this_data_root(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli._opens(Layout(tmp_path / "data")) == "`make dev`"
+    assert cli._opens(Layout(tmp_path / "data-real")) == f"`user-embeddings --data {tmp_path}/data-real dev`"
+    assert cli._opens(Layout(tmp_path / "a b")) == f"`user-embeddings --data '{tmp_path}/a b' dev`"
+
+
 def test_exports_are_linked_by_what_their_pattern_matches(real, tmp_path):
     """Every Telegram export is a result.json. What lay at the top before lies there still: a name tells an account."""
     exported(tmp_path, "ann/result.json", "bob/result.json", "tg/c.json", "tg/consent.csv", "tg/.DS_Store")

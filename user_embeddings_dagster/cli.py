@@ -1,9 +1,10 @@
 """Command line: `user-embeddings demo | real | samples | scores | trace | consent | erase | purge | access | seal |
-backup | restore | export-model | dev`."""
+backup | restore | export-model | seal-model | dev`."""
 
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -230,8 +231,14 @@ def _run(layout: Layout, dimensions, ops) -> int:
         + ", ".join(changed if len(changed) <= 5 else [])
     )
     print(f"data: {layout.root}")
-    print("Next: `make dev` opens the Dagster UI on this data (lineage, checks, plots); the README walks the graph.")
+    print(f"Next: {_opens(layout)} opens the Dagster UI on this data (lineage, checks, plots).")
     return 1 if failed or not runs else 0
+
+
+def _opens(layout: Layout) -> str:
+    """The command that opens the Dagster UI on this data root: `make dev` knows of ./data alone."""
+    default = Path("data").absolute()
+    return "`make dev`" if layout.root == default else f"`user-embeddings --data {shlex.quote(str(layout.root))} dev`"
 
 
 def _scores(options: argparse.Namespace, layout: Layout) -> int:
