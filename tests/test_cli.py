@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from user_embeddings_dagster import cli
+from user_embeddings_dagster import cli, run_settings
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.schema import CONSENT_LEDGER, MASKED_CHUNKS, MESSAGES, REJECTED_GRANTS
 from user_embeddings_dagster.settings import Layout
@@ -36,7 +36,7 @@ def real(tmp_path, monkeypatch, capsys):
 
 
 def test_real_exports_run_with_the_default_caps(real):
-    assert real()[:2] == (0, [cli.REAL_CONFIG])
+    assert real()[:2] == (0, [run_settings.REAL])
 
 
 def exported(tmp_path, *names):
@@ -156,8 +156,8 @@ def test_a_step_without_settings_takes_none(real):
 def test_the_settings_that_come_with_it_are_taken(tmp_path):
     for settings in (Path(cli.__file__).parents[1] / "docs" / "encoders.json", tmp_path / "real.json"):
         if not settings.exists():
-            settings.write_text(json.dumps(cli.REAL_CONFIG))
-        assert cli._config(str(settings)) == json.loads(settings.read_text())
+            settings.write_text(json.dumps(run_settings.REAL))
+        assert run_settings.of_file(str(settings)) == json.loads(settings.read_text())
 
 
 @pytest.fixture
