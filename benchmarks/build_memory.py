@@ -100,11 +100,11 @@ def copied(root: Path, copies: int) -> int:
     return reading.n_staged * copies
 
 
-def merge(stage: Path, rows: int, threads: int) -> dict[str, Any]:
+def merge(stage: Path, rows: int) -> dict[str, Any]:
     """Merge what is staged in this process: peak MB, seconds, CPU seconds, rows, hash of the messages."""
     peaks, start, cpu = {"imported": _peak()}, time.perf_counter(), time.process_time()
     with memory_returned():
-        merge = Merge(stage, pl.Series("author_id", [], pl.String), memory_for(rows), threads)
+        merge = Merge(stage, pl.Series("author_id", [], pl.String), memory_for(rows))
         merge.decide()
         merge.write_participants(stage / "participants.parquet")
         messages = merge.messages()
@@ -122,7 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", nargs="+", choices=tuple(FORMATS), default=list(FORMATS))
     parser.add_argument("--megabytes", type=int, nargs="+", help="default: 200, 400 and 878 of a dump, 300 of others")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="that hash ids while reading")
     parser.add_argument("--copies", type=int, nargs="+", help="measure the merge alone, of so many copies of a dump")
     for hidden in ("--build", "--write", "--merge"):
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
@@ -132,25 +132,24 @@ def main() -> None:
     if options.build:
         return print(json.dumps(build(options.build, options.threads)))
     if options.merge:
-        return print(json.dumps(merge(options.merge, options.copies[0], options.threads)))
+        return print(json.dumps(merge(options.merge, options.copies[0])))
     command = [sys.executable, "-m", "benchmarks.build_memory"]
     for copies in options.copies or ():
         with tempfile.TemporaryDirectory() as root:
             rows = copied(Path(root), copies)
-            tell(f"{copies} copies", [*command, "--merge", f"{root}/stage", "--copies", str(rows)], options.threads)
+            tell(f"{copies} copies", [*command, "--merge", f"{root}/stage", "--copies", str(rows)])
     for format in () if options.copies else options.formats:
         for megabytes in options.megabytes or FORMATS[format]:
             with tempfile.TemporaryDirectory() as root:
                 export = ["--formats", format, "--megabytes", str(megabytes)]
                 subprocess.run([*command, "--write", f"{root}/landing/{DATADAO}", *export], check=True)
-                tell(f"{format} {megabytes} MB", [*command, "--build", root], options.threads)
+                tell(f"{format} {megabytes} MB", [*command, "--build", root, "--threads", str(options.threads)])
     return None
 
 
-def tell(what: str, command: list[str], threads: int) -> None:
+def tell(what: str, command: list[str]) -> None:
     """Run a measurement in a process of its own and print its line."""
-    run = [*command, "--threads", str(threads)]
-    found = json.loads(subprocess.run(run, check=True, stdout=subprocess.PIPE, text=True).stdout)
+    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
     peaks = ", ".join(f"{stage} {peak}" for stage, peak in found["peaks"].items())
     cost = f"{found['seconds']:5.1f} s {found['cpu']:5.1f} s CPU"
     print(f"{what:18} {found['rows']:10,} messages  peak MB: {peaks}  {cost}  {found['hash']}", flush=True)

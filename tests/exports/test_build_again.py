@@ -12,6 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from user_embeddings_dagster.exports import lines, reading
 from user_embeddings_dagster.exports.build import build_messages
 from user_embeddings_dagster.storage.lake import Lake
 
@@ -86,6 +87,19 @@ def test_the_same_files_give_the_same_bytes_and_are_not_read_again(landing):
     assert not third.reused
     assert third.stats["n_read"] == 7001
     assert not list((landing.parent / "one" / "staging").iterdir())
+
+
+def test_many_parts_of_a_file_give_the_same_bytes(landing, monkeypatch):
+    """A staged part is closed after some frames, as its writer holds something of each."""
+    big_landing(landing)
+    one, _ = build(landing, "one")
+    seen: set[int] = set()
+    monkeypatch.setattr(reading, "_MOST_FRAMES", 1)
+    monkeypatch.setattr(lines, "CHUNK", 200_000)
+    staged = landing.parent / "many" / "staging"
+    many, _ = build(landing, "many", progress=lambda *_: seen.add(len([*staged.glob("*/messages-*")])))
+    assert max(seen) > 4
+    assert hashes(many) == hashes(one)
 
 
 def test_progress_tells_rows_bytes_and_time_left(landing):

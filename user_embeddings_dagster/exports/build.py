@@ -10,10 +10,12 @@ import io
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 
 from user_embeddings_dagster.exports.landing import (
     LINKS,
@@ -125,10 +127,10 @@ def build_messages(
         left_out = erased or Tombstones(key, frozenset()), erased_names or ErasedNames(key)
         reading = Reading(datadao, stage, normaliser, progress, *left_out, horizons)
         with memory_returned():
-            reading.read(files)
-            result = _commit(reading, lake, wanted, memory, threads)
+            with closing(normaliser):
+                reading.read(files)
+            result = _commit(reading, lake, wanted, memory)
     finally:
-        normaliser.close()
         shutil.rmtree(stage)
     return replace(result, sealing=sealed(reading.owners_of), shredded=shredded)
 
@@ -194,12 +196,13 @@ def _raw_files(folder: Path, keys: ContributorKeys | None, progress: Progress) -
         progress("hash", {"file": number, "files": len(paths)})
 
 
-def _commit(reading: Reading, lake: Lake, wanted: str, memory: str | None, threads: int) -> BuildResult:
+def _commit(reading: Reading, lake: Lake, wanted: str, memory: str | None) -> BuildResult:
     """Merge what was staged and commit the five tables; `messages` last, so that it vouches for the others."""
     datadao, stats = reading.datadao, reading.stats()
+    pa.default_memory_pool().release_unused()  # what reading needed, before the merge does
     reading.progress("merge", {"rows": reading.n_staged})
     owners = pl.Series("author_id", sorted(reading.owners), dtype=pl.String)
-    merge = Merge(reading.stage, owners, memory or memory_for(reading.n_staged), threads)
+    merge = Merge(reading.stage, owners, memory or memory_for(reading.n_staged))
     try:
         dropped = reading.dropped(merge.decide())
         staged = {t.name: lake.stage(t.name, datadao) for t in (MESSAGES, PARTICIPANTS, REJECTED_RECORDS)}

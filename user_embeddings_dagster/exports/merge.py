@@ -17,8 +17,6 @@ from user_embeddings_dagster.exports.staging import write_sorted
 from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, REJECTED_RECORDS
 
 NEAR_MIN_CHARACTERS = 20  # of normalised text: shorter ones ("thanks a lot") are said again in good faith
-_SET_THREADS = {1: "SET threads = 1", 2: "SET threads = 2"}
-MOST_THREADS = max(_SET_THREADS)  # each needs memory of its own: 16 threads found too little in 250 MB
 _BATCH = 8_192  # rows that leave DuckDB at a time
 NEAR_MICROSECONDS = 24 * 3600 * 1_000_000  # since the last time the author said the same
 
@@ -190,20 +188,23 @@ _REJECTED = """
 def memory_for(rows: int) -> str:
     """DuckDB's share for so many messages; what it cannot hold it spills below the lake.
 
-    Too little, and it fails: 1.4 million messages did in 170 MB, not in 200; 10 million did not in 250.
+    Too little, and it fails: with one thread .7 million messages were merged in 50 MB, 10 million not in 100.
     """
-    return f"{min(250 + rows * 15 // 1_000_000, 600)}MB"
+    return f"{min(60 + rows * 15 // 1_000_000, 600)}MB"
 
 
 class Merge:
-    """One DataDAO's staged parts (`messages-*`, `names-*`, `rejected-*`) becoming tables."""
+    """One DataDAO's staged parts (`messages-*`, `names-*`, `rejected-*`) becoming tables.
 
-    def __init__(self, folder: Path, owners: pl.Series, memory: str, threads: int) -> None:
-        self._folder, self._threads = folder, min(threads, MOST_THREADS)
+    DuckDB has one thread: each holds a piece of every sorted run, and two were no faster.
+    """
+
+    def __init__(self, folder: Path, owners: pl.Series, memory: str) -> None:
+        self._folder = folder
         self._duckdb = duckdb.connect(
             config={
                 "memory_limit": memory,
-                "threads": self._threads,
+                "threads": 1,
                 "temp_directory": str(folder / "spill"),
                 "autoinstall_known_extensions": False,
                 "preserve_insertion_order": False,
@@ -230,11 +231,11 @@ class Merge:
     def write_participants(self, path: Path) -> int:
         """The rows of PARTICIPANTS in the threads of messages that are kept, by primary key; returns how many."""
         self._duckdb.execute(_KEPT)
-        return write_sorted(self._sorted(_PARTICIPANTS), path, PARTICIPANTS.schema)
+        return write_sorted(self._stream(_PARTICIPANTS), path, PARTICIPANTS.schema)
 
     def write_rejected(self, path: Path) -> int:
         """The rows of REJECTED_RECORDS by primary key; returns how many."""
-        return write_sorted(self._sorted(_REJECTED), path, REJECTED_RECORDS.schema)
+        return write_sorted(self._stream(_REJECTED), path, REJECTED_RECORDS.schema)
 
     def messages(self) -> Placed:
         """The rows of MESSAGES, to be written by thread, time and id; they stay when this is closed.
@@ -243,16 +244,10 @@ class Merge:
         """
         (staged,) = self._duckdb.sql("SELECT count(*) FROM staged").fetchall()[0]
         places, kept = np.full(staged, -1, np.int32), 0
-        for batch in self._sorted(_ORDER):
+        for batch in self._stream(_ORDER):
             places[to_numpy(batch["seq"])] = np.arange(kept, kept + batch.num_rows)
             kept += batch.num_rows
         return Placed(_placed(self._stream(_MESSAGES), places), kept, MESSAGES.schema, self._folder)
-
-    def _sorted(self, query: str) -> Iterator[pa.RecordBatch]:
-        """The rows of a query that sorts: with one thread, as each holds a piece of every sorted run."""
-        self._duckdb.execute(_SET_THREADS[1])
-        yield from self._stream(query)
-        self._duckdb.execute(_SET_THREADS[self._threads])  # which also gives back what was freed
 
     def _stream(self, query: str) -> Iterator[pa.RecordBatch]:
         yield from self._duckdb.sql(query).to_arrow_reader(_BATCH)

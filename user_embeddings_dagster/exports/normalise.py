@@ -92,7 +92,12 @@ class Normaliser:
 
     def _authors(self, frame: pl.DataFrame, platform: str) -> pl.Series:
         accounts = frame["native_author"].unique().drop_nulls()
-        ids = [self.author(platform, account) for account in accounts]
+        folded = pl.DataFrame({"account": [account.casefold() for account in accounts]}, {"account": pl.String})
+        hashed = self._hashed(folded, platform, id=("account", "account"))["id"]
+        ids = [
+            self.author(platform, account) if account in self._links else unlinked
+            for account, unlinked in zip(folded["account"], hashed, strict=True)
+        ]
         return frame["native_author"].replace_strict(
             accounts, pl.Series(ids, dtype=pl.String), default=None, return_dtype=pl.String
         )

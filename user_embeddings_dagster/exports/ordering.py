@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.ipc
 
 from user_embeddings_dagster.exports.staging import ROW_GROUP, Part
 
 PLACE = "place"
 _PLACE = pa.field(PLACE, pa.int64())
 _SPREAD = 64  # scratch files that are open at once
+_COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
 _TOGETHER = 16_384  # rows that are spread at once: of fewer, each file would get few at a time
 
 
@@ -95,21 +96,16 @@ def _row_groups(files: list[Path], places: range, schema: pa.Schema, scratch: Pa
 
 
 def _spread(batches: Iterable[pa.RecordBatch], parts: list[range], schema: pa.Schema, scratch: Path) -> list[Path]:
-    """A file for each part of the places."""
-    files = [scratch / f"places-{part.start}-{part.stop}.parquet" for part in parts]
+    """A file for each part of the places: Arrow's, as a Parquet writer keeps something of each piece till the end."""
+    files = [scratch / f"places-{part.start}-{part.stop}.arrow" for part in parts]
     starts = [part.start for part in parts]
     with ExitStack() as stack:
-        writers = [
-            stack.enter_context(
-                pq.ParquetWriter(file, schema, compression="lz4", use_dictionary=False, write_statistics=False)
-            )
-            for file in files
-        ]
+        writers = [stack.enter_context(pa.ipc.new_file(file, schema, options=_COMPRESSED)) for file in files]
         for rows in _together(batches, schema):
             places = to_numpy(rows[PLACE])
             order = np.argsort(places)
             begins = np.searchsorted(places[order], starts).tolist()
-            rows = rows.take(to_arrow(order))
+            rows = rows.take(to_arrow(order)).combine_chunks()
             for writer, begin, end in zip(writers, begins, [*begins[1:], len(order)], strict=True):
                 if begin < end:
                     writer.write_table(rows.slice(begin, end - begin))
@@ -128,25 +124,27 @@ def _together(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[
         yield pa.Table.from_batches(held)
 
 
-def _batches(file: Path) -> Iterator[pa.RecordBatch]:
-    with pq.ParquetFile(file, pre_buffer=False) as content:  # which would hold the whole file
-        yield from content.iter_batches(_TOGETHER, use_threads=False)
+def _batches(file: Path, columns: list[int] | None = None) -> Iterator[pa.RecordBatch]:
+    """The file's pieces in turn, of all columns or of some."""
+    options = pa.ipc.IpcReadOptions(included_fields=columns, use_threads=False)
+    with pa.OSFile(str(file)) as source, pa.ipc.open_file(source, options=options) as content:
+        for number in range(content.num_record_batches):
+            yield content.get_batch(number)
 
 
 def _in_order(file: Path, schema: pa.Schema, places: range) -> pa.Table:
     """The rows of a file in order, a column at a time, each in one piece: pyarrow ends pages by how rows arrive."""
-    with pq.ParquetFile(file) as content:
 
-        def column(name: str) -> Any:
-            pa.default_memory_pool().release_unused()
-            return content.read([name], use_threads=False)[name].combine_chunks()
+    def column(number: int) -> Any:
+        pa.default_memory_pool().release_unused()
+        return pa.Table.from_batches(_batches(file, [number])).column(0).combine_chunks()
 
-        found = to_numpy(column(PLACE))
-        order = np.argsort(found)
-        if not np.array_equal(found[order], places):
-            raise RuntimeError(f"{len(found)} rows for {len(places)} places")
-        indices, sizes = to_arrow(order), content.metadata.row_group(0)
-        # The widest first, as it is held twice for a moment.
-        widest = sorted(range(len(schema)), key=lambda number: -sizes.column(number).total_uncompressed_size)
-        columns = {number: column(schema.names[number]).take(indices) for number in widest}
-        return pa.Table.from_arrays([columns[number] for number in range(len(schema))], schema=schema)
+    found = to_numpy(column(len(schema)))
+    order = np.argsort(found)
+    if not np.array_equal(found[order], places):
+        raise RuntimeError(f"{len(found)} rows for {len(places)} places")
+    indices, sample = to_arrow(order), next(_batches(file))
+    # The widest first, as it is held twice for a moment.
+    widest = sorted(range(len(schema)), key=lambda number: -sample.column(number).nbytes)
+    columns = {number: column(number).take(indices) for number in widest}
+    return pa.Table.from_arrays([columns[number] for number in range(len(schema))], schema=schema)

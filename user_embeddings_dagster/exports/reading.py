@@ -29,6 +29,7 @@ PARTS = {
     "names": PARTICIPANTS.schema,
     "rejected": REJECTED_RECORDS.schema,
 }
+_MOST_FRAMES = 256  # in one file, as its writer holds something of each
 
 
 class Reading:
@@ -61,6 +62,7 @@ class Reading:
         self._files: list[tuple[RawFile, str, int, int]] = []
         self._surveys: list[Survey] = []
         self._parts: dict[str, Part] = {}
+        self._n_parts = 0
 
     def read(self, files: list[RawFile]) -> None:
         """Read all files, contributors' own exports before public dumps; the same bytes are read once."""
@@ -69,10 +71,10 @@ class Reading:
         clock = _Clock(self.progress, formats)
         seen: set[str] = set()
         if not formats:  # the merge expects a part of each kind
-            self._open_parts(0)
+            self._open_parts()
             self._close_parts()
         for index, (file, format) in enumerate(formats):
-            self._open_parts(index)
+            self._open_parts()
             before = self.n_read, self.n_rejected
             try:
                 if format is None:
@@ -111,14 +113,18 @@ class Reading:
             redacted.close()
             part.with_suffix(".redacted").replace(part)
 
-    def _open_parts(self, index: int) -> None:
-        self._parts = {kind: Part(self.stage / f"{kind}-{index:06}.parquet", schema) for kind, schema in PARTS.items()}
+    def _open_parts(self) -> None:
+        number, self._n_parts = self._n_parts, self._n_parts + 1
+        self._parts = {kind: Part(self.stage / f"{kind}-{number:06}.parquet", schema) for kind, schema in PARTS.items()}
 
     def _close_parts(self) -> None:
         for part in self._parts.values():
             part.close()
 
     def _take(self, index: int, file: RawFile, format: Format, batch: Batch) -> None:
+        if max(part.frames for part in self._parts.values()) >= _MOST_FRAMES:
+            self._close_parts()
+            self._open_parts()
         self._reject(file, batch.rejected)
         messages, names = batch.messages, batch.names
         self.n_read += messages.height + sum(batch.skipped.values())

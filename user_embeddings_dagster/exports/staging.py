@@ -13,13 +13,13 @@ ROW_GROUP = 100_000  # rows
 
 
 class Part:
-    """One Parquet file that grows by frames of the given schema."""
+    """One Parquet file that grows by frames of the given schema. Some 30 kB of each are held until it is closed."""
 
     def __init__(self, path: Path, schema: pl.Schema, compression: str = "lz4") -> None:
         self._polars = schema
         self.schema: pa.Schema = schema.to_frame().to_arrow().schema
         self._writer = pq.ParquetWriter(path, self.schema, compression=compression)
-        self.rows = 0
+        self.rows = self.frames = 0
 
     def append(self, frame: pl.DataFrame) -> None:
         """Write the frame as one row group (or more, of ROW_GROUP rows)."""
@@ -29,6 +29,7 @@ class Part:
                 row_group_size=ROW_GROUP,
             )
             self.rows += frame.height
+            self.frames += 1
 
     def append_row_group(self, table: pa.Table) -> None:
         """Write at most ROW_GROUP rows of the part's Arrow `schema` as one row group."""
@@ -74,7 +75,8 @@ def even(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int = ROW_G
         while n_held >= rows:
             table = pa.Table.from_batches(held)
             held, n_held = table.slice(rows).to_batches(), n_held - rows
-            yield table.slice(0, rows).combine_chunks()
+            table = table.slice(0, rows).combine_chunks()  # which frees the batches
+            yield table
     if n_held:
         yield pa.Table.from_batches(held).combine_chunks()
 
