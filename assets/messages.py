@@ -20,7 +20,7 @@ from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.schema import MESSAGES, REJECTED_RECORDS
 from user_embeddings_dagster.settings import sealing
 
-STAGES = ("hash", "read", "merge", "seal")  # of reading exports, as the log names them
+STAGES = ("hash", "read", "seal")  # of reading exports, as the log names them
 LINEAGE = column_lineage(text=("raw_exports", []), raw_sha256=("raw_exports", []))
 
 
@@ -67,7 +67,9 @@ def messages(context: dg.AssetExecutionContext, store: Store):
     stages: list[str] = []
 
     def progress(stage: str, figures: dict) -> None:
-        if stage in STAGES and stage not in stages:
+        if stage == "merge":  # again, with more memory, where that was too little
+            context.log.info(f"exports: merge of {figures['rows']:,} messages with {figures['memory_mb']:,} MB")
+        elif stage in STAGES and stage not in stages:
             stages.append(stage)
             context.log.info(f"exports: {stage}")
         report(figures.get("bytes", 0), figures.get("bytes_total", 0))

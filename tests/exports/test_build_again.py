@@ -1,5 +1,6 @@
 """The messages build, repeated: same bytes, nothing read twice, killed at random moments."""
 
+import contextlib
 import json
 import os
 import random
@@ -12,7 +13,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from user_embeddings_dagster.exports import lines, reading
+from user_embeddings_dagster.exports import build as module
+from user_embeddings_dagster.exports import lines, merge, reading
 from user_embeddings_dagster.exports.build import build_messages
 from user_embeddings_dagster.storage.lake import Lake
 
@@ -74,7 +76,7 @@ def test_the_same_files_give_the_same_bytes_and_are_not_read_again(landing):
     big_landing(landing)
     stages: list[str] = []
     first, lake = build(landing, "one", threads=1)
-    second, _ = build(landing, "two", threads=2, memory="150MB")
+    second, _ = build(landing, "two", threads=2, memory=150)
     assert hashes(first) == hashes(second)
     assert conserved(lake)
     again, _ = build(landing, "one", progress=lambda stage, figures: stages.append(stage))
@@ -87,6 +89,42 @@ def test_the_same_files_give_the_same_bytes_and_are_not_read_again(landing):
     assert not third.reused
     assert third.stats["n_read"] == 7001
     assert not list((landing.parent / "one" / "staging").iterdir())
+
+
+def test_a_merge_with_too_little_memory_begins_again_with_more(landing):
+    big_landing(landing)
+    one, _ = build(landing, "one")
+    shares: list[int] = []
+    few, lake = build(
+        landing,
+        "few",
+        memory=2,
+        progress=lambda stage, it: shares.append(it["memory_mb"]) if stage == "merge" else None,
+    )
+    assert len(shares) > 1
+    assert shares == [2 << time for time in range(len(shares))]
+    assert hashes(few) == hashes(one)
+    assert conserved(lake)
+
+
+def test_a_merge_that_half_the_machines_memory_is_too_little_for_fails(landing, monkeypatch):
+    big_landing(landing)
+    monkeypatch.setattr(module, "most_memory", lambda: 3)
+    with pytest.raises(merge.TooLittleMemory):
+        build(landing, "few", memory=2)
+    assert not list((landing.parent / "few" / "staging").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("told", "kind"), [("Out of Memory Error", merge.TooLittleMemory), ("no", OSError)]
+)
+def test_memory_that_ends_between_rows(told, kind, tmp_path):
+    """What DuckDB raises then comes as Arrow's OSError."""
+    for name in ("messages", "names", "rejected"):
+        pl.DataFrame({"a": [1]}).write_parquet(tmp_path / f"{name}-0.parquet")
+    some = merge.Merge(tmp_path, pl.Series("author_id", [], pl.String), 100)
+    with contextlib.closing(some), pytest.raises(kind, match=told):
+        list(some._stream(f"SELECT IF(i = 180000, error('{told}')::INT, i) FROM range(200000) t(i)"))
 
 
 def test_many_parts_of_a_file_give_the_same_bytes(landing, monkeypatch):

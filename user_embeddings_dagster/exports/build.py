@@ -27,9 +27,9 @@ from user_embeddings_dagster.exports.landing import (
     landing_folder,
     stands,
 )
-from user_embeddings_dagster.exports.merge import Merge, memory_for
+from user_embeddings_dagster.exports.merge import Merge, TooLittleMemory, memory_for, most_memory
 from user_embeddings_dagster.exports.normalise import Normaliser
-from user_embeddings_dagster.exports.ordering import memory_returned
+from user_embeddings_dagster.exports.ordering import Placed, memory_returned
 from user_embeddings_dagster.exports.reader import RawFile, foreign_link, raw_file
 from user_embeddings_dagster.exports.reading import Progress, Reading
 from user_embeddings_dagster.exports.sealing import Sealing, seal_folder
@@ -80,7 +80,7 @@ def build_messages(
     erased_names: ErasedNames | None = None,
     horizons: Horizons | None = None,
     progress: Progress = lambda stage, figures: None,
-    memory: str | None = None,
+    memory: int | None = None,
     threads: int | None = None,
 ) -> BuildResult:
     """Read landing/<datadao>, commit raw_files, messages, participants, rejected_records and dropped_messages.
@@ -89,7 +89,8 @@ def build_messages(
     out, with their names and those of `erased_names` in what others wrote) and this version.
     `keys` open sealed raw files; with `seal`, those that lie in clear are sealed once the tables are committed.
     `progress` is called with a stage (hash, read, merge, seal) and figures: file, files, rows, bytes, bytes_total,
-    seconds, seconds_left. `memory`: DuckDB's share while it merges, by default `merge.memory_for`.
+    seconds, seconds_left. `memory`: MB that DuckDB has while it merges, by default `merge.memory_for`;
+    where they are too few, it begins again with twice as many.
     Raises MissingExports without a landing folder, or if an export that the operator linked is not there; NoKeys, or
     Tampered where a sealed raw file is not what was sealed: the tables then stay as they are.
     """
@@ -196,23 +197,20 @@ def _raw_files(folder: Path, keys: ContributorKeys | None, progress: Progress) -
         progress("hash", {"file": number, "files": len(paths)})
 
 
-def _commit(reading: Reading, lake: Lake, wanted: str, memory: str | None) -> BuildResult:
+def _commit(reading: Reading, lake: Lake, wanted: str, memory: int | None) -> BuildResult:
     """Merge what was staged and commit the five tables; `messages` last, so that it vouches for the others."""
     datadao, stats = reading.datadao, reading.stats()
     pa.default_memory_pool().release_unused()  # what reading needed, before the merge does
-    reading.progress("merge", {"rows": reading.n_staged})
-    owners = pl.Series("author_id", sorted(reading.owners), dtype=pl.String)
-    merge = Merge(reading.stage, owners, memory or memory_for(reading.n_staged))
-    try:
-        dropped = reading.dropped(merge.decide())
-        staged = {t.name: lake.stage(t.name, datadao) for t in (MESSAGES, PARTICIPANTS, REJECTED_RECORDS)}
-        rows = {
-            "participants": merge.write_participants(staged["participants"]),
-            "rejected_records": merge.write_rejected(staged["rejected_records"]),
-        }
-        messages = merge.messages()
-    finally:
-        merge.close()  # and frees its memory, before that of messages is needed
+    share = memory or memory_for(reading.n_staged)
+    staged = {t.name: lake.stage(t.name, datadao) for t in (MESSAGES, PARTICIPANTS, REJECTED_RECORDS)}
+    while True:
+        reading.progress("merge", {"rows": reading.n_staged, "memory_mb": share})
+        try:
+            dropped, rows, messages = _merged(reading, share, staged)
+            break
+        except TooLittleMemory:
+            if (share := 2 * share) > most_memory():
+                raise
     rows["messages"] = messages.write(staged["messages"])
     n_dropped = int(dropped["n"].sum())
     if rows["messages"] + n_dropped != reading.n_read:
@@ -226,3 +224,15 @@ def _commit(reading: Reading, lake: Lake, wanted: str, memory: str | None) -> Bu
     for name in ("participants", "rejected_records", "messages"):
         commits[name] = lake.commit_file(name, staged[name], rows[name], datadao, wanted, stats)
     return BuildResult(commits, False, stats)
+
+
+def _merged(reading: Reading, memory: int, staged: dict[str, Path]) -> tuple[pl.DataFrame, dict[str, int], Placed]:
+    """What is dropped, the rows of the narrow tables, which are written to `staged`, and the messages."""
+    owners = pl.Series("author_id", sorted(reading.owners), dtype=pl.String)
+    with closing(Merge(reading.stage, owners, memory)) as merge:  # frees its memory, before that of messages is needed
+        dropped = reading.dropped(merge.decide())
+        rows = {
+            "participants": merge.write_participants(staged["participants"]),
+            "rejected_records": merge.write_rejected(staged["rejected_records"]),
+        }
+        return dropped, rows, merge.messages()

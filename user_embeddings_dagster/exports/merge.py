@@ -4,6 +4,7 @@ DuckDB does it out of core; every decision, also of the order, is made on narrow
 the end, and `ordering` puts them in theirs.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, REJECTED_RECO
 NEAR_MIN_CHARACTERS = 20  # of normalised text: shorter ones ("thanks a lot") are said again in good faith
 _BATCH = 8_192  # rows that leave DuckDB at a time
 NEAR_MICROSECONDS = 24 * 3600 * 1_000_000  # since the last time the author said the same
+
+TooLittleMemory = duckdb.OutOfMemoryException
 
 # A numbering whose thread is known from another export of the same account: all of it belongs there.
 _PLACES = """
@@ -185,12 +188,18 @@ _REJECTED = """
 """
 
 
-def memory_for(rows: int) -> str:
-    """DuckDB's share for so many messages; what it cannot hold it spills below the lake.
+def memory_for(rows: int) -> int:
+    """MB of DuckDB's share for so many messages of few copies; what it cannot hold it spills below the lake.
 
-    Too little, and it fails: with one thread .7 million messages were merged in 50 MB, 10 million not in 100.
+    Too little, and it fails. With one thread .7 million messages were merged in 50 MB and 10 million in 200, not in
+    100; .7 million that were five copies of each not in 100, but in 130.
     """
-    return f"{min(60 + rows * 15 // 1_000_000, 600)}MB"
+    return min(60 + rows * 15 // 1_000_000, 600)
+
+
+def most_memory() -> int:
+    """MB of half this machine's memory: what DuckDB may have at most."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2_000_000
 
 
 class Merge:
@@ -199,11 +208,11 @@ class Merge:
     DuckDB has one thread: each holds a piece of every sorted run, and two were no faster.
     """
 
-    def __init__(self, folder: Path, owners: pl.Series, memory: str) -> None:
+    def __init__(self, folder: Path, owners: pl.Series, memory: int) -> None:
         self._folder = folder
         self._duckdb = duckdb.connect(
             config={
-                "memory_limit": memory,
+                "memory_limit": f"{memory}MB",
                 "threads": 1,
                 "temp_directory": str(folder / "spill"),
                 "autoinstall_known_extensions": False,
@@ -250,7 +259,10 @@ class Merge:
         return Placed(_placed(self._stream(_MESSAGES), places), kept, MESSAGES.schema, self._folder)
 
     def _stream(self, query: str) -> Iterator[pa.RecordBatch]:
-        yield from self._duckdb.sql(query).to_arrow_reader(_BATCH)
+        try:
+            yield from self._duckdb.sql(query).to_arrow_reader(_BATCH)
+        except OSError as error:  # which Arrow makes of what DuckDB raises after the first rows
+            raise TooLittleMemory(str(error)) if "Out of Memory Error" in str(error) else error from None
 
     def close(self) -> None:
         """Free memory and spill files."""
