@@ -115,9 +115,7 @@ def test_a_merge_that_half_the_machines_memory_is_too_little_for_fails(landing, 
     assert not list((landing.parent / "few" / "staging").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("told", "kind"), [("Out of Memory Error", merge.TooLittleMemory), ("no", OSError)]
-)
+@pytest.mark.parametrize(("told", "kind"), [("Out of Memory Error", merge.TooLittleMemory), ("no", OSError)])
 def test_memory_that_ends_between_rows(told, kind, tmp_path):
     """What DuckDB raises then comes as Arrow's OSError."""
     for name in ("messages", "names", "rejected"):
