@@ -14,12 +14,16 @@ from user_embeddings_dagster.exports.build import contributor_links
 from user_embeddings_dagster.exports.landing import GRANTS, LINKS, STATEMENT, BadFile, MissingExports, landing_folder
 from user_embeddings_dagster.privacy.consent import withdrawal
 from user_embeddings_dagster.privacy.consent.grants import SERVE, read_stated
-from user_embeddings_dagster.privacy.consent.ledger import VERSION, build_ledger, subjects_of
+from user_embeddings_dagster.privacy.consent.ledger import VERSION, authors_of, build_ledger, of_nobody, subjects_of
 from user_embeddings_dagster.privacy.consent.live import Consent, last_change, live, live_hash, now, states
 from user_embeddings_dagster.privacy.consent.report import (
     as_metadata,
+    grants_of_somebody,
     grants_readable,
     models_consented,
+    nobody_as_metadata,
+    nobody_as_text,
+    places,
     somebody_consented,
 )
 from user_embeddings_dagster.privacy.tombstones import Tombstones
@@ -27,7 +31,7 @@ from user_embeddings_dagster.schema import CONSENT_LEDGER, INSIGHT_TASKS, REJECT
 from user_embeddings_dagster.storage.lake import fingerprint
 
 ASSET = CONSENT_LEDGER.name
-CHECKS = (somebody_consented, grants_readable, models_consented)
+CHECKS = (somebody_consented, grants_readable, grants_of_somebody, models_consented)
 
 
 @dg.asset(
@@ -60,30 +64,41 @@ def consent_ledger(context: dg.AssetExecutionContext, store: Store) -> dg.Materi
         if lake.current(ASSET, datadao):
             withdraw(store, datadao, {*lake.read(ASSET, datadao)["user_id"]}, moment)
         raise
-    subjects = subjects_of(lake.scan("messages", datadao))
-    result = build_ledger(datadao, stated, subjects, Tombstones.load(store.layout.erased, store.key))
+    messages, erased = lake.scan("messages", datadao), Tombstones.load(store.layout.erased, store.key)
+    subjects = subjects_of(messages)
+    result = build_ledger(datadao, stated, subjects, erased)
+    nobody = of_nobody(datadao, stated, authors_of(messages), erased, moment)
+    rejected = pl.concat([result.rejected, nobody])
     granted = live(result.ledger, moment)
     holds = live_hash(granted)
-    wanted = fingerprint(VERSION, result.ledger.write_csv(), result.rejected.write_csv(), holds)
+    wanted = fingerprint(VERSION, result.ledger.write_csv(), rejected.write_csv(), holds)
     commit = lake.up_to_date(ASSET, datadao, wanted)
     if not (reused := commit is not None):
-        lake.commit(REJECTED_GRANTS, result.rejected, datadao, wanted)
+        lake.commit(REJECTED_GRANTS, rejected, datadao, wanted)
         stats = {"holds": holds, "rejected": result.rejected.height}
         commit = lake.commit(CONSENT_LEDGER, result.ledger, datadao, wanted, stats)
     removed, marked = withdraw(store, datadao, {*result.ledger["user_id"], *subjects}, moment)
     consenting = subjects.filter(subjects.is_in(granted["user_id"].unique().implode())).len()
-    say(context, datadao, subjects.len(), consenting, result.rejected, marked)
-    counted = as_metadata(states(result.ledger, subjects, moment))
+    say(context, datadao, subjects.len(), consenting, result.rejected, nobody, marked)
+    counted = as_metadata(states(result.ledger, subjects, moment)) | {"grants_of_nobody": nobody.height}
     outcomes = [
         somebody_consented(subjects.len(), consenting),
         grants_readable(result.rejected),
+        grants_of_somebody(nobody),
         models_consented(len(marked)),
     ]
     reported = table_result(
         CONSENT_LEDGER,
         commit,
         reused=reused,
-        metadata={"subjects": subjects.len(), "consenting": consenting, **counted, **removed, "models_marked": marked},
+        metadata={
+            "subjects": subjects.len(),
+            "consenting": consenting,
+            **counted,
+            **nobody_as_metadata(nobody),
+            **removed,
+            "models_marked": marked,
+        },
         checks=[check_result(outcome, ASSET) for outcome in outcomes],
     )
     return reported._replace(data_version=dg.DataVersion(wanted))
@@ -113,7 +128,7 @@ def withdraw(store: Store, datadao: str, people: set[str], moment: datetime) -> 
 
 def say(
     context: dg.AssetExecutionContext, datadao: str, subjects: int, consenting: int, rejected: pl.DataFrame,
-    marked: list[str],
+    nobody: pl.DataFrame, marked: list[str],
 ) -> None:  # fmt: skip
     """What an operator must not miss, in the log."""
     if subjects and not consenting:
@@ -122,7 +137,10 @@ def say(
             f"nothing of {subjects} contributors goes further than messages"
         )
     for file, line, reason in rejected.select("file", "line", "reason").head(20).iter_rows():
-        context.log.warning(f"{datadao}: {file}, line {line}: {reason}; it consents to nothing")
+        where = f"line {line}" if line else places([line])
+        context.log.warning(f"{datadao}: {file}, {where}: {reason}; it consents to nothing")
+    for lines_of_nobody in nobody_as_text(nobody):
+        context.log.warning(f"{datadao}: {lines_of_nobody}")
     for name in marked:
         context.log.warning(f"models/{name}: consent revoked by people it was trained on")
 

@@ -133,5 +133,6 @@ def check_result(outcome: CheckOutcome, asset: str) -> dg.AssetCheckResult:
         asset_key=asset,
         passed=outcome.passed,
         severity=dg.AssetCheckSeverity.ERROR if outcome.severity == "error" else dg.AssetCheckSeverity.WARN,
-        metadata={name: float(value) for name, value in outcome.metrics.items()},  # NumPy scalars do not serialise
+        # NumPy scalars do not serialise
+        metadata={**{name: float(value) for name, value in outcome.metrics.items()}, **outcome.places},
     )

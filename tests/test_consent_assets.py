@@ -472,6 +472,58 @@ def test_the_ledger_names_nobody_where_it_is_shown(store):
     ]
 
 
+def test_rows_of_nobody_here_are_told_by_line_everywhere(store, capsys):
+    """A revocation of a mistyped account revokes nothing: that is a warning, and goes once the account is mended."""
+    from user_embeddings_dagster.cli import main
+
+    (store.layout.landing / "dao" / "datadao.json").write_text(STATEMENT)
+    say(store, ann=EVERYTHING, bbo=f"{EVERYTHING},,2021-01-01", cta=EVERYTHING)
+    found = materialise(store, [consent_ledger])
+    assert found["consent_ledger"]["train_granted"] == 4 and found["consent_ledger"]["grants_of_nobody"] == 2
+    assert found["consent_ledger"]["lines_of_nobody_ended"] == "3"
+    assert found["consent_ledger"]["lines_of_nobody"] == "4"
+    assert found["checks"]["grants_readable"] and not found["checks"]["grants_of_somebody"]
+    assert main(["--data", str(store.layout.root), "consent", "dao"]) == 0
+    told = capsys.readouterr()
+    for text in (told.out, told.err):
+        assert "consent.csv, lines 3: revoked or expired, but about nobody" in text
+        assert "consent.csv, lines 4: about nobody" in text
+    assert not any(name in str(found) + told.out + told.err for name in ("bbo", "cta"))
+
+    say(store, ann=EVERYTHING, bob=f"{EVERYTHING},,2021-01-01", cat=EVERYTHING)
+    found = materialise(store, [consent_ledger])
+    assert found["consent_ledger"]["train_granted"] == 3 and found["consent_ledger"]["grants_of_nobody"] == 0
+    assert found["checks"]["grants_of_somebody"] and "lines_of_nobody" not in found["consent_ledger"]
+    assert main(["--data", str(store.layout.root), "consent", "dao"]) == 0
+    assert "nobody" not in capsys.readouterr().out
+
+
+def test_whose_export_arrives_later_is_nobody_until_then(store):
+    """The ledger is the same; what it warns of is asked again with the messages."""
+    say(store, ann=EVERYTHING, eve=EVERYTHING)
+    assert not materialise(store, [consent_ledger])["checks"]["grants_of_somebody"]
+    messages = store.lake.read("messages", "dao")
+    eve = messages.tail(1).with_columns(
+        message_id=pl.lit("e" * 32), author_id=pl.lit(user_id(store.key, "reddit", "eve"))
+    )
+    store.lake.commit(MESSAGES, pl.concat([messages, eve]), "dao", "again")
+    assert materialise(store, [consent_ledger])["checks"]["grants_of_somebody"]
+    assert store.lake.read("rejected_grants", "dao").is_empty()
+
+
+def test_a_consent_file_with_semicolons_is_told_so(store, capsys):
+    from user_embeddings_dagster.cli import main
+
+    say(store, ann=EVERYTHING)
+    path = store.layout.landing / "dao" / "consent.csv"
+    path.write_text(path.read_text().replace(",", ";"))
+    materialise(store, [consent_ledger])
+    assert main(["--data", str(store.layout.root), "consent", "dao"]) == 0
+    told = capsys.readouterr()
+    assert "consent.csv, not_separated_by_commas, the whole file" in told.out
+    assert "consent.csv, the whole file: not_separated_by_commas" in told.err
+
+
 def test_the_command_line_prints_counts_alone(store, capsys):
     """C14: by purpose and state; before the first ledger it says what is missing."""
     from user_embeddings_dagster.cli import main

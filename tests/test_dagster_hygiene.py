@@ -252,11 +252,12 @@ def log_calls(tree: ast.AST) -> list[ast.Call]:
     ]
 
 
-# What may stand in a log line: numbers, DataDAOs, fixed words of ours, versions, names of files about a DataDAO.
+# What may stand in a log line: numbers, also of lines, DataDAOs, fixed words of ours, versions, names of files about a
+# DataDAO.
 LOGGED = {
     "stage", "kind", "seed", "asked.height", "len(models.get(kind, []))", "what", "done", "total", "done / total",
     "left", "unnamed", "raw", "datadao", "file", "line", "reason", "subjects", "GRANTS", "STATEMENT", "name",
-    "partition", "dimension",
+    "partition", "dimension", "where", "lines_of_nobody",
 }  # fmt: skip
 
 

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from benchmarks.consent import AT, CASES, PURPOSES, GateOff, expected, ledger_of, platform, reached
 from user_embeddings_dagster.keys import keyed_id, user_id
 from user_embeddings_dagster.privacy.consent.grants import read_stated
-from user_embeddings_dagster.privacy.consent.ledger import build_ledger
+from user_embeddings_dagster.privacy.consent.ledger import build_ledger, of_nobody
 from user_embeddings_dagster.privacy.consent.live import Consent, last_change, live, live_hash, states
+from user_embeddings_dagster.privacy.consent.report import grants_of_somebody
 from user_embeddings_dagster.privacy.consent.withdrawal import mark_models, withdraw_memories, withdraw_vectors
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.erasure.identity import of_account
 from user_embeddings_dagster.privacy.erasure.journal import Journal
 from user_embeddings_dagster.privacy.erasure.raw_files import UnreadableGrants, cut_grants
 from user_embeddings_dagster.privacy.erasure.stores import erase_landing
@@ -121,9 +123,70 @@ def test_a_person_is_found_by_account_link_or_contributor(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("typed", "account"),
+    [
+        ("telegram:11111111", ("telegram", "user11111111")), ("telegram: User11111111", ("telegram", "user11111111")),
+        ("telegram:channel7", ("telegram", "channel7")), ("reddit:u/Ann", ("reddit", "ann")),
+        ("reddit:/u/Ann", ("reddit", "ann")), ("reddit:/user/ann/", ("reddit", "ann")),
+        ("reddit:11111111", ("reddit", "11111111")), ("chatgpt:u/ann", ("chatgpt", "u/ann")),
+    ],
+)  # fmt: skip
+def test_an_account_is_read_as_people_type_it(tmp_path, typed, account):
+    """As the exports write it; an erasure takes what was typed letter by letter along."""
+    assert stated(tmp_path, f"1,{typed},,train,2024-01-01,,\n").grants[0].user_id == user_id(KEY, *account)
+    erased = of_account(tmp_path, KEY, typed)
+    literal = user_id(KEY, typed.partition(":")[0], typed.partition(":")[2].strip())
+    assert erased == {user_id(KEY, *account), literal}
+
+
+def test_a_row_of_an_account_as_typed_keeps_the_statement_from_both_readings(tmp_path):
+    """A bare Reddit file below the folder u/ has the account u/ann: the row may be a revocation by that one."""
+    statement = {"consent": {"basis": "public archive", "purposes": ["train"]}}
+    rows = "1,reddit:u/ann,,train,2024-01-01,,2024-01-02\n"
+    assert holding(tmp_path, ["ann", "u/ann", "bob"], rows=rows, statement=statement) == {("bob", "train")}
+    assert cut_grants(tmp_path, KEY, frozenset({someone("u/ann")})) == 1
+
+
+def test_a_handle_is_nobodys_account_on_telegram(tmp_path):
+    """Exports have no handles of others: the row may be anybody's revocation."""
+    statement = {"consent": {"basis": "public archive", "purposes": ["train"]}}
+    rows = "1,telegram:@ann,,train,2024-01-01,,2024-01-02\n"
+    assert holding(tmp_path, ["bob"], rows=rows, statement=statement) == set()
+    assert [each.reason for each in stated(tmp_path).rejected] == ["bad_account"]
+    with pytest.raises(ValueError, match="by number, not by @handle"):
+        of_account(tmp_path, KEY, "telegram:@ann")
+
+
+def test_rows_of_nobody_here_are_located_and_those_that_ended_told_apart(tmp_path):
+    """A mistyped account grants to nobody and revokes nobody's grant; the erased are not asked about."""
+    rows = (
+        "1,reddit:ann,,train,2024-01-01,,2024-01-02\n"
+        "2,reddit:amn,,train,2024-01-01,,2024-01-02\n"
+        "3,reddit:amm,,train,2024-01-01,2999-01-01,\n"
+        "4,reddit:aan,,train,2024-01-01,2024-01-02,2999-01-01\n"
+        "5,reddit:anm,,sell,2024-01-01,,2024-01-02\n"
+        "6,,nobody,train,2024-01-01,,\n"
+        "7,reddit:gone,,train,2024-01-01,,\n"
+        "8,reddit:ammn,,train,2024-01-01,,yesterday\n"
+    )
+    found, erased = stated(tmp_path, rows), NOBODY.with_users([someone("gone")])
+    lines = of_nobody("dao", found, pl.Series([someone("ann")]), erased, AT)
+    assert lines.select("file", "line", "reason").sort("line").rows() == [
+        ("consent.csv", 3, "of_nobody_ended"), ("consent.csv", 4, "of_nobody"), ("consent.csv", 5, "of_nobody_ended"),
+        ("consent.csv", 6, "of_nobody_ended"), ("consent.csv", 7, "of_nobody"), ("consent.csv", 9, "of_nobody"),
+    ]  # fmt: skip
+    outcome = grants_of_somebody(lines)
+    assert not outcome.passed and outcome.severity == "warning"
+    assert outcome.places == {"lines_of_nobody_ended": "3, 5, 6", "lines_of_nobody": "4, 7, 9"}
+    assert grants_of_somebody(lines.clear()).passed and not grants_of_somebody(lines.clear()).places
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"\xff\xfe", "not_utf8"), (b"account,purposes\n", "wrong_columns"), (b"", "wrong_columns"),
+        (HEADER.replace(",", ";").encode(), "not_separated_by_commas"),
+        (HEADER.replace(",", "\t").encode(), "not_separated_by_commas"),
         (HEADER.encode() + b'1,"reddit:ann', "malformed_csv"), (HEADER.encode() + b"1,a\0nn,,,,,\n", "bad_account"),
     ],
 )  # fmt: skip

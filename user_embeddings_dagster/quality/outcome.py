@@ -8,12 +8,14 @@ ERROR, WARNING = "error", "warning"
 
 @dataclass(frozen=True)
 class CheckOutcome:
-    """One check. `severity` is 'error' or 'warning'; `metrics` are finite numbers."""
+    """One check. `severity` is 'error' or 'warning'; `metrics` are finite numbers, `places` say which rows,
+    as numbers of lines."""
 
     name: str
     passed: bool
     severity: str = ERROR
     metrics: dict[str, float] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.severity not in (ERROR, WARNING):

@@ -38,12 +38,13 @@ CONSENT_LEDGER = Table(
 
 REJECTED_GRANTS = Table(
     "rejected_grants",
-    "One row per statement, grant or rest of a file on consent that could not be read; it consents to nothing.",
+    "One row per statement, grant or rest of a file on consent that could not be read, or is about nobody here: it "
+    "consents to nothing.",
     (
         Column("datadao", TEXT, "DataDAO slug"),
         Column("file", TEXT, "consent.csv or datadao.json"),
         Column("line", COUNT, "1-based line in the file; 0: the file"),
-        Column("reason", TEXT, "short code: bad_account, bad_time, unknown_purpose, repeated_grant, …"),
+        Column("reason", TEXT, "short code: bad_account, bad_time, unknown_purpose, …; of_nobody, of_nobody_ended"),
     ),
     ("file", "line", "reason"),
 )

@@ -22,7 +22,7 @@ from user_embeddings_dagster.privacy.backup.contents import (
     sealed_file,
     write_list,
 )
-from user_embeddings_dagster.privacy.consent.grants import person
+from user_embeddings_dagster.privacy.consent.grants import persons
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erased_names import ErasedNames
 from user_embeddings_dagster.privacy.erasure.erase import alone
@@ -132,12 +132,11 @@ class _Backup:
             raise ValueError(f"{folder.name}/{file}, line {reader.reader.line_num}: not a CSV file") from None
         found: dict[str, list] = defaultdict(lambda: [list(reader.fieldnames or ()), []])
         for line, row in enumerate(rows):
-            account, contributor = ((row.get(name) or "").strip() for name in ("account", "contributor"))
             try:
                 owner = (
-                    keyed_id(self._key, "contributor", contributor)
+                    keyed_id(self._key, "contributor", (row.get("contributor") or "").strip())
                     if file == LINKS
-                    else person(self._key, links, account, contributor)
+                    else persons(self._key, links, row)[0]
                 )
             except ValueError:
                 owner = datadao_owner(folder.name)

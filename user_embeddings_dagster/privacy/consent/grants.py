@@ -11,7 +11,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from user_embeddings_dagster.exports.landing import GRANTS, STATEMENT, stands
 from user_embeddings_dagster.keys import keyed_id, user_id
-from user_embeddings_dagster.privacy.erasure.identity import PLATFORMS
+from user_embeddings_dagster.privacy.erasure.identity import account_names
 
 PURPOSES = TRAIN, EVALUATE, SERVE, COMPARE = "train", "evaluate", "serve", "compare"
 COLUMNS = ("grant_id", "purposes", "granted_at", "expires_at", "revoked_at")  # and account, contributor or both
@@ -56,12 +56,23 @@ class Statement:
     purposes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Row:
+    """Whom a line of consent.csv is about, and when what it grants ends; None: never, or it cannot be read."""
+
+    line: int
+    user_id: str
+    ends_at: datetime | None
+
+
 @dataclass
 class Stated:
-    """All that a landing folder says. `own`: people with rows in consent.csv; `whole`: every row is somebody's."""
+    """All that a landing folder says. `rows`: those of consent.csv whose person is known; `own`: these people, and who
+    else may be meant; `whole`: every row is somebody's."""
 
     statement: Statement | None = None
     grants: list[Grant] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     own: set[str] = field(default_factory=set)
     whole: bool = True
     rejected: list[Rejected] = field(default_factory=list)
@@ -89,14 +100,18 @@ def read_stated(folder: Path, key: bytes, links: dict[str, str]) -> Stated:
     return stated
 
 
-def person(key: bytes, links: dict[str, str], account: str, contributor: str) -> str:
-    """user_id of a row's person. Raises ValueError unless it names exactly one, by a known platform."""
-    platform, _, name = account.partition(":")
-    if bool(account) == bool(contributor) or (account and (platform not in PLATFORMS or not name)):
+def persons(key: bytes, links: dict[str, str], row: Mapping[str, str | None]) -> tuple[str, ...]:
+    """user_id of a row's person, then those who are meant if the account was typed letter by letter (account_names).
+
+    Raises ValueError unless it names exactly one, by a known platform.
+    """
+    account, contributor = ((row.get(name) or "").strip() for name in ("account", "contributor"))
+    if bool(account) == bool(contributor):
         raise ValueError("expected PLATFORM:NAME as account, or a contributor")
     if contributor:
-        return keyed_id(key, "contributor", contributor)
-    return user_id(key, platform, name.casefold(), links)
+        return (keyed_id(key, "contributor", contributor),)
+    platform, names = account_names(account)
+    return tuple(user_id(key, platform, name.casefold(), links) for name in names)
 
 
 def _content(path: Path) -> str:
@@ -148,22 +163,25 @@ def _read_grants(stated: Stated, text: str, key: bytes, links: dict[str, str]) -
         grant_id = row["grant_id"]
         ids[grant_id] += 1
         try:
-            user = person(key, links, row.get("account", ""), row.get("contributor", ""))
+            users = persons(key, links, row)
         except ValueError:
             stated.whole = False
             stated.rejected.append(Rejected(GRANTS, line, "bad_account"))
             continue
-        stated.own.add(user)
+        stated.own.update(users)  # a revocation holds against the statement, whoever of them is meant
+        user, ends_at = users[0], None
         try:
             if not grant_id:
                 raise _Unreadable("no_grant_id")
             times = (_time(row["granted_at"]), _time(row["expires_at"]), _time(row["revoked_at"]))
             if times[0] is None:
                 raise _Unreadable("bad_time")
+            ends_at = min((time for time in times[1:] if time), default=None)
             hashed = keyed_id(key, "grant", grant_id)
             found.append((line, Grant(user, hashed, _purposes(row["purposes"].split()), times[0], *times[1:])))
         except _Unreadable as problem:
             stated.rejected.append(Rejected(GRANTS, line, str(problem)))
+        stated.rows.append(Row(line, user, ends_at))
     # Which of two rows under one id holds cannot be told: the later one may be a revocation.
     repeated = {keyed_id(key, "grant", grant_id) for grant_id, n in ids.items() if n > 1}
     stated.rejected += [Rejected(GRANTS, line, "repeated_grant") for line, grant in found if grant.grant_id in repeated]
@@ -176,7 +194,8 @@ def _rows(stated: Stated, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     try:
         names = [name.strip() for name in reader.fieldnames or ()]
         if not set(COLUMNS) <= set(names) or not {"account", "contributor"} & set(names) or len({*names}) < len(names):
-            raise _Unreadable("wrong_columns")
+            # Spreadsheets write semicolons where the comma is the decimal sign.
+            raise _Unreadable("not_separated_by_commas" if {*";\t"} & {*"".join(names)} else "wrong_columns")
         reader.fieldnames = names
         for row in reader:
             if None in row or None in row.values():

@@ -2,8 +2,17 @@
 
 import polars as pl
 
+from user_embeddings_dagster.exports.landing import GRANTS
+from user_embeddings_dagster.privacy.consent.ledger import NOBODY, NOBODY_ENDED
 from user_embeddings_dagster.privacy.consent.live import GRANTED, NONE
 from user_embeddings_dagster.quality.outcome import ERROR, WARNING, CheckOutcome
+
+_MOST_LINES = 10  # shown of one reason; the table rejected_grants has all
+_OF_NOBODY = {
+    NOBODY_ENDED: "revoked or expired, but about nobody in the messages: the account is mistyped, and whoever is meant "
+    "may still count as granted; or their export is not here (yet)",
+    NOBODY: "about nobody in the messages: the account is mistyped, or their export is not here (yet)",
+}  # by reason, the worst first
 
 
 def somebody_consented(subjects: int, consenting: int) -> CheckOutcome:
@@ -17,6 +26,15 @@ def grants_readable(rejected: pl.DataFrame) -> CheckOutcome:
     return CheckOutcome("grants_readable", rejected.is_empty(), ERROR, {"rejected": float(rejected.height)})
 
 
+def grants_of_somebody(nobody: pl.DataFrame) -> CheckOutcome:
+    """Every row of consent.csv is about an author of the messages: of a mistyped account, a revocation revokes nothing.
+
+    Or their export is not here (yet): a warning.
+    """
+    metrics = {reason: float(nobody.filter(reason=reason).height) for reason in _OF_NOBODY}
+    return CheckOutcome("grants_of_somebody", nobody.is_empty(), WARNING, metrics, nobody_as_metadata(nobody))
+
+
 def models_consented(marked: int) -> CheckOutcome:
     """No trained version rests on people who do not consent to it any more: those that do are marked and named."""
     return CheckOutcome("models_consented", marked == 0, WARNING, {"marked": float(marked)})
@@ -24,19 +42,49 @@ def models_consented(marked: int) -> CheckOutcome:
 
 def as_text(datadao: str, counted: pl.DataFrame, bases: pl.DataFrame, rejected: pl.DataFrame) -> str:
     """Counts of SUBJECTs per purpose and state (live.states), grants per basis, rejected rows per reason."""
+    unread, nobody = unread_and_nobody(rejected)
     wide = counted.pivot("state", index="purpose", values="n")
     names = wide.columns[1:]
     lines = [f"{datadao}: contributors by purpose", f"{'':10}" + "".join(f"{name:>10}" for name in names)]
     lines += [f"{row[0]:10}" + "".join(f"{n:10,}" for n in row[1:]) for row in wide.iter_rows()]
     lines += [f"basis {basis!r}: {n:,} contributors" for basis, n in bases.iter_rows()]
-    reasons = rejected.group_by("file", "reason").agg(pl.col("line").sort()).sort("file", "reason")
-    lines += [
-        f"not read: {file}, {reason}, lines {', '.join(map(str, of[:10]))}{' …' if len(of) > 10 else ''}"
-        for file, reason, of in reasons.iter_rows()
-    ]
+    reasons = unread.group_by("file", "reason").agg(pl.col("line").sort()).sort("file", "reason")
+    lines += [f"not read: {file}, {reason}, {places(of)}" for file, reason, of in reasons.iter_rows()]
+    lines += nobody_as_text(nobody)
     if not counted.filter(state=GRANTED)["n"].sum():
         lines.append("NOBODY HAS CONSENTED: nothing of this DataDAO goes further than messages")
     return "\n".join(lines)
+
+
+def unread_and_nobody(rejected: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """REJECTED_GRANTS in two: what could not be read, and what is about nobody here."""
+    nobody = pl.col("reason").is_in([*_OF_NOBODY])
+    return rejected.filter(~nobody), rejected.filter(nobody)
+
+
+def nobody_as_text(nobody: pl.DataFrame) -> list[str]:
+    """Which lines are about nobody here, and what may be the matter; one line each for those that have ended or not."""
+    return [f"{GRANTS}, {places(lines)}: {_OF_NOBODY[reason]}" for reason, lines in _by_reason(nobody).items()]
+
+
+def nobody_as_metadata(nobody: pl.DataFrame) -> dict[str, str]:
+    """`lines_of_nobody_ended`, `lines_of_nobody`: the numbers of the lines; without those of which there are none."""
+    return {f"lines_{reason}": _numbers(lines) for reason, lines in _by_reason(nobody).items()}
+
+
+def _by_reason(nobody: pl.DataFrame) -> dict[str, list[int]]:
+    lines = {reason: nobody.filter(reason=reason)["line"].sort().to_list() for reason in _OF_NOBODY}
+    return {reason: found for reason, found in lines.items() if found}
+
+
+def places(lines: list[int]) -> str:
+    """`lines 2, 5`, the first few; 0 is the whole file."""
+    return "the whole file" if lines == [0] else f"lines {_numbers(lines)}"
+
+
+def _numbers(lines: list[int]) -> str:
+    more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
+    return ", ".join(map(str, lines[:_MOST_LINES])) + more
 
 
 def as_metadata(counted: pl.DataFrame) -> dict[str, int]:

@@ -11,6 +11,8 @@ from user_embeddings_dagster.exports.registry import FORMATS
 from user_embeddings_dagster.keys import user_id
 
 _USER_ID = re.compile(r"[0-9a-f]{32}")
+_NUMBER = re.compile(r"[0-9]+")
+_PROFILE = re.compile(r"/?(?:u|user)/([^/]+)/?", re.IGNORECASE)
 PLATFORMS = sorted({format.platform for format in FORMATS.values()})
 
 
@@ -27,12 +29,29 @@ def of_user(landing: Path, key: bytes, user: str) -> frozenset[str]:
     return _closure(landing, key, {user})
 
 
-def of_account(landing: Path, key: bytes, account: str) -> frozenset[str]:
-    """The user_ids of the person behind `platform:account`. Raises ValueError on another form."""
-    platform, _, name = account.partition(":")
+def account_names(account: str) -> tuple[str, tuple[str, ...]]:
+    """Platform and name of `PLATFORM:NAME` as people type it: first the name that exports know, and if another one was
+    typed, that as well. Raises ValueError on what can be nobody's account.
+
+    Exports write every author of Telegram with a word before the number (user1, chat1, channel1), so that a bare number
+    is a user's. Reddit's names hold no slash, but where a bare file tells no name, the account is its path.
+    """
+    platform, _, name = (part.strip() for part in account.partition(":"))
     if platform not in PLATFORMS or not name:
         raise ValueError(f"an account is PLATFORM:NAME with a platform of {PLATFORMS}")
-    return _closure(landing, key, {user_id(key, platform, name)})
+    if platform == "telegram" and name.startswith("@"):
+        raise ValueError("exports of Telegram know people by number, not by @handle: telegram:user123456789")
+    if platform == "telegram" and _NUMBER.fullmatch(name):
+        return platform, (f"user{name}", name)
+    if platform == "reddit" and (profile := _PROFILE.fullmatch(name)):
+        return platform, (profile[1], name)
+    return platform, (name,)
+
+
+def of_account(landing: Path, key: bytes, account: str) -> frozenset[str]:
+    """The user_ids of the person behind `platform:account`, however it is read. Raises ValueError on another form."""
+    platform, names = account_names(account)
+    return _closure(landing, key, {user_id(key, platform, name) for name in names})
 
 
 def contributors(landing: Path, key: bytes, users: Iterable[str]) -> set[str]:

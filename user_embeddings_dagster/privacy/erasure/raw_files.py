@@ -34,7 +34,7 @@ from user_embeddings_dagster.exports.reader import Batch, RawFile, raw_file
 from user_embeddings_dagster.exports.reddit import data_request
 from user_embeddings_dagster.exports.registry import detect
 from user_embeddings_dagster.keys import user_id
-from user_embeddings_dagster.privacy.consent.grants import person
+from user_embeddings_dagster.privacy.consent.grants import persons
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.erasure.documents import FIELDS, Cut
 from user_embeddings_dagster.privacy.redaction import Redaction
@@ -262,7 +262,7 @@ def cut_grants(folder: Path, key: bytes, users: frozenset[str]) -> int:
 
     def theirs(row: dict[str, str]) -> bool:
         try:
-            return person(key, links, row.get("account", "").strip(), row.get("contributor", "").strip()) in users
+            return not users.isdisjoint(persons(key, links, row))
         except ValueError:
             return False
 
