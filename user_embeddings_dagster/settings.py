@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 PREFIX = "USER_EMBEDDINGS_"
+RETENTION = f"{PREFIX}RETENTION"
 
 # Telemetry of dependencies is off before any of them is imported.
 TELEMETRY_OFF = {
@@ -67,7 +68,7 @@ def release_tainted() -> bool:
 
 def retention_setting() -> str | None:
     """USER_EMBEDDINGS_RETENTION: a JSON object of days by stage, or "keep" (privacy.retention.windows has defaults)."""
-    return os.environ.get(f"{PREFIX}RETENTION")
+    return os.environ.get(RETENTION)
 
 
 def sealing() -> bool:

@@ -394,5 +394,17 @@ def test_no_keys_are_no_copy_of_keys(tmp_path):
 @pytest.mark.parametrize("keys", [[], ["--keys"]])
 def test_a_target_that_is_a_file_is_told(layout, tmp_path, capsys, keys):
     (tmp_path / "file").write_text("")
-    assert cli.main(["--data", str(layout.root), "backup", *keys, str(tmp_path / "file")]) == 2
-    assert "file" in capsys.readouterr().err
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert cli.main(["--data", str(layout.root), "backup", *keys, str(target)]) == 2
+        said = capsys.readouterr().err
+        assert f"{tmp_path / 'file'}: a file, but a backup" in said and "Errno" not in said
+
+
+def test_no_backup_lies_in_the_data_root(layout, tmp_path, capsys):
+    """It would be lost with what it is a backup of; also by a link."""
+    (tmp_path / "link").symlink_to(layout.root)
+    for target in (layout.root / "backup", layout.root, tmp_path / "link" / "landing" / "dao"):
+        before = sorted(layout.root.rglob("*"))
+        assert cli.main(["--data", str(layout.root), "backup", str(target)]) == 2
+        assert "inside of the data root" in capsys.readouterr().err
+        assert sorted(layout.root.rglob("*")) == before

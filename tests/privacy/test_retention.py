@@ -283,8 +283,10 @@ def test_settings_say_days_or_keep():
     changed = windows('{"messages": 730, "models": "keep"}')
     assert changed["messages"] == 730 and changed["models"] is None
     for wrong in ("[]", "{", '{"massages": 1}', '{"messages": 0}', '{"messages": "1"}', '{"messages": true}'):
-        with pytest.raises(ValueError, match="retention"):
+        with pytest.raises(ValueError, match=r"^USER_EMBEDDINGS_RETENTION: "):
             windows(wrong)
+    with pytest.raises(ValueError, match=r"no stages \['massages'\]"):
+        windows('{"massages": 1, "messages": 1}')
 
 
 def test_horizons_only_move_on_and_reach_what_is_made_of_them():

@@ -111,6 +111,32 @@ def test_what_could_only_be_refused_is_not_given_to_be_signed(tmp_path, capsys, 
     assert said in told.err and not told.out
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("challenge", "reddit:somebody", "alpha", "read"), "a user id is 32 hexadecimal digits"),
+        (("challenge", "ab" * 16, "../x", "read"), "a DataDAO's name is of a-z"),
+        (("verify-log", "--anchors", "NOPE"), "NOPE: No such file or directory; expected a file with an anchor"),
+        (("verify-log", "--anchors", "HERE"), "HERE: expected an anchor"),
+        (
+            ("read", "ab" * 16, "alpha", "--token", "NOPE"),
+            "NOPE: No such file or directory; expected a file with a token",
+        ),
+        (("revoke-token", "--token", "."), "Is a directory; expected a file with a token"),
+        (("prove", "NOPE", "ed25519:00", "00"), "NOPE: No such file or directory; expected a file with the text of a"),
+        (("grant", "BYTES", "ed25519:00", "00"), "BYTES: no text; expected the text of a challenge"),
+    ],
+)
+def test_what_is_no_file_of_the_wanted_kind_is_named(tmp_path, capsys, asked, said, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / "landing").mkdir(parents=True)
+    (tmp_path / "HERE").write_text("{}")
+    (tmp_path / "BYTES").write_bytes(b"\xff\xfe")
+    assert cli.main(["--data", str(tmp_path / "data"), "access", *asked]) == 2
+    told = capsys.readouterr().err
+    assert said in told and "Errno" not in told
+
+
 def test_nobody_is_enrolled_by_a_mistyped_user_id(tmp_path, capsys):
     (tmp_path / "data" / "landing").mkdir(parents=True)
     key = f"ed25519:{'ab' * 32}"

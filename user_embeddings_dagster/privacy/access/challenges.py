@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from user_embeddings_dagster.privacy.access.whitelist import ACTIONS
+from user_embeddings_dagster.privacy.erasure.identity import check_user
 
 CHALLENGE_SECONDS = 300
 LONGEST = 4096  # characters
-_USER = re.compile(r"[0-9a-f]{32}")
 _DATADAO = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _DETAIL = re.compile(r"[a-z0-9:_ -]{1,200}")
 _TITLE = "Access to a user embedding"
@@ -54,8 +54,9 @@ def new_challenge(
 ) -> Challenge:
     """A fresh one. Raises ValueError on what no user_id, DataDAO, action or detail looks like."""
     wanted = tuple(sorted(set(actions)))
-    if not _USER.fullmatch(user) or not _DATADAO.fullmatch(datadao):
-        raise ValueError("a challenge needs a user_id and a DataDAO")
+    check_user(user)
+    if not _DATADAO.fullmatch(datadao):
+        raise ValueError("a DataDAO's name is of a-z, 0-9, _ and -, and begins with none of the last two")
     if wanted not in (("grant",), ("revoke",)) and (not wanted or set(wanted) - set(ACTIONS)):
         raise ValueError(f"actions are grant, revoke, or some of {', '.join(ACTIONS)}")
     if not all(_DETAIL.fullmatch(text) for item in details.items() for text in item):

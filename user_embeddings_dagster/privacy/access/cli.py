@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from user_embeddings_dagster.privacy.access.anchors import new_anchor, read_anchor
+import msgspec
+
+from user_embeddings_dagster.privacy.access.anchors import Anchor, new_anchor, read_anchor
 from user_embeddings_dagster.privacy.access.embeddings import Absent, EmbeddingAccess
 from user_embeddings_dagster.privacy.access.log import LogDamaged
 from user_embeddings_dagster.privacy.access.proofs import Refused
@@ -90,7 +92,8 @@ def _answer(options: argparse.Namespace, access: EmbeddingAccess, layout: Layout
             yield access.challenge(options.user_id, options.datadao, options.actions, details)
         case "prove" | "grant" | "revoke":
             act = {"prove": access.token, "grant": access.grant, "revoke": access.revoke}[options.step]
-            done = act(_text(options.challenge), options.key, bytes.fromhex(options.signature.removeprefix("0x")))
+            signed = _text(options.challenge, "the text of a challenge as it was signed")
+            done = act(signed, options.key, bytes.fromhex(options.signature.removeprefix("0x")))
             yield from [done] if isinstance(done, str) else []
         case "read":
             row = asdict(access.read(_text(options.token), options.user_id, options.datadao))
@@ -106,7 +109,7 @@ def _answer(options: argparse.Namespace, access: EmbeddingAccess, layout: Layout
             folders = sorted(path.name for path in layout.lancedb.glob("*") if path.is_dir())
             yield new_anchor(layout, folders).to_json()
         case "verify-log":
-            found = verify(access.log, [read_anchor(path.read_bytes()).head for path in options.anchors])
+            found = verify(access.log, [_anchor(path).head for path in options.anchors])
             if not found.verified:
                 raise LogDamaged(f"NOT INTACT after {found.count} entries: {found.reason}")
             torn = f"; {found.torn} bytes of an entry that was never finished follow" if found.torn else ""
@@ -122,6 +125,19 @@ def _check_details(actions: list[str], details: dict[str, str]) -> None:
         raise ValueError("--expires is in the past: it is seconds since 1970")
 
 
-def _text(path: Path) -> str:
-    """A file's text without the end of line that a terminal put behind it."""
-    return path.read_text().rstrip("\n")
+def _anchor(path: Path) -> Anchor:
+    what = "an anchor as `access anchor` prints it"
+    try:
+        return read_anchor(_text(path, what))
+    except msgspec.DecodeError:
+        raise ValueError(f"{path}: expected {what}") from None
+
+
+def _text(path: Path, what: str = "a token as `access prove` prints it") -> str:
+    """A file's text without the end of line that a terminal put behind it. Raises ValueError, with `what` it holds."""
+    try:
+        return path.read_text().rstrip("\n")
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror}; expected a file with {what}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: no text; expected {what}") from None

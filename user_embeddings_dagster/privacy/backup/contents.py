@@ -54,6 +54,12 @@ class Told:
         return "\n".join([*(f"{n:8,} {what}" for what, n in self.counts.items() if n), *self.details])
 
 
+def check_target(target: Path) -> None:
+    """Raises ValueError where no folder can be made, because there is a file."""
+    if file := next((path for path in (target, *target.parents) if path.is_file()), None):
+        raise ValueError(f"{file}: a file, but a backup, or a copy of the keys, goes into a folder of its own")
+
+
 def sealed_file(folder: Path, file_id: str) -> Path:
     """Where a file of a backup is."""
     return folder / "files" / f"{file_id}{SUFFIX}"

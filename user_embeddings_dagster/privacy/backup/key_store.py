@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from user_embeddings_dagster.privacy.backup.contents import LIST
+from user_embeddings_dagster.privacy.backup.contents import LIST, check_target
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.durability import sync
 
@@ -19,11 +19,13 @@ erased, and make a new one. To restore it, copy its files to the folder keys/ of
 def copy_keys(layout: Layout, target: Path) -> int:
     """Copy the key store into a new or empty folder of its own, mode 0700; how many files.
 
-    Raises ValueError if the folder holds anything, or is inside of a backup or the data root, or there is no key.
+    Raises ValueError if the folder holds anything, is a file, or is inside of a backup or the data root, or if there is
+    no key.
     """
     files = sorted(path for path in layout.master_key.parent.glob("*") if path.is_file())
     if not files:
         raise ValueError(f"{layout.master_key.parent}: no key store there")
+    check_target(target)
     target = target.resolve()
     if target.is_relative_to(layout.root.resolve()) or any(
         (folder / LIST).exists() for folder in (target, *target.parents)

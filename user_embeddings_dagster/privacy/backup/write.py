@@ -18,6 +18,7 @@ from user_embeddings_dagster.privacy.backup.contents import (
     ROOT,
     ROWS,
     Told,
+    check_target,
     platform_files,
     sealed_file,
     write_list,
@@ -39,9 +40,12 @@ def back_up(layout: Layout, target: Path, announce: Callable[[str], None] = lamb
     """Write a backup into a new or empty folder; one that a killed process left unfinished is begun again.
 
     Every sealed export is read to its end before it is copied; one that is damaged is told and left out. Raises
-    ValueError if the folder holds anything else or a contributors.csv or consent.csv cannot be read, ErasureRunning,
-    Damaged for the files of who was erased.
+    ValueError if the folder holds anything else, is a file or inside of the data root, or a contributors.csv or
+    consent.csv cannot be read, ErasureRunning, Damaged for the files of who was erased.
     """
+    check_target(target)
+    if target.resolve().is_relative_to(layout.root.resolve()):
+        raise ValueError(f"{target}: inside of the data root, and lost with it; a backup goes to another place")
     _make_ready(target)
     key = load_or_create_key(layout.key)
     with alone(layout), ContributorKeys.of(layout) as keys:

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import polars as pl
 
+from user_embeddings_dagster.settings import RETENTION
 from user_embeddings_dagster.storage.durability import read_json, write_json
 from user_embeddings_dagster.storage.lake import fingerprint
 
@@ -58,12 +59,14 @@ def windows(setting: str | None) -> dict[str, int | None]:
     try:
         changes = json.loads(setting or "{}")
     except ValueError:
-        raise ValueError("retention: not a JSON object of days by stage") from None
-    if not isinstance(changes, dict) or set(changes) - set(DEFAULTS):
-        raise ValueError(f"retention: expected an object of days by stage, of the stages {sorted(DEFAULTS)}")
+        changes = None
+    if not isinstance(changes, dict):
+        raise ValueError(f"{RETENTION}: not a JSON object of days by stage")
+    if unknown := sorted(set(changes) - set(DEFAULTS)):
+        raise ValueError(f"{RETENTION}: no stages {unknown}; the stages are {sorted(DEFAULTS)}")
     for stage, days in changes.items():
         if days != KEEP and (not isinstance(days, int) or isinstance(days, bool) or not 1 <= days <= MAX_DAYS):
-            raise ValueError(f'retention: {stage} must be a whole number of days, 1 to {MAX_DAYS}, or "{KEEP}"')
+            raise ValueError(f'{RETENTION}: {stage} must be a whole number of days, 1 to {MAX_DAYS}, or "{KEEP}"')
     chosen = {**DEFAULTS, **changes}
     return {stage: None if days == KEEP else days for stage, days in chosen.items()}
 
