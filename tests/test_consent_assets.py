@@ -13,6 +13,7 @@ from served_assets import served
 from assets import consent_ledger as module
 from assets.chunk_summaries import chunk_summaries
 from assets.consent_ledger import consent_ledger, consent_sensor
+from assets.containment import reported
 from assets.data_funnel import tables
 from assets.embeddings import chunk_embeddings, summary_embeddings
 from assets.hard_negatives import hard_negatives
@@ -20,6 +21,7 @@ from assets.koais import koais
 from assets.masked_chunks import masked_chunks
 from assets.partitions import DATADAO
 from assets.relabelled_pairs import relabelled_pairs
+from assets.reporting import check_result
 from assets.training_snapshot import training_snapshot
 from resources.language_model import LanguageModelResource
 from resources.store import Store
@@ -32,6 +34,7 @@ from user_embeddings_dagster.language_models.protocol import Completion, Message
 from user_embeddings_dagster.mining.pairs import training_pairs
 from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot
+from user_embeddings_dagster.privacy.consent.report import grants_of_somebody
 from user_embeddings_dagster.privacy.containment import ContainedError
 from user_embeddings_dagster.schema import INSIGHT_TASKS, MASKED_CHUNKS, MESSAGES, PARTICIPANTS, TABLES
 from user_embeddings_dagster.storage.lake import Lake
@@ -482,6 +485,8 @@ def test_rows_of_nobody_here_are_told_by_line_everywhere(store, capsys):
     assert found["consent_ledger"]["train_granted"] == 4 and found["consent_ledger"]["grants_of_nobody"] == 2
     assert found["consent_ledger"]["lines_of_nobody_ended"] == "3"
     assert found["consent_ledger"]["lines_of_nobody"] == "4"
+    shown = check_result(grants_of_somebody(store.lake.read("rejected_grants", "dao")), "consent_ledger")
+    assert reported(shown).metadata["lines_of_nobody_ended"].value == "3", "as the check shows it"
     assert found["checks"]["grants_readable"] and not found["checks"]["grants_of_somebody"]
     assert main(["--data", str(store.layout.root), "consent", "dao"]) == 0
     told = capsys.readouterr()
