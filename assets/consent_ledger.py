@@ -8,6 +8,7 @@ import polars as pl
 from assets.containment import containing
 from assets.partitions import DATADAO, datadaos
 from assets.policies import EAGER, LANCE_WRITE, PRIVACY, RETRY
+from assets.readable_models import tell_automation
 from assets.reporting import check_result, domain_specs, table_metadata, table_result
 from resources.store import Store
 from user_embeddings_dagster.exports.build import contributor_links
@@ -63,6 +64,7 @@ def consent_ledger(context: dg.AssetExecutionContext, store: Store) -> dg.Materi
     except (MissingExports, BadFile):  # who withdrew is not known, but the clock goes on
         if lake.current(ASSET, datadao):
             withdraw(store, datadao, {*lake.read(ASSET, datadao)["user_id"]}, moment)
+            tell_automation(context.instance, store)
         raise
     messages, erased = lake.scan("messages", datadao), Tombstones.load(store.layout.erased, store.key)
     subjects = subjects_of(messages)
@@ -78,6 +80,7 @@ def consent_ledger(context: dg.AssetExecutionContext, store: Store) -> dg.Materi
         stats = {"holds": holds, "rejected": result.rejected.height}
         commit = lake.commit(CONSENT_LEDGER, result.ledger, datadao, wanted, stats)
     removed, marked = withdraw(store, datadao, {*result.ledger["user_id"], *subjects}, moment)
+    tell_automation(context.instance, store)
     consenting = subjects.filter(subjects.is_in(granted["user_id"].unique().implode())).len()
     say(context, datadao, subjects.len(), consenting, result.rejected, nobody, marked)
     counted = as_metadata(states(result.ledger, subjects, moment)) | {"grants_of_nobody": nobody.height}

@@ -6,7 +6,7 @@ import dagster as dg
 import polars as pl
 
 from assets.partitions import datadaos
-from assets.policies import EAGER, LANCE_WRITE, ML, RETRY
+from assets.policies import EAGER, EAGER_AFTER_LEDGER, LANCE_WRITE, ML, RETRY
 from assets.progress import progress_to
 from assets.reporting import check_result, column_lineage, domain_specs, vector_columns
 from resources.store import Store
@@ -30,7 +30,9 @@ COLUMNS = vector_columns(
 )
 
 
-def vector_asset(name: str, source: str, group: str, description: str, deps: list[str]):
+def vector_asset(
+    name: str, source: str, group: str, description: str, deps: list[str], automation: dg.AutomationCondition = EAGER
+):
     """Decorator arguments shared by the three vector tables."""
     return dg.asset(
         name=name,
@@ -43,7 +45,7 @@ def vector_asset(name: str, source: str, group: str, description: str, deps: lis
         code_version="1",
         description=description,
         check_specs=domain_specs(name, *VECTOR_CHECKS, blocking=BLOCKING, partitions=datadaos),
-        automation_condition=EAGER,
+        automation_condition=automation,
         retry_policy=RETRY,
         pool=LANCE_WRITE,
     )
@@ -118,6 +120,7 @@ def summary_embeddings(context: dg.AssetExecutionContext, store: Store, text_enc
     "One row per masked chunk: its vector from the tuned item encoder (frozen base and LoRA). Of people who consented "
     "to be served, or to what item vectors of their split are for: train, or evaluate.",
     ["item_encoder"],
+    EAGER_AFTER_LEDGER,
 )
 def item_embeddings(context: dg.AssetExecutionContext, store: Store, text_encoder: TextEncoderResource):
     """Item vectors of chunks."""

@@ -12,7 +12,8 @@ from assets.config import AssetConfig
 from assets.embeddings import refuse_stale_vectors
 from assets.partitions import dimensions
 from assets.policies import GPU, ML, MODELS_FRESH, RETRY
-from assets.reporting import check_result, plot
+from assets.readable_models import readable
+from assets.reporting import check_result, domain_specs, plot
 from resources.store import Store
 from resources.text_encoder import TextEncoderResource
 from resources.training_jobs import TrainingJobs
@@ -21,7 +22,7 @@ from user_embeddings_dagster.evaluation.plots import loss_curve
 from user_embeddings_dagster.mining.pairs import sequences, training_pairs, with_negatives
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot, snapshot_version
 from user_embeddings_dagster.privacy.lineage import subjects_of, trained_on
-from user_embeddings_dagster.quality.domain import finite_weights, loss_fell
+from user_embeddings_dagster.quality.domain import finite_weights, loss_fell, may_be_read
 from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.storage.models import ModelFolder
 
@@ -183,7 +184,7 @@ def item_training(
     owners=ML,
     kinds={"torch", "peft"},
     code_version=versions.ITEM_ENCODER,
-    check_specs=check_specs("item_encoder"),
+    check_specs=[*check_specs("item_encoder"), *domain_specs("item_encoder", may_be_read, blocking=(may_be_read,))],
     freshness_policy=MODELS_FRESH,
     retry_policy=RETRY,
     pool=GPU,
@@ -201,7 +202,8 @@ def item_encoder(
     in-batch and mined hard negatives. Test users take no part.
     """
     folder, write_inputs = item_training(store, text_encoder, config)
-    return train(context, store, training_jobs, "item_encoder", "item_encoder", folder, write_inputs)
+    trained = train(context, store, training_jobs, "item_encoder", "item_encoder", folder, write_inputs)
+    return trained._replace(check_results=[*(trained.check_results or []), readable(store)])
 
 
 @dg.asset(

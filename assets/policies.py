@@ -18,6 +18,11 @@ LANCE_WRITE, GPU, SCORES_WRITE, LLM = "lance_write", "gpu", "scores_write", "llm
 # one new chat message must not start a GPU job.
 EAGER = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
 
+# Withdrawals mark models while the ledger is made: what reads a model comes in a run after it. The item encoder's check
+# may_be_read, which the ledger records, then holds back item vectors for as long as the model is marked.
+_AFTER_LEDGER = ~dg.AutomationCondition.asset_matches("consent_ledger", dg.AutomationCondition.will_be_requested())
+EAGER_AFTER_LEDGER = EAGER & _AFTER_LEDGER.with_label("after_the_ledger")
+
 # User embeddings wait while the item encoder is newer than the sequence encoder that reads its vectors: between two
 # trainings they would only fail. (What was trained while automation was off is not known here, and is refused there.)
 _NEW = dg.AutomationCondition.newly_updated()
@@ -27,7 +32,15 @@ _NEW_ITEMS = dg.AutomationCondition.asset_matches(
 SEQUENCE_ENCODER_BEHIND = _NEW_ITEMS.since(dg.AutomationCondition.asset_matches("sequence_encoder", _NEW)).with_label(
     "sequence_encoder_behind"
 )
-EAGER_WITH_BOTH_ENCODERS = EAGER & ~SEQUENCE_ENCODER_BEHIND
+# The sequence encoder is trained on people that the item encoder is trained on, and marked with it.
+ITEM_ENCODER_MARKED = dg.AutomationCondition.asset_matches(
+    "item_embeddings",
+    dg.AutomationCondition.asset_matches(
+        "item_encoder",
+        dg.AutomationCondition.any_checks_match(dg.AutomationCondition.check_failed(), blocking_only=True),
+    ),
+).with_label("item_encoder_marked")
+EAGER_WITH_BOTH_ENCODERS = EAGER_AFTER_LEDGER & ~SEQUENCE_ENCODER_BEHIND & ~ITEM_ENCODER_MARKED
 
 # Warned about when no DataDAO received anything for a quarter, overdue after half a year. Dagster looks at the latest
 # drop of them all: one that gets drops keeps the silent ones fresh.

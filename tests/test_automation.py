@@ -6,7 +6,10 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import (
 )
 
 from assets.partitions import SERVED_DIMENSION
+from assets.readable_models import tell_automation
+from resources.store import Store
 from user_embeddings_dagster.definitions import defs
+from user_embeddings_dagster.storage.manifest import finalise
 
 
 def materialised(instance: dg.DagsterInstance, asset: str, datadao: str, failed: bool = False) -> None:
@@ -127,3 +130,75 @@ def test_user_embeddings_wait_until_the_sequence_encoder_fits_the_item_encoder()
         assert after("item_embeddings", *names)["user_embeddings"] == set()
         assert after("sequence_encoder", "64")["user_embeddings"] == set(), "not the dimension that is served"
         assert after("sequence_encoder", SERVED_DIMENSION)["user_embeddings"] == set(names)
+
+
+def promoted(store: Store) -> None:
+    """An item encoder, of nothing."""
+    output = store.models.folder("item_encoder", "a").output
+    output.mkdir(parents=True)
+    (output / "weights").write_text("")
+    finalise(output)
+    store.models.promote("item_encoder", "a")
+
+
+def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path):
+    """C14: after a revocation or an erasure, every run would fail there until somebody trains."""
+    store = Store(data=str(tmp_path))
+    names, reading = ("reddit", "telegram"), ("item_embeddings", "user_embeddings")
+    above = ("raw_exports", "messages", "consent_ledger", "masked_chunks", "chunk_summaries", "chunk_embeddings")
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("datadao", list(names))
+
+        def ran_all(*assets: str, of: tuple[str, ...] = names) -> None:
+            for asset in assets:
+                for name in of:
+                    ran(instance, asset, name)
+
+        tell_automation(instance, store)  # before the first training there is nothing to tell
+        ran_all(*above)
+        promoted(store)
+        ran(instance, "item_encoder")
+        ran_all("item_embeddings")
+        ran(instance, "sequence_encoder", SERVED_DIMENSION)
+        ran_all("user_embeddings")
+        tick = dg.evaluate_automation_conditions(defs, instance)
+
+        def next_tick() -> dict[str, set[str | None]]:
+            nonlocal tick
+            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            return {asset: requested(tick, asset) for asset in reading}
+
+        def both(wanted: set[str]) -> dict[str, set[str]]:
+            return {asset: wanted for asset in reading}
+
+        materialised(instance, "raw_exports", "reddit")
+        assert next_tick() == both(set()), "the ledger may mark it"
+        assert requested(tick, "masked_chunks") == {"reddit"}
+        ran_all(*above[1:], of=("reddit",))
+        tell_automation(instance, store)
+        assert next_tick() == both({"reddit"})
+        ran_all(*reading, of=("reddit",))
+        next_tick()
+
+        store.models.current("item_encoder").mark_withdrawn(["somebody"])
+        ran_all("consent_ledger", "masked_chunks")
+        tell_automation(instance, store)
+        assert next_tick() == both(set())
+
+        store.models.folder("item_encoder", "a").mark_withdrawn([])  # they consent again
+        ran_all("consent_ledger", of=("telegram",))
+        tell_automation(instance, store)
+        assert next_tick() == both(set(names))
+        ran_all(*reading)
+        next_tick()
+
+        store.models.folder("item_encoder", "a").taint(["somebody"])
+        ran_all("consent_ledger")
+        tell_automation(instance, store)
+        assert next_tick() == both(set())
+        ran(instance, "item_encoder")
+        assert next_tick()["item_embeddings"] == set(names), "another version"
+        ran_all("item_embeddings")
+        assert next_tick()["user_embeddings"] == set(), "the sequence encoder is still marked"
+        ran(instance, "sequence_encoder", SERVED_DIMENSION)
+        assert next_tick()["user_embeddings"] == set(names)

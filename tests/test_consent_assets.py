@@ -36,8 +36,10 @@ from user_embeddings_dagster.personalisation.inputs import consented_tasks
 from user_embeddings_dagster.privacy.consent.live import consented_snapshot
 from user_embeddings_dagster.privacy.consent.report import grants_of_somebody
 from user_embeddings_dagster.privacy.containment import ContainedError
+from user_embeddings_dagster.privacy.lineage import subjects_of
 from user_embeddings_dagster.schema import INSIGHT_TASKS, MASKED_CHUNKS, MESSAGES, PARTICIPANTS, TABLES
 from user_embeddings_dagster.storage.lake import Lake
+from user_embeddings_dagster.storage.manifest import finalise
 
 ASSETS = [consent_ledger, masked_chunks, chunk_summaries, koais, chunk_embeddings]
 PREPARED = [consent_ledger, masked_chunks, chunk_summaries, chunk_embeddings, summary_embeddings]
@@ -543,3 +545,35 @@ def test_the_command_line_prints_counts_alone(store, capsys):
     assert rows["serve"] == ["1", "1", "1", "1"] and rows["train"] == ["1", "0", "1", "2"]
     assert "unknown_purpose, lines 5" in told
     assert not any(name in told for name in NAMES)
+
+
+def test_the_ledger_tells_automation_when_the_item_encoder_may_not_be_read(store):
+    """Also one that fails for want of its files, with what the clock ended."""
+    folder = store.models.folder("item_encoder", "a")
+    folder.output.mkdir(parents=True)
+    (folder.output / "job.json").write_text('{"metadata": {}, "data_version": "a"}')
+    finalise(folder.output)
+    ann = pl.DataFrame({"datadao": ["dao"], "user_id": [user_id(store.key, "reddit", "ann")]})
+    folder.note_subjects(subjects_of(store.key, ann))
+    store.models.promote("item_encoder", "a")
+    check = dg.AssetCheckKey(dg.AssetKey("item_encoder"), "may_be_read")
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(DATADAO, ["dao"])
+        instance.report_runless_asset_event(dg.AssetMaterialization("item_encoder"))
+
+        def told() -> str:
+            given = {"instance": instance, "resources": {"store": store}, "partition_key": "dao"}
+            dg.materialize([served("consent_ledger")], raise_on_error=False, **given)
+            return instance.event_log_storage.get_latest_asset_check_execution_by_key([check])[check].status.value
+
+        say(store, ann="train", bob="train")
+        assert told() == "SUCCEEDED"
+        say(store, ann="train,,2021-01-01", bob="train")
+        assert told() == "FAILED"
+        say(store, ann="train", bob="train")
+        assert told() == "SUCCEEDED"
+        folder.taint(["somebody"])
+        (store.layout.landing / "dao" / "consent.csv").unlink()
+        (store.layout.landing / "dao" / "consent.csv").mkdir()
+        assert told() == "FAILED"

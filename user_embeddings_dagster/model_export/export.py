@@ -23,7 +23,7 @@ from user_embeddings_dagster.settings import PREFIX, Layout, release_tainted
 from user_embeddings_dagster.storage.durability import make_folder, sync
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.manifest import finalise
-from user_embeddings_dagster.storage.models import ModelFolder, Models, StaleEncoder, TaintedModel
+from user_embeddings_dagster.storage.models import ModelFolder, Models, StaleEncoder, TaintedModel, trained_anew
 from user_embeddings_dagster.storage.score_table import ScoreTable
 
 USER_ENCODER, PERSONALISED = "user_encoder", "personalised_llm"
@@ -159,7 +159,8 @@ def _still_consented(layout: Layout, models: Models, used: Mapping[str, ModelFol
     found = without_consent(models, ledger, Consent.of_all(lake), load_or_create_key(layout.key))
     gone = {folder.root for folder, people in found if people}
     if ended := [name for name, folder in used.items() if folder.root in gone]:
-        raise TaintedModel(f"{', '.join(ended)}: consent has ended of people it was trained on: materialise it again")
+        again = "; ".join(dict.fromkeys(map(trained_anew, ended)))
+        raise TaintedModel(f"{', '.join(ended)}: consent has ended of people it was trained on: {again}")
 
 
 def _write(layout: Layout, log: AccessLog, to: Path, name: str, plan: _Plan) -> Path:

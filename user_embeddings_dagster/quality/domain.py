@@ -65,6 +65,12 @@ def loss_fell(losses: Sequence[float]) -> CheckOutcome:
     return CheckOutcome("loss_fell", last < first, ERROR, {"n": len(values), "first": first, "last": last})
 
 
+def may_be_read(marked: int) -> CheckOutcome:
+    """The promoted version is not marked: nobody it was trained on has been erased or has withdrawn consent since, or
+    the policy is to serve it all the same. Recorded again with every consent ledger, and automation waits for it."""
+    return CheckOutcome("may_be_read", marked == 0, ERROR, {"marked": marked})
+
+
 def finite_weights(folder: Path) -> CheckOutcome:
     """Every weight in the safetensors files below `folder` is finite. Raises FileNotFoundError if there is none."""
     paths = sorted(Path(folder).rglob("*.safetensors"))

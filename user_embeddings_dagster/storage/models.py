@@ -28,6 +28,22 @@ class TaintedModel(Exception):
     """A version was trained on a contributor who was erased or withdrew consent, and the policy is to train anew."""
 
 
+# Jobs that train a version anew, in their order (automation embeds by itself, where its daemon runs).
+_ENCODERS = "run the jobs train, then embed_items of each DataDAO, then train_sequence_encoder"
+_JOBS = {
+    "item_encoder": _ENCODERS,
+    "sequence_encoder": _ENCODERS,
+    "base_decoder": "run the job personalise",
+    "supervised_decoder": "run the job personalise",
+    "personalised_decoder": "run the job personalise",
+}
+
+
+def trained_anew(encoder: str) -> str:
+    """What to do about a version that may not be read."""
+    return _JOBS.get(encoder.partition("/")[0], "materialise it again")
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """One version of one encoder; its fingerprint covers data, configuration and code."""
@@ -193,9 +209,9 @@ class Models:
         if self.release_tainted:
             return folder
         if folder.tainted:
-            raise TaintedModel(f"{encoder}: this version was trained on an erased contributor: materialise it again")
+            raise TaintedModel(f"{encoder}: this version was trained on an erased contributor: {trained_anew(encoder)}")
         if folder.withdrawn:
-            raise TaintedModel(f"{encoder}: consent revoked by people it was trained on: materialise it again")
+            raise TaintedModel(f"{encoder}: consent revoked by people it was trained on: {trained_anew(encoder)}")
         return folder
 
     def current_on(self, encoder: str, basis: str) -> ModelFolder:
