@@ -10,9 +10,10 @@ import psutil
 
 from user_embeddings_dagster.settings import Layout
 
+# Not what is in the queue: without a daemon it stays there for good, and with one, each asset of what starts meanwhile
+# waits until nobody erases or purges any more (assets.exclusion). It has written nothing yet, and reads what is left.
 UNDER_WAY = [
     dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
@@ -39,9 +40,11 @@ def killed_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 def refuse_beside_runs(instance: dg.DagsterInstance, but_not: str = "") -> None:
     """Raises RunsUnderWay if there are any."""
     if runs := live_runs(instance, but_not):
+        one = len(runs) == 1
+        some, them = ("1 run of the platform is", "it") if one else (f"{len(runs)} runs of the platform are", "them")
         raise RunsUnderWay(
-            f"{len(runs)} runs of the platform are under way ({', '.join(run[:8] for run in sorted(runs)[:5])}): wait "
-            "for them or end them, or go on with --force, and what they write meanwhile may stay behind"
+            f"{some} under way ({', '.join(run[:8] for run in sorted(runs)[:5])}): wait for {them} or end {them}, or "
+            f"go on with --force, and what {'it writes' if one else 'they write'} meanwhile may stay behind"
         )
 
 
@@ -67,14 +70,13 @@ def _under_way(instance: dg.DagsterInstance) -> Sequence[dg.RunRecord]:
 def _died(instance: dg.DagsterInstance, record: dg.RunRecord) -> bool:
     """Whether it ran in processes of this machine that are all gone, or has had none for long.
 
-    No event names the machine. Of a daemon's runs nothing is assumed where several machines can share their record;
-    a run in the queue has no process yet.
+    No event names the machine. Of a daemon's runs nothing is assumed where several machines can share their record.
     """
     from dagster._core.storage.runs import SqliteRunStorage
 
     run = record.dagster_run
     shared = run.remote_job_origin is not None and not isinstance(instance.run_storage, SqliteRunStorage)
-    if shared or run.status == dg.DagsterRunStatus.QUEUED:
+    if shared:
         return False
     # Steps have processes of their own, which may outlive the run's, and go on writing.
     kinds = {dg.DagsterEventType.ENGINE_EVENT, dg.DagsterEventType.STEP_WORKER_STARTED}

@@ -72,7 +72,7 @@ def test_nothing_is_removed_beside_a_run_unless_forced(home, capsys):
     data = ["--data", str(home.parent)]
     for command in (["purge"], ["erase", "f" * 32]):
         assert cli.main([*data, *command]) == 2
-        assert "1 runs of the platform are under way" in (said := capsys.readouterr().err) and run[:8] in said
+        assert "1 run of the platform is under way" in (said := capsys.readouterr().err) and run[:8] in said
     assert cli.main([*data, "purge", "--dry-run"]) == 0
     assert cli.main([*data, "purge", "--force"]) == 0
     assert "dagster_runs" in capsys.readouterr().out
@@ -137,20 +137,25 @@ def test_of_a_daemons_run_nothing_is_assumed_where_machines_share_the_record(dea
 @pytest.mark.parametrize(("status", "daemon"), [("NOT_STARTED", False), ("STARTED", False), ("STARTING", True)])
 def test_a_run_without_a_process_for_an_hour_has_none(home, monkeypatch, status, daemon):
     run = started(home, None, dg.DagsterRunStatus[status], daemon=daemon)
-    queued = started(home, None, dg.DagsterRunStatus.QUEUED, daemon=True)
     now = time.time()
     with opened(home) as instance:
         monkeypatch.setattr(time, "time", lambda: now + 3500)
-        assert sorted(live_runs(instance)) == sorted([run, queued])
+        assert live_runs(instance) == [run]
         monkeypatch.setattr(time, "time", lambda: now + 3700)
-        assert live_runs(instance) == [queued]
+        assert live_runs(instance) == []
 
 
-@pytest.mark.parametrize("status", [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.NOT_STARTED])
-def test_a_run_that_is_about_to_start_is_waited_for_too(home, status):
-    run = started(home, None, status, daemon=status == dg.DagsterRunStatus.QUEUED)
+def test_a_run_that_is_about_to_start_is_waited_for_too(home):
+    run = started(home, None, dg.DagsterRunStatus.NOT_STARTED)
     with opened(home) as instance:
         assert live_runs(instance) == [run]
+
+
+def test_a_run_in_the_queue_is_not_waited_for(home):
+    """Where `dev` was ended it would stay there for good; its assets wait (test_exclusion)."""
+    started(home, None, dg.DagsterRunStatus.QUEUED, daemon=True)
+    (home.parent / "landing").mkdir()
+    assert cli.main(["--data", str(home.parent), "purge"]) == 0
 
 
 def test_runs_of_the_environments_instance_are_seen(home, tmp_path, capsys):
