@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from user_embeddings_dagster import purging, run_settings
+from user_embeddings_dagster import purging, run_settings, unwritable
 from user_embeddings_dagster.quality.escaping import line
 from user_embeddings_dagster.settings import PREFIX, Layout, check_settings, data_root, prepare_environment
 from user_embeddings_dagster.storage.durability import Damaged
@@ -118,6 +118,11 @@ def main(arguments: list[str] | None = None) -> int:
         return handlers[options.command](options, layout)
     except (CorruptArtifact, Damaged, ScoreTableBusy) as error:
         print(error, file=sys.stderr)
+        return 2
+    except Exception as error:
+        if (told := unwritable.as_line(error, layout.root)) is None:
+            raise
+        print(line(told), file=sys.stderr)
         return 2
 
 

@@ -75,7 +75,7 @@ def writing(what: str, path: Path) -> Iterator[None]:
         raise
     except Exception as error:
         full = getattr(error, "errno", None) == errno.ENOSPC or any(sign in str(error) for sign in _FULL)
-        if not full and not ("disk I/O error" in str(error) and _free(path) < _SCARCE):
+        if not full and not ("disk I/O error" in str(error) and scarce(path)):
             raise
         message = f"{what}: no space left on the disk of {path}; what was there before stands, run it again"
         raise DiskFull(errno.ENOSPC, message) from None
@@ -90,10 +90,10 @@ def reading(folder: Path) -> Iterator[None]:
         raise Damaged(f"{folder}: damaged, or cannot be read now; remove it, and materialise it again") from None
 
 
-def _free(path: Path) -> int:
-    """Bytes left on the disk of the nearest folder above that exists."""
+def scarce(path: Path) -> bool:
+    """Whether next to nothing is left on the disk of the nearest folder above that exists."""
     status = os.statvfs(next(folder for folder in path.parents if folder.exists()))
-    return status.f_bavail * status.f_frsize
+    return status.f_bavail * status.f_frsize < _SCARCE
 
 
 @contextmanager
