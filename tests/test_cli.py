@@ -1,4 +1,8 @@
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -403,3 +407,29 @@ def test_a_vector_table_that_was_cut_short_is_named(begun, tmp_path, capsys, fil
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert cli.main([*begun, "erase", "--account", "reddit:somebody"]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"{folder}: damaged, or cannot be read now; remove it")
+
+
+def test_a_second_dev_on_a_data_root_is_refused_while_the_first_lives(tmp_path, monkeypatch, capsys):
+    """Also as the program that it becomes; killed, it counts no longer, but what it started is no first one."""
+    begun = (
+        "import os, sys; from pathlib import Path; from user_embeddings_dagster.storage.durability import keep_alone;"
+        'keep_alone(Path(sys.argv[1])); code = \'import subprocess; p = subprocess.Popen(["sleep", "60"]);'
+        "print(p.pid, flush=True); p.wait()'; os.execv(sys.executable, [sys.executable, '-c', code])"
+    )
+    executed = []
+    monkeypatch.setattr(cli.os, "execv", lambda *arguments: executed.append(arguments))
+    (tmp_path / "dagster_home").mkdir()
+    first = subprocess.Popen(
+        [sys.executable, "-c", begun, tmp_path / "dagster_home"], stdout=subprocess.PIPE, text=True
+    )
+    assert first.stdout is not None
+    child = int(first.stdout.readline())
+    assert cli.main(["--data", str(tmp_path), "dev"]) == 2
+    refused = f"{tmp_path}: `user-embeddings dev` is running on this data root already\n"
+    assert capsys.readouterr().err == refused and not executed
+    first.kill()
+    first.wait()
+    cli.main(["--data", str(tmp_path), "dev"])
+    os.kill(child, signal.SIGKILL)
+    assert len(executed) == 1
+    assert cli.main(["--data", str(tmp_path), "dev"]) == 2, "this process holds it now"

@@ -12,7 +12,7 @@ from pathlib import Path
 from user_embeddings_dagster import purging, run_settings, unwritable
 from user_embeddings_dagster.quality.escaping import line
 from user_embeddings_dagster.settings import PREFIX, Layout, check_settings, data_root, prepare_environment
-from user_embeddings_dagster.storage.durability import Damaged
+from user_embeddings_dagster.storage.durability import Damaged, keep_alone, make_folder
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, refuse_code
 
 NEW_ROOT = ("demo", "samples", "real", "dev", "restore", "seal-model")  # begin one, or need none
@@ -271,7 +271,14 @@ def _seal_model(options: argparse.Namespace, _: Layout) -> int:
 def _dev(options: argparse.Namespace, layout: Layout) -> int:
     from user_embeddings_dagster.runner import open_instance
 
-    open_instance(layout.root / "dagster_home").dispose()
+    home = layout.root / "dagster_home"
+    make_folder(home)
+    try:
+        keep_alone(home)  # two daemons would both start what is due; Dagster only warns
+    except BlockingIOError:
+        print(f"{layout.root}: `user-embeddings dev` is running on this data root already", file=sys.stderr)
+        return 2
+    open_instance(home).dispose()
     dagster = shutil.which("dagster", path=str(Path(sys.executable).parent)) or "dagster"
     workspace = Path(__file__).parent.parent / "workspace.yaml"
     os.execv(dagster, [dagster, "dev", "-w", str(workspace), "--port", str(options.port)])

@@ -107,6 +107,21 @@ def alone(folder: Path, *, wait: bool = True) -> Iterator[None]:
         yield
 
 
+def keep_alone(folder: Path) -> int:
+    """Hold a folder alone until this process ends, also as the program that it becomes by exec; the descriptor.
+
+    What the process starts does not hold it. Raises BlockingIOError if it is held.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    os.set_inheritable(descriptor, True)
+    return descriptor
+
+
 @contextmanager
 def together(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Hold a folder, as others may at the same time, while nobody holds it `alone`; `waiting` is called if one does."""
