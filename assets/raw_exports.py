@@ -14,6 +14,10 @@ from user_embeddings_dagster.exports.landing import Drop, scan
 
 # A file still being copied changes within seconds; it is registered once it has been left alone this long.
 SETTLE_SECONDS = 5.0
+PASSED_OVER = (  # their names may be anything, and are not told
+    "folders below landing/ passed over (a DataDAO's name is [a-z0-9_-], at most 63 characters, neither _ nor - first, "
+    "not 'all')"
+)
 
 raw_exports = dg.AssetSpec(
     "raw_exports",
@@ -64,7 +68,7 @@ def landing_sensor(context: dg.SensorEvaluationContext, store: Store) -> dg.Sens
     seen: dict[str, str] = json.loads(context.cursor or "{}")
     drops, unnamed, unread = scan(store.layout.landing)
     if unnamed:
-        context.log.warning(f"{unnamed} folders below landing/ are passed over: a DataDAO's name is [a-z0-9_-]")
+        context.log.warning(f"{PASSED_OVER}: {unnamed}")
     for datadao in unread:
         context.log.warning(f"{datadao}: passed over, something in it may not be read; see owners and modes")
     settled = [drop for drop in drops if abs(time.time() - drop.newest) >= SETTLE_SECONDS]

@@ -257,7 +257,7 @@ def log_calls(tree: ast.AST) -> list[ast.Call]:
 LOGGED = {
     "stage", "kind", "seed", "asked.height", "len(models.get(kind, []))", "what", "done", "total", "done / total",
     "left", "unnamed", "raw", "datadao", "file", "line", "reason", "subjects", "GRANTS", "STATEMENT", "name",
-    "partition", "dimension", "where", "lines_of_nobody",
+    "partition", "dimension", "where", "lines_of_nobody", "PASSED_OVER",
 }  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import pytest
 from dagster._core.events import EngineEventData
 from dagster._core.remote_origin import RegisteredCodeLocationOrigin, RemoteJobOrigin, RemoteRepositoryOrigin
 
-from user_embeddings_dagster.runner import open_instance
+from user_embeddings_dagster.runner import open_instance, register_drops
+from user_embeddings_dagster.settings import Layout
 
 KILLED = """
 import sys, time
@@ -131,3 +132,16 @@ def test_a_killed_run_frees_its_pool_slots(holder, tmp_path, monkeypatch):
         assert instance.event_log_storage.get_concurrency_info("gpu").active_slot_count == 0
         assert following.execute_in_process(instance=instance).success
     assert time.monotonic() - started < 60
+
+
+def test_folders_whose_names_are_no_datadaos_are_told(tmp_path):
+    layout, said = Layout(tmp_path), []
+    for name in ("reddit", "My Chats"):
+        (layout.landing / name).mkdir(parents=True)
+        (layout.landing / name / "a.json").write_text("{}")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert register_drops(instance, layout, said.append) == ["reddit"]
+        (layout.landing / "all").mkdir()
+        register_drops(instance, layout, said.append)
+    assert [line.rpartition("): ")[2] for line in said] == ["1", "2"]
+    assert said[0].startswith("folders below landing/ passed over (a DataDAO's name is [a-z0-9_-]")

@@ -11,7 +11,7 @@ import dagster as dg
 
 from assets.live_runs import killed_runs
 from assets.partitions import DATADAO
-from assets.raw_exports import registration
+from assets.raw_exports import PASSED_OVER, registration
 from user_embeddings_dagster.definitions import defs
 from user_embeddings_dagster.exports.landing import scan
 from user_embeddings_dagster.settings import Layout
@@ -53,9 +53,13 @@ def _end_killed_runs(instance: dg.DagsterInstance) -> None:
             storage.free_concurrency_slots_for_run(run_id)
 
 
-def register_drops(instance: dg.DagsterInstance, layout: Layout) -> list[str]:
+def register_drops(
+    instance: dg.DagsterInstance, layout: Layout, announce: Callable[[str], None] = lambda line: None
+) -> list[str]:
     """Register every DataDAO of the landing folder, as the sensor would; returns their names."""
-    drops, _, unread = scan(layout.landing)
+    drops, unnamed, unread = scan(layout.landing)
+    if unnamed:
+        announce(f"{PASSED_OVER}: {unnamed}")
     names = sorted([*(drop.datadao for drop in drops), *unread])  # reading what may not be read fails, and says so
     instance.add_dynamic_partitions(DATADAO, names)
     for drop in drops:
@@ -96,7 +100,7 @@ def run_lineage(
         runs.append(StageRun(job, partition, result.success, time.monotonic() - started))
         return result.success
 
-    names = register_drops(instance, layout)
+    names = register_drops(instance, layout, announce)
     if unused := sorted(name for name in ops if ":" in name and name.partition(":")[2] not in {*names, *dimensions}):
         announce(f"settings of partitions that are not here, not used: {', '.join(unused)}")
     masked = [name for name in names if execute("mask_datadao", name)]
