@@ -3,12 +3,18 @@
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import dagster as dg
 
 from user_embeddings_dagster.quality.escaping import code_block
+
+# Dagster asks its own reader of messages, in every session, for what it calls a preview.
+warnings.filterwarnings(
+    "ignore", message=r"Function `PipesMessageReader\.expected_writer_count`", category=dg.PreviewWarning
+)
 
 LOG_TAIL_BYTES = 64_000
 SHOWN_CHARACTERS = 4_000

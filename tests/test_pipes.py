@@ -104,3 +104,20 @@ def wait_for(condition, seconds: float) -> None:
     while not condition():
         assert time.monotonic() < deadline, "timed out"
         time.sleep(0.05)
+
+
+def test_a_session_warns_of_nothing():
+    """Dagster's own use of a preview of its own, at every training."""
+    code = (
+        "import dagster as dg; from dagster._core.pipes.context import PipesMessageHandler as Handler;"
+        "Handler(None, dg.PipesTempFileMessageReader()); import warnings; {}"
+        "Handler(None, dg.PipesTempFileMessageReader());"
+        "warnings.warn('Function `another`', dg.PreviewWarning)"
+    )
+    without, filtered = (
+        subprocess.run([sys.executable, "-W", "always", "-c", code.format(how)], capture_output=True, text=True).stderr
+        for how in ("", "import resources.training_jobs;")
+    )
+    assert without.count("expected_writer_count`") == 2, "Dagster does not warn any more: take the filter away"
+    assert filtered.count("expected_writer_count`") == 1
+    assert "another" in filtered

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.record import METRICS, append, cut, fingerprint, plain
+from training.record import METRICS, append, cut, fingerprint, plain, progress
 from user_embeddings_dagster.privacy.containment import contained
 from user_embeddings_dagster.settings import prepare_environment, torch_threads
 from user_embeddings_dagster.storage.durability import sync, write_json, writing
@@ -59,6 +59,7 @@ class Job:
         self._steps = 0
         self._resumed_step = 0
         self._last_log = self._last_save = self._started
+        self._first: tuple[int, float] | None = None
         self._stopping = False
 
     def log(self, message: str) -> None:
@@ -150,20 +151,16 @@ class Job:
         self._steps = step
         append(self.result / METRICS, step, numbers)
         now = time.monotonic()
+        self._first = self._first or (step, now)
         if now - self._last_log >= LOG_SECONDS or step == total:
             self._last_log = now
-            self.log(self._progress(step, total, numbers, now))
+            self.log(progress(step, total, numbers, step - self._first[0], now - self._first[1]))
         due = now - self._last_save >= float(self.config.get("checkpoint_seconds", 10))
         if state is not None and (due or self._stopping):
             self.save(step, state())
         if self._stopping:
             self.log(f"stopped by a signal at step {step} of {total}")
             raise SystemExit(STOPPED)
-
-    def _progress(self, step: int, total: int, values: dict[str, Any], now: float) -> str:
-        rate = (step - self._resumed_step) / max(now - self._started, 1e-9)
-        shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))
-        return f"step {step}/{total} {shown} {rate:.1f} steps/s {(total - step) / max(rate, 1e-9):.0f} s left"
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Save a checkpoint now; the lines of `metrics.jsonl` up to here are synced with it."""

@@ -1,4 +1,4 @@
-"""What a job writes down of itself: its fingerprint, its metrics, and only plain finite values."""
+"""What a job writes down of itself: its fingerprint, its metrics and progress, and only plain finite values."""
 
 import hashlib
 import json
@@ -28,6 +28,16 @@ def append(path: Path, step: int, values: dict[str, Any]) -> None:
     """Append one line of metrics: `{"step": …, …}`."""
     with path.open("a") as stream:
         stream.write(json.dumps({"step": step, **values}) + "\n")
+
+
+def progress(step: int, total: int, values: dict[str, Any], steps: int, seconds: float) -> str:
+    """A line about a step. `steps` were made in `seconds` after the first of this run, before which the model is loaded
+    and validated: without any there is no estimate."""
+    shown = " ".join(f"{name} {value:.4g}" for name, value in values.items() if isinstance(value, float))
+    told = f"step {step}/{total} {shown}".rstrip()
+    if steps == 0:
+        return told
+    return f"{told} {steps / max(seconds, 1e-9):.1f} steps/s {(total - step) * seconds / steps:.0f} s left"
 
 
 def cut(path: Path, step: int) -> None:

@@ -269,6 +269,22 @@ def test_two_processes_on_one_output_make_one_result(tmp_path):
     assert "waiting for it" in toy.log and "nothing to train" in toy.log
 
 
+def test_what_comes_before_the_first_step_is_not_counted_in_the_estimate(tmp_path, capsys, monkeypatch):
+    """The start validation of a slow encoder made it 20 minutes of 60 seconds."""
+    clock = iter([0.0, 100.0, 110.0, 120.0])
+    (tmp_path / "inputs").mkdir()
+    (tmp_path / "inputs" / "config.json").write_text("{}")
+    monkeypatch.setattr("training.job.time.monotonic", lambda: next(clock))
+    job = Job("toy", tmp_path / "inputs", tmp_path / "output", "1")
+    job.result.mkdir(parents=True)
+    for step in (1, 2, 3):
+        job.step(step, 60, loss=0.5)
+    assert capsys.readouterr().err.splitlines() == [
+        "[toy] step 1/60 loss 0.5", "[toy] step 2/60 loss 0.5 0.1 steps/s 580 s left",
+        "[toy] step 3/60 loss 0.5 0.1 steps/s 570 s left",
+    ]  # fmt: skip
+
+
 def test_plain_values():
     assert plain({"a": np.float32(0.5), "b": [np.int64(2), "x", None, True]}, "m") == {
         "a": 0.5,
