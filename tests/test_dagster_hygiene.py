@@ -257,7 +257,8 @@ def log_calls(tree: ast.AST) -> list[ast.Call]:
 LOGGED = {
     "stage", "kind", "seed", "asked.height", "len(models.get(kind, []))", "what", "done", "total", "done / total",
     "left", "unnamed", "raw", "datadao", "file", "line", "reason", "subjects", "GRANTS", "STATEMENT", "name",
-    "partition", "dimension", "where", "lines_of_nobody", "PASSED_OVER",
+    "partition", "dimension", "where", "lines_of_nobody", "PASSED_OVER", "figures['rows']",
+    "figures['memory_mb']",
 }  # fmt: skip
 
 
