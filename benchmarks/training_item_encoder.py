@@ -34,7 +34,7 @@ BAR, BATCH, EPOCHS, MAX_TOKENS = 2.2, 32, 3, 256
 
 def theirs(chunks: list[str], summaries: list[str], top_layers: int | None, folder: Path) -> tuple[float, float]:
     """CPU and wall seconds of one epoch of sentence-transformers' trainer, its set-up left out."""
-    from datasets import Dataset, disable_progress_bars
+    from datasets import Dataset, disable_progress_bars  # pyright: ignore[reportMissingImports]
     from peft import LoraConfig
     from sentence_transformers import (  # pyright: ignore[reportMissingImports]
         SentenceTransformer,
