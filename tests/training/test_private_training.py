@@ -101,7 +101,8 @@ def test_no_user_moves_the_sum_by_more_than_the_clip(trainer, frame, negatives, 
     _move(without)
     _move(joined)
     moved = float((joined.private_sum(0) - without.private_sum(0)).norm())
-    assert 0.99 * CLIP < moved <= CLIP * (1 + 1e-9), "the clip is reached, and not passed"
+    rounding = 1e-6  # where a table lies in memory decides the last bits of float32 products on some processors
+    assert 0.99 * CLIP < moved <= CLIP + rounding, "the clip is reached, and not passed"
 
 
 def _coupled_sum(part):
