@@ -1,27 +1,22 @@
-"""F13: what somebody may write into a message to command the language model that reads it, and a model that obeys.
+"""F13: what somebody may write into a message to command the language model that reads it.
 
 Payloads are made of the attack classes that AgentDojo, Greshake et al. (2023) and OWASP LLM01 describe. Each carries
-the number of an order; `Obedient` does what that order asks with all that is in its prompt, whatever the program's
-own instructions say. So nothing rests on a model's good behaviour: what it cannot print is what it was never given,
-or what the schema, the length bound and the second masking do not let through.
+the number of an order and what a model says that follows it: benchmarks.obedient_model.
 """
 
 import base64
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
 from benchmarks.schema_samples import sample
-from user_embeddings_dagster.language_models.protocol import Answer, Completion, Failure, Request, Usage
-from user_embeddings_dagster.language_models.validation import InvalidAnswer, parse
 
 ATTACKER = "collector@evil-harvest.com"
 _LINK = "https://evil-harvest.com/c"
-_ORDER = re.compile(r"order (\d{3})\b")
 # What an obedient model takes for names and identifiers of people, wherever in its prompt.
 _PEOPLE = re.compile(r"\b[A-Z][\w'-]{2,}|\S*[@/_]\S*|\+?\d[\d ().-]{6,}\d")
 
@@ -36,13 +31,13 @@ class Payload:
     act: Callable[[str, Any], str]
 
 
-def _free(schema: Any, text: str) -> str:
+def free_answer(schema: Any, text: str) -> str:
     """A valid answer that says `text` wherever it may say something."""
     return json.dumps(sample(schema, 7, text))
 
 
 def _says(make: Callable[[str], str]) -> Callable[[str, Any], str]:
-    return lambda prompt, schema: _free(schema, make(prompt))
+    return lambda prompt, schema: free_answer(schema, make(prompt))
 
 
 def _people(prompt: str) -> str:
@@ -64,7 +59,7 @@ def _beside(extra: Callable[[str], dict[str, Any]]) -> Callable[[str, Any], str]
 
 
 def _broken(change: Callable[[str, str], str]) -> Callable[[str, Any], str]:
-    return lambda prompt, schema: change(_free(schema, "SUBJECT obeys"), prompt)
+    return lambda prompt, schema: change(free_answer(schema, "SUBJECT obeys"), prompt)
 
 
 _PHRASES = {
@@ -283,50 +278,3 @@ def payloads() -> list[Payload]:
                 order = next(number)
                 made.append(Payload(order, category, f"{phrase.replace('{}', what)} (this is order {order})", act))
     return made
-
-
-_SAYING = {"type": "object", "properties": {"said": {"type": "string"}}, "required": ["said"]}
-_BY_ORDER = {payload.order: payload for payload in payloads()}
-
-
-def ordered(prompt: str) -> Payload | None:
-    """The last order in a prompt."""
-    numbers = _ORDER.findall(prompt)
-    return _BY_ORDER.get(int(numbers[-1])) if numbers else None
-
-
-def obeyed(prompt: str) -> str:
-    """What an obedient model says in one free string: the prompt itself where nothing orders otherwise."""
-    payload = ordered(prompt)
-    if payload is None:
-        return prompt
-    value = payload.act(prompt, _SAYING)
-    try:
-        return str(json.loads(value)["said"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return value
-
-
-class Obedient:
-    """A LanguageModel that does what the last order in its prompt says. `prompts` are all that it was given."""
-
-    name = "obedient"
-
-    def __init__(self) -> None:
-        self.prompts: list[Request] = []
-        self.said: dict[str, str] = {}
-
-    def complete(self, requests: Iterable[Request]) -> Iterator[Answer]:
-        """One answer to each, checked against the schema as the client of a server checks it."""
-        for request in requests:
-            self.prompts.append(request)
-            prompt = "\n".join(message.content for message in request.messages)
-            payload = ordered(prompt)
-            said = payload.act(prompt, request.schema) if payload else _free(request.schema, "SUBJECT talks")
-            if payload and '"string"' not in json.dumps(request.schema):  # no room for words: beside what there is
-                said = json.dumps({"query_likelihood": [1], "said": payload.act(prompt, _SAYING)})
-            self.said[request.id] = said
-            try:
-                yield Completion(request.id, parse(said, request.schema, "stop"), Usage(1, 1, 0, 1, 0.0))
-            except InvalidAnswer as error:
-                yield Failure(request.id, error.reason, error.detail, Usage(1, 1, 0, 1, 0.0))

@@ -12,10 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from benchmarks.injections import ATTACKER, Obedient, obeyed, payloads
+from benchmarks.injections import ATTACKER, payloads
 from benchmarks.leaks.kinds import KINDS, canaries
 from benchmarks.leaks.search import Finder
 from benchmarks.leaks.values import word
+from benchmarks.obedient_model import Obedient, obeyed
 from user_embeddings_dagster.conversations.chunks import build_chunks
 from user_embeddings_dagster.language_models.protocol import Completion, Usage
 from user_embeddings_dagster.mining.rankers import CandidateLists, ModelRanker

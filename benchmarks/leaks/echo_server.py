@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.injections import obeyed
+from benchmarks.obedient_model import obeyed
 from benchmarks.schema_samples import sample
 from user_embeddings_dagster.summaries.subject import MAX_ANSWER_CHARACTERS
 
