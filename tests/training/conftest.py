@@ -46,3 +46,13 @@ def population(tmp_path_factory):
     from made_up_population import population
 
     return population(tmp_path_factory.mktemp("population"))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The toy job, run to its end; read it only."""
+    from toy_job import Toy
+
+    toy = Toy(tmp_path_factory.mktemp("undisturbed"))
+    assert toy.run() == 0
+    return toy
