@@ -1,8 +1,26 @@
-"""`user-embeddings seal-model`."""
+"""`user-embeddings seal` (C19) and `seal-model`."""
+
+import os
 
 import pytest
 
 from user_embeddings_dagster import cli
+from user_embeddings_dagster.samples import generate
+from user_embeddings_dagster.settings import Layout
+
+
+def test_the_commands_seal_check_and_tell(tmp_path, capsys):
+    layout = Layout(tmp_path / "data")
+    generate(layout.landing, seed=3, contributors=20)
+    root = ["--data", str(layout.root)]
+    assert cli.main([*root, "seal"]) == 0 and cli.main([*root, "seal"]) == 0
+    told = capsys.readouterr().out
+    assert "chatgpt: 0 files sealed" in told and "USER_EMBEDDINGS_SEAL is on" in told
+    assert cli.main([*root, "seal", "--check"]) == 0 and "intact" in capsys.readouterr().out
+    path = next(layout.landing.rglob("*.sealed"))
+    os.truncate(path, path.stat().st_size - 1)
+    assert cli.main([*root, "seal", "--check"]) == 1
+    assert str(path) in (told := capsys.readouterr().out) and "is cut off" in told
 
 
 @pytest.mark.parametrize(

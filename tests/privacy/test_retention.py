@@ -1,15 +1,14 @@
 """C16: what is past its window goes from every store, stays away, and younger data keeps its bits."""
 
-import importlib.util
 import json
 import os
 import shutil
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
+import small_platform
 
 from user_embeddings_dagster.exports.build import build_messages
 from user_embeddings_dagster.keys import load_or_create_key
@@ -35,10 +34,6 @@ from user_embeddings_dagster.storage.lance_tables import LanceTables, stacked
 from user_embeddings_dagster.storage.score_table import ScoreTable
 from user_embeddings_dagster.storage.user_memories import UserMemories
 
-_SPEC = importlib.util.spec_from_file_location("small_platform", Path(__file__).with_name("small_platform.py"))
-assert _SPEC and _SPEC.loader
-small_platform = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(small_platform)
 KEEP_ALL = dict.fromkeys(DEFAULTS)
 
 

@@ -1,12 +1,12 @@
 """C15: an erased contributor is in no store any more, and the scan that says so would see them (F4, F5)."""
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import polars as pl
 import pytest
+import small_platform
+from small_platform import person
 
 from user_embeddings_dagster import cli
 from user_embeddings_dagster.keys import load_or_create_key
@@ -25,10 +25,6 @@ from user_embeddings_dagster.storage.lance_tables import LanceTables
 from user_embeddings_dagster.storage.models import Models, TaintedModel
 from user_embeddings_dagster.storage.user_memories import UserMemories
 
-_SPEC = importlib.util.spec_from_file_location("small_platform", Path(__file__).with_name("small_platform.py"))
-assert _SPEC and _SPEC.loader
-small_platform = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(small_platform)
 HELD = {
     "landing", "tables/messages", "tables/participants", "tables/masked_chunks", "tables/chunk_summaries",
     "tables/training_snapshot", "tables/hard_negatives", "tables/insight_tasks",
@@ -50,13 +46,6 @@ def built(tmp_path_factory) -> Layout:
 def layout(built, tmp_path) -> Layout:
     shutil.copytree(built.root, tmp_path / "data", symlinks=True)
     return Layout(tmp_path / "data")
-
-
-def person(layout: Layout) -> frozenset[str]:
-    """Who contributed most to the Telegram DataDAO, and speaks in others' chunks."""
-    chunks = Lake(layout.root).read("masked_chunks", "telegram")
-    user = chunks.group_by("user_id").len().sort("len", "user_id")["user_id"][-1]
-    return identity.of_user(layout.landing, load_or_create_key(layout.key), user)
 
 
 def spoken(layout: Layout, users: frozenset[str], gone: set[str]) -> list[str]:

@@ -16,6 +16,7 @@ from user_embeddings_dagster.language_models.protocol import Completion, Message
 from user_embeddings_dagster.privacy.consent.grants import read_stated
 from user_embeddings_dagster.privacy.consent.ledger import build_ledger, subjects_of
 from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
+from user_embeddings_dagster.privacy.erasure import identity
 from user_embeddings_dagster.privacy.lineage import trained_on
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.samples import generate
@@ -164,3 +165,10 @@ def ask(layout: Layout) -> None:
             for text, owner in lake.read("masked_chunks", datadao).select("text", "user_id").iter_rows():
                 request = Request((Message("user", text),), {"type": "object"}, owner, "p/1")
                 cache.put("m", request, Completion(request.id, {"summary": text}, Usage(1, 1, 1, 1, 0.0), 1, 0.1))
+
+
+def person(layout: Layout) -> frozenset[str]:
+    """Who contributed most to the Telegram DataDAO, and speaks in others' chunks."""
+    chunks = Lake(layout.root).read("masked_chunks", "telegram")
+    user = chunks.group_by("user_id").len().sort("len", "user_id")["user_id"][-1]
+    return identity.of_user(layout.landing, load_or_create_key(layout.key), user)
