@@ -12,6 +12,8 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from user_embeddings_dagster.definitions import defs
+from user_embeddings_dagster.runner import run_lineage
+from user_embeddings_dagster.settings import Layout
 
 LINEAGE = """{ assetNodes {
     assetKey { path } groupName kinds description isPartitioned pools
@@ -27,25 +29,32 @@ INSTIGATORS = """{ workspaceOrError { ... on Workspace { locationEntries { locat
 LAUNCH = """mutation($params: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $params) {
     __typename ... on LaunchBackfillSuccess { backfillId }
 } }"""
+RUNS = """query($job: PipelineSelector!) { pipelineOrError(params: $job) { ... on Pipeline { runs { runId } } } }"""
 BACKFILL = """query($id: String!) { partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill {
     status partitionNames numPartitions assetSelection { path }
 } } }"""
 
 
 @pytest.fixture(scope="module")
-def ask() -> Iterator[Any]:
-    """`ask(query, variables)` → data, on an instance with two DataDAOs."""
+def instance() -> Iterator[dg.DagsterInstance]:
+    """An instance with two DataDAOs."""
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("datadao", ["reddit", "telegram"])
+        yield instance
+
+
+@pytest.fixture(scope="module")
+def ask(instance) -> Iterator[Any]:
+    """`ask(query, variables)` → data, on that instance."""
     origin = InProcessCodeLocationOrigin(
         LoadableTargetOrigin(module_name="user_embeddings_dagster.definitions"), location_name="user_embeddings"
     )
-    with dg.instance_for_test() as instance:
-        instance.add_dynamic_partitions("datadao", ["reddit", "telegram"])
-        with WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as process:
+    with WorkspaceProcessContext(instance, InProcessWorkspaceLoadTarget(origin)) as process:
 
-            def execute(query: str, variables: dict[str, Any] | None = None) -> Mapping[str, Any]:
-                return execute_dagster_graphql(process.create_request_context(), query, variables).data
+        def execute(query: str, variables: dict[str, Any] | None = None) -> Mapping[str, Any]:
+            return execute_dagster_graphql(process.create_request_context(), query, variables).data
 
-            yield execute
+        yield execute
 
 
 def test_lineage_shows_every_asset_with_group_kinds_owner_and_checks(ask):
@@ -87,3 +96,14 @@ def test_a_backfill_over_every_datadao_is_accepted(ask):
     assert backfill["status"] == "REQUESTED"
     assert sorted(backfill["partitionNames"]) == ["reddit", "telegram"]
     assert sorted(key["path"][0] for key in backfill["assetSelection"]) == ["chunk_summaries", "masked_chunks"]
+
+
+def test_what_a_command_ran_is_among_the_runs_of_its_job(ask, instance, tmp_path, monkeypatch):
+    """Its page said "You have not materialized any assets with this job yet", and the timeline was empty."""
+    monkeypatch.setenv("USER_EMBEDDINGS_DATA", str(tmp_path))
+    folder = tmp_path / "landing" / "stops-at-messages"
+    (folder / "contributors.csv").mkdir(parents=True)
+    (folder / "export.json").write_text("{}")
+    (ran,) = run_lineage(instance, Layout(tmp_path), ["1024"], {}, lambda line: None)
+    job = {"pipelineName": ran.job, "repositoryName": "__repository__", "repositoryLocationName": "user_embeddings"}
+    assert len(ask(RUNS, {"job": job})["pipelineOrError"]["runs"]) == 1

@@ -16,6 +16,9 @@ from user_embeddings_dagster.definitions import defs
 from user_embeddings_dagster.exports.landing import scan
 from user_embeddings_dagster.settings import Layout
 
+# What the UI lists a job's runs by, the timeline's too; a run that no webserver or daemon launched has none of its own.
+SHOWN = {".dagster/repository": "__repository__@user_embeddings"}  # of the location that workspace.yaml names
+
 
 @dataclass(frozen=True)
 class StageRun:
@@ -95,7 +98,7 @@ def run_lineage(
             "loggers": {"console": {"config": {"log_level": "INFO"}}},
         }
         result = definition.execute_in_process(
-            run_config=config, instance=instance, partition_key=partition, raise_on_error=False
+            run_config=config, instance=instance, partition_key=partition, raise_on_error=False, tags=SHOWN
         )
         runs.append(StageRun(job, partition, result.success, time.monotonic() - started))
         return result.success
