@@ -16,8 +16,8 @@ def readable(store: Store) -> dg.AssetCheckResult:
     """The check's result for the version that is promoted now. Raises FileNotFoundError before the first."""
     try:
         store.models.current(ITEM_ENCODER)
-    except TaintedModel:
-        return check_result(may_be_read(marked=1), ITEM_ENCODER)
+    except TaintedModel as error:  # it says why, and which jobs to run
+        return check_result(may_be_read(marked=1), ITEM_ENCODER)._replace(description=str(error))
     return check_result(may_be_read(marked=0), ITEM_ENCODER)
 
 
@@ -27,7 +27,11 @@ def tell_automation(instance: dg.DagsterInstance, store: Store) -> None:
     if instance.get_latest_materialization_event(key) is None:
         return
     try:
-        passed = readable(store).passed
+        result = readable(store)
     except FileNotFoundError:  # the instance is of another data root, or models/ was removed
         return
-    instance.report_runless_asset_event(dg.AssetCheckEvaluation(key, CHECK, passed=passed, blocking=True))
+    instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            key, CHECK, result.passed, result.metadata, description=result.description, blocking=True
+        )
+    )

@@ -143,7 +143,7 @@ def promoted(store: Store) -> None:
 
 def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path):
     """C14: after a revocation or an erasure, every run would fail there until somebody trains."""
-    store = Store(data=str(tmp_path))
+    store, may_be_read = Store(data=str(tmp_path)), dg.AssetCheckKey(dg.AssetKey("item_encoder"), "may_be_read")
     names, reading = ("reddit", "telegram"), ("item_embeddings", "user_embeddings")
     above = ("raw_exports", "messages", "consent_ledger", "masked_chunks", "chunk_summaries", "chunk_embeddings")
     with dg.DagsterInstance.ephemeral() as instance:
@@ -184,6 +184,10 @@ def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path
         ran_all("consent_ledger", "masked_chunks")
         tell_automation(instance, store)
         assert next_tick() == both(set())
+        told = instance.event_log_storage.get_latest_asset_check_execution_by_key([may_be_read])[may_be_read]
+        assert told.evaluation is not None
+        assert "run the jobs train, then embed_items" in (told.evaluation.description or ""), "what the UI shows of it"
+        assert told.evaluation.metadata["marked"].value == 1
 
         store.models.folder("item_encoder", "a").mark_withdrawn([])  # they consent again
         ran_all("consent_ledger", of=("telegram",))
