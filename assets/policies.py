@@ -32,15 +32,16 @@ _NEW_ITEMS = dg.AutomationCondition.asset_matches(
 SEQUENCE_ENCODER_BEHIND = _NEW_ITEMS.since(dg.AutomationCondition.asset_matches("sequence_encoder", _NEW)).with_label(
     "sequence_encoder_behind"
 )
-# The sequence encoder is trained on people that the item encoder is trained on, and marked with it.
-ITEM_ENCODER_MARKED = dg.AutomationCondition.asset_matches(
+# The sequence encoder is trained on people that the item encoder is trained on, and marked with it. Its check must have
+# passed: while a training runs it has neither failed nor passed, and the marked version is read until it ends.
+ITEM_ENCODER_READABLE = dg.AutomationCondition.asset_matches(
     "item_embeddings",
     dg.AutomationCondition.asset_matches(
         "item_encoder",
-        dg.AutomationCondition.any_checks_match(dg.AutomationCondition.check_failed(), blocking_only=True),
+        dg.AutomationCondition.all_checks_match(dg.AutomationCondition.check_passed(), blocking_only=True),
     ),
-).with_label("item_encoder_marked")
-EAGER_WITH_BOTH_ENCODERS = EAGER_AFTER_LEDGER & ~SEQUENCE_ENCODER_BEHIND & ~ITEM_ENCODER_MARKED
+).with_label("item_encoder_readable")
+EAGER_WITH_BOTH_ENCODERS = EAGER_AFTER_LEDGER & ~SEQUENCE_ENCODER_BEHIND & ITEM_ENCODER_READABLE
 
 # Warned about when no DataDAO received anything for a quarter, overdue after half a year. Dagster looks at the latest
 # drop of them all: one that gets drops keeps the silent ones fresh.

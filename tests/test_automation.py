@@ -1,5 +1,7 @@
 """Automation: a drop flows on by itself, and a failed blocking check holds back its own DataDAO alone."""
 
+from collections.abc import Callable
+
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
@@ -36,13 +38,16 @@ def materialised(instance: dg.DagsterInstance, asset: str, datadao: str, failed:
             )
 
 
-def ran(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> None:
-    """A run in which this asset was materialised and passed its checks; may be repeated."""
+def ran(
+    instance: dg.DagsterInstance, asset: str, partition: str | None = None, during: Callable[[], object] = lambda: None
+) -> None:
+    """A run in which this asset was materialised and passed its checks; may be repeated. `during` is called in it."""
     graph = defs.resolve_asset_graph()
     specs = [graph.get_check_spec(key) for key in graph.asset_check_keys if key.asset_key.path == [asset]]
 
     @dg.asset(name=asset, partitions_def=graph.get(dg.AssetKey(asset)).partitions_def, check_specs=specs)
     def again() -> dg.MaterializeResult:
+        during()
         return dg.MaterializeResult(
             check_results=[dg.AssetCheckResult(check_name=spec.name, passed=True) for spec in specs]
         )
@@ -200,7 +205,9 @@ def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path
         ran_all("consent_ledger")
         tell_automation(instance, store)
         assert next_tick() == both(set())
-        ran(instance, "item_encoder")
+        while_it_trains = []
+        ran(instance, "item_encoder", during=lambda: while_it_trains.append(next_tick()))
+        assert while_it_trains == [both(set())], "the marked version is the one that is read until then"
         assert next_tick()["item_embeddings"] == set(names), "another version"
         ran_all("item_embeddings")
         assert next_tick()["user_embeddings"] == set(), "the sequence encoder is still marked"
