@@ -5,7 +5,7 @@ from pydantic import Field
 
 from assets.config import AssetConfig
 from assets.partitions import datadaos
-from assets.policies import EAGER, LLM, ML, RETRY
+from assets.policies import EAGER_WITH_PROGRAM, LLM, ML, RETRY
 from assets.progress import progress_to
 from assets.reporting import (
     check_result,
@@ -35,8 +35,6 @@ LINEAGE = column_lineage(
     chunk_id=("masked_chunks", ["chunk_id"]),
     user_id=("masked_chunks", ["user_id"]),
 )
-# What is summarised does not wait for a refinement, which costs money and is asked for by hand.
-AUTOMATION = EAGER.ignore(dg.AssetSelection.assets("summary_program"))
 CHECKS = (summaries_account_for_chunks, few_model_failures)
 
 
@@ -63,7 +61,7 @@ class ChunkSummariesConfig(AssetConfig):
             owners=ML,
             group_name="conversations",
             code_version=VERSION,
-            automation_condition=AUTOMATION,
+            automation_condition=EAGER_WITH_PROGRAM,
         ),
         dg.AssetSpec(
             "unsummarised_chunks",
@@ -78,7 +76,7 @@ class ChunkSummariesConfig(AssetConfig):
             owners=ML,
             group_name="conversations",
             code_version=VERSION,
-            automation_condition=AUTOMATION,
+            automation_condition=EAGER_WITH_PROGRAM,
         ),
     ],
     partitions_def=datadaos,

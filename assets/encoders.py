@@ -203,7 +203,7 @@ def item_encoder(
     """
     folder, write_inputs = item_training(store, text_encoder, config)
     trained = train(context, store, training_jobs, "item_encoder", "item_encoder", folder, write_inputs)
-    return trained._replace(check_results=[*(trained.check_results or []), readable(store)])
+    return trained._replace(check_results=[*(trained.check_results or []), readable(store, "item_encoder")])
 
 
 @dg.asset(
@@ -218,7 +218,10 @@ def item_encoder(
     owners=ML,
     kinds={"torch"},
     code_version=versions.SEQUENCE_ENCODER,
-    check_specs=check_specs("sequence_encoder", dimensions),
+    check_specs=[
+        *check_specs("sequence_encoder", dimensions),
+        *domain_specs("sequence_encoder", may_be_read, blocking=(may_be_read,)),
+    ],
     freshness_policy=MODELS_FRESH,
     retry_policy=RETRY,
     pool=GPU,
@@ -250,14 +253,8 @@ def sequence_encoder(
         note_trained_on(store, folder, snapshot)
         folder.write_inputs(settings, sequences=sequences(snapshot, store.lance))
 
-    folder = store.models.folder(f"sequence_encoder/{dimension}", wanted)
+    encoder = f"sequence_encoder/{dimension}"
+    folder = store.models.folder(encoder, wanted)
     folder.note_basis(store.models.current("item_encoder").record()["data_version"])
-    return train(
-        context,
-        store,
-        training_jobs,
-        "sequence_encoder",
-        f"sequence_encoder/{dimension}",
-        folder,
-        write_inputs,
-    )
+    trained = train(context, store, training_jobs, "sequence_encoder", encoder, folder, write_inputs)
+    return trained._replace(check_results=[*(trained.check_results or []), readable(store, "sequence_encoder")])

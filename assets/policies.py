@@ -18,8 +18,8 @@ LANCE_WRITE, GPU, SCORES_WRITE, LLM = "lance_write", "gpu", "scores_write", "llm
 # one new chat message must not start a GPU job.
 EAGER = dg.AutomationCondition.eager() & dg.AutomationCondition.all_deps_blocking_checks_passed()
 
-# Withdrawals mark models while the ledger is made: what reads a model comes in a run after it. The item encoder's check
-# may_be_read, which the ledger records, then holds back item vectors for as long as the model is marked.
+# Withdrawals mark models while the ledger is made: what reads a model comes in a run after it. The model's check
+# may_be_read, which the ledger records, then holds back what reads it for as long as the model is marked.
 _AFTER_LEDGER = ~dg.AutomationCondition.asset_matches("consent_ledger", dg.AutomationCondition.will_be_requested())
 EAGER_AFTER_LEDGER = EAGER & _AFTER_LEDGER.with_label("after_the_ledger")
 
@@ -32,16 +32,25 @@ _NEW_ITEMS = dg.AutomationCondition.asset_matches(
 SEQUENCE_ENCODER_BEHIND = _NEW_ITEMS.since(dg.AutomationCondition.asset_matches("sequence_encoder", _NEW)).with_label(
     "sequence_encoder_behind"
 )
-# The sequence encoder is trained on people that the item encoder is trained on, and marked with it. Its check must have
-# passed: while a training runs it has neither failed nor passed, and the marked version is read until it ends.
+# A model's check must have passed: while a training runs it has neither failed nor passed, and the marked version is
+# read until it ends.
+_READABLE = dg.AutomationCondition.all_checks_match(dg.AutomationCondition.check_passed(), blocking_only=True)
+# User embeddings read the item encoder too, which they do not depend on.
 ITEM_ENCODER_READABLE = dg.AutomationCondition.asset_matches(
-    "item_embeddings",
-    dg.AutomationCondition.asset_matches(
-        "item_encoder",
-        dg.AutomationCondition.all_checks_match(dg.AutomationCondition.check_passed(), blocking_only=True),
-    ),
+    "item_embeddings", dg.AutomationCondition.asset_matches("item_encoder", _READABLE)
 ).with_label("item_encoder_readable")
 EAGER_WITH_BOTH_ENCODERS = EAGER_AFTER_LEDGER & ~SEQUENCE_ENCODER_BEHIND & ITEM_ENCODER_READABLE
+
+# What is summarised does not wait for a refinement, which costs money and is asked for by hand; but for another one
+# while the program is marked. Before the first refinement nothing can be marked, and summaries come with the ledger.
+_PROGRAM = "summary_program"
+_NO_PROGRAM = dg.AutomationCondition.asset_matches(_PROGRAM, dg.AutomationCondition.missing())
+PROGRAM_READABLE = _NO_PROGRAM | dg.AutomationCondition.asset_matches(_PROGRAM, _READABLE)
+EAGER_WITH_PROGRAM = (
+    EAGER.ignore(dg.AssetSelection.assets(_PROGRAM))
+    & (_NO_PROGRAM | _AFTER_LEDGER).with_label("after_the_ledger")
+    & PROGRAM_READABLE.with_label("summary_program_readable")
+)
 
 # Warned about when no DataDAO received anything for a quarter, overdue after half a year. Dagster looks at the latest
 # drop of them all: one that gets drops keeps the silent ones fresh.

@@ -10,11 +10,13 @@ from pydantic import Field
 
 from assets.config import AssetConfig
 from assets.policies import LLM, ML, RETRY
+from assets.readable_models import readable
 from assets.reporting import check_result, domain_specs, plot
 from resources.language_model import BATCH, LanguageModelResource
 from resources.store import Store
 from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.privacy.lineage import trained_on
+from user_embeddings_dagster.quality.domain import may_be_read
 from user_embeddings_dagster.storage.lake import fingerprint
 from user_embeddings_dagster.summaries.extractive import PROGRAM_VERSION
 from user_embeddings_dagster.summaries.refined_program import (
@@ -70,7 +72,7 @@ def violations(metadata: Mapping[str, Any]) -> dict[str, dg.MarkdownMetadataValu
     owners=ML,
     kinds={"dspy"},
     code_version=VERSION,
-    check_specs=domain_specs(ARTIFACT, not_worse_than_shipped),
+    check_specs=domain_specs(ARTIFACT, not_worse_than_shipped, may_be_read, blocking=(may_be_read,)),
     retry_policy=RETRY,
     pool=LLM,
 )
@@ -120,5 +122,5 @@ def summary_program(
             **config.usd_cap(language_model),
             **violations(record["metadata"]),
         },
-        check_results=[check_result(not_worse_than_shipped(record["metadata"]), ARTIFACT)],
+        check_results=[check_result(not_worse_than_shipped(record["metadata"]), ARTIFACT), readable(store, ARTIFACT)],
     )

@@ -137,13 +137,13 @@ def test_user_embeddings_wait_until_the_sequence_encoder_fits_the_item_encoder()
         assert after("sequence_encoder", SERVED_DIMENSION)["user_embeddings"] == set(names)
 
 
-def promoted(store: Store) -> None:
-    """An item encoder, of nothing."""
-    output = store.models.folder("item_encoder", "a").output
+def promoted(store: Store, model: str) -> None:
+    """A model, of nothing."""
+    output = store.models.folder(model, "a").output
     output.mkdir(parents=True)
     (output / "weights").write_text("")
     finalise(output)
-    store.models.promote("item_encoder", "a")
+    store.models.promote(model, "a")
 
 
 def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path):
@@ -161,7 +161,7 @@ def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path
 
         tell_automation(instance, store)  # before the first training there is nothing to tell
         ran_all(*above)
-        promoted(store)
+        promoted(store, "item_encoder")
         ran(instance, "item_encoder")
         ran_all("item_embeddings")
         ran(instance, "sequence_encoder", SERVED_DIMENSION)
@@ -213,3 +213,87 @@ def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path
         assert next_tick()["user_embeddings"] == set(), "the sequence encoder is still marked"
         ran(instance, "sequence_encoder", SERVED_DIMENSION)
         assert next_tick()["user_embeddings"] == set(names)
+
+
+def test_user_embeddings_wait_while_the_sequence_encoder_alone_is_marked(tmp_path):
+    """C14: it may be trained on a later snapshot than the item encoder, with people who are not in that."""
+    store, names = Store(data=str(tmp_path)), ("reddit", "telegram")
+    above = ("raw_exports", "messages", "consent_ledger", "masked_chunks", "chunk_summaries", "chunk_embeddings")
+    served = f"sequence_encoder/{SERVED_DIMENSION}"
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("datadao", list(names))
+
+        def ran_all(*assets: str) -> None:
+            for asset in assets:
+                for name in names:
+                    ran(instance, asset, name)
+
+        ran_all(*above)
+        for model in ("item_encoder", "sequence_encoder/64", served):
+            promoted(store, model)
+            asset, _, dimension = model.partition("/")
+            ran(instance, asset, dimension or None)
+        ran_all("item_embeddings", "user_embeddings")
+        tick = dg.evaluate_automation_conditions(defs, instance)
+
+        def after_the_ledgers() -> dict[str, set[str | None]]:
+            nonlocal tick
+            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            ran_all("consent_ledger", "masked_chunks", "chunk_embeddings")
+            tell_automation(instance, store)
+            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            return {asset: requested(tick, asset) for asset in ("item_embeddings", "user_embeddings")}
+
+        both = {"item_embeddings": set(names), "user_embeddings": set(names)}
+        store.models.folder("sequence_encoder/64", "a").taint(["somebody"])
+        assert after_the_ledgers() == both, "not the dimension that is served"
+        ran_all("item_embeddings", "user_embeddings")
+        store.models.folder(served, "a").mark_withdrawn(["somebody"])
+        assert after_the_ledgers() == both | {"user_embeddings": set()}
+        ran_all("item_embeddings")
+        store.models.folder(served, "a").mark_withdrawn([])  # they consent again
+        assert after_the_ledgers() == both
+        ran_all("item_embeddings", "user_embeddings")
+        store.models.folder(served, "a").taint(["somebody"])
+        assert after_the_ledgers() == both | {"user_embeddings": set()}
+        ran_all("item_embeddings")
+        ran(instance, "sequence_encoder", SERVED_DIMENSION)
+        tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+        assert requested(tick, "user_embeddings") == set(names), "another version"
+
+
+def test_summaries_wait_while_their_program_is_marked(tmp_path):
+    """C14: with a program that was refined on people, they come in a run after the ledger, which may mark it."""
+    store, above = Store(data=str(tmp_path)), ("raw_exports", "messages", "consent_ledger", "masked_chunks")
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("datadao", ["reddit"])
+
+        def ran_all(*assets: str) -> None:
+            for asset in assets:
+                ran(instance, asset, "reddit")
+
+        ran_all(*above, "chunk_summaries", "unsummarised_chunks")
+        promoted(store, "summary_program")
+        ran(instance, "summary_program")
+        tick = dg.evaluate_automation_conditions(defs, instance)
+
+        def summarised() -> bool:
+            nonlocal tick
+            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            assert requested(tick, "chunk_summaries") == requested(tick, "unsummarised_chunks")
+            return requested(tick, "chunk_summaries") == {"reddit"}
+
+        materialised(instance, "raw_exports", "reddit")
+        assert not summarised() and requested(tick, "masked_chunks") == {"reddit"}, "the ledger may mark it"
+        ran_all("messages", "consent_ledger", "masked_chunks")
+        tell_automation(instance, store)
+        assert summarised()
+        ran_all("chunk_summaries", "unsummarised_chunks")
+        assert not summarised()
+        store.models.folder("summary_program", "a").mark_withdrawn(["somebody"])
+        ran_all("consent_ledger", "masked_chunks")
+        tell_automation(instance, store)
+        assert not summarised()
+        while_refined = []
+        ran(instance, "summary_program", during=lambda: while_refined.append(summarised()))
+        assert while_refined == [False] and summarised(), "another version"

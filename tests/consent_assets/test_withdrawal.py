@@ -8,6 +8,7 @@ from served_assets import served
 
 from assets.consent_ledger import consent_ledger
 from assets.partitions import DATADAO
+from assets.readable_models import READ_BY_AUTOMATION
 from user_embeddings_dagster.keys import user_id
 from user_embeddings_dagster.language_models.protocol import Completion, Message, Request, Usage
 from user_embeddings_dagster.privacy.lineage import subjects_of
@@ -83,20 +84,22 @@ def test_what_a_change_does_not_concern_is_not_computed_again(store):
     assert gone["chunk_embeddings"]["embedded"] == 0
 
 
-def test_the_ledger_tells_automation_when_the_item_encoder_may_not_be_read(store):
+@pytest.mark.parametrize("asset", sorted(READ_BY_AUTOMATION))
+def test_the_ledger_tells_automation_when_a_model_may_not_be_read(store, asset):
     """Also one that fails for want of its files, with what the clock ended."""
-    folder = store.models.folder("item_encoder", "a")
+    model = READ_BY_AUTOMATION[asset]
+    folder = store.models.folder(model, "a")
     folder.output.mkdir(parents=True)
     (folder.output / "job.json").write_text('{"metadata": {}, "data_version": "a"}')
     finalise(folder.output)
     ann = pl.DataFrame({"datadao": ["dao"], "user_id": [user_id(store.key, "reddit", "ann")]})
     folder.note_subjects(subjects_of(store.key, ann))
-    store.models.promote("item_encoder", "a")
-    check = dg.AssetCheckKey(dg.AssetKey("item_encoder"), "may_be_read")
+    store.models.promote(model, "a")
+    check = dg.AssetCheckKey(dg.AssetKey(asset), "may_be_read")
 
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(DATADAO, ["dao"])
-        instance.report_runless_asset_event(dg.AssetMaterialization("item_encoder"))
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset))
 
         def told() -> str:
             given = {"instance": instance, "resources": {"store": store}, "partition_key": "dao"}

@@ -36,6 +36,7 @@ _JOBS = {
     "base_decoder": "run the job personalise",
     "supervised_decoder": "run the job personalise",
     "personalised_decoder": "run the job personalise",
+    "summary_program": "run the job refine_summary_program",
 }
 
 
