@@ -1,8 +1,7 @@
 """Automation: a drop flows on by itself, and a failed blocking check holds back its own DataDAO alone."""
 
-from collections.abc import Callable
-
 import dagster as dg
+from automated import promoted, ran, requested
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
@@ -11,7 +10,6 @@ from assets.partitions import SERVED_DIMENSION
 from assets.readable_models import tell_automation
 from resources.store import Store
 from user_embeddings_dagster.definitions import defs
-from user_embeddings_dagster.storage.manifest import finalise
 
 
 def materialised(instance: dg.DagsterInstance, asset: str, datadao: str, failed: bool = False) -> None:
@@ -36,28 +34,6 @@ def materialised(instance: dg.DagsterInstance, asset: str, datadao: str, failed:
                     partition=datadao if spec.partitions_def else None,
                 )
             )
-
-
-def ran(
-    instance: dg.DagsterInstance, asset: str, partition: str | None = None, during: Callable[[], object] = lambda: None
-) -> None:
-    """A run in which this asset was materialised and passed its checks; may be repeated. `during` is called in it."""
-    graph = defs.resolve_asset_graph()
-    specs = [graph.get_check_spec(key) for key in graph.asset_check_keys if key.asset_key.path == [asset]]
-
-    @dg.asset(name=asset, partitions_def=graph.get(dg.AssetKey(asset)).partitions_def, check_specs=specs)
-    def again() -> dg.MaterializeResult:
-        during()
-        return dg.MaterializeResult(
-            check_results=[dg.AssetCheckResult(check_name=spec.name, passed=True) for spec in specs]
-        )
-
-    assert dg.materialize([again], instance=instance, partition_key=partition).success
-
-
-def requested(result: dg.EvaluateAutomationConditionsResult, asset: str) -> set[str | None]:
-    """Partitions of an asset that automation would run now."""
-    return set(result.get_requested_partitions(dg.AssetKey(asset)))
 
 
 def test_a_new_drop_flows_down_to_base_embeddings_in_one_go():
@@ -135,15 +111,6 @@ def test_user_embeddings_wait_until_the_sequence_encoder_fits_the_item_encoder()
         assert after("item_embeddings", *names)["user_embeddings"] == set()
         assert after("sequence_encoder", "64")["user_embeddings"] == set(), "not the dimension that is served"
         assert after("sequence_encoder", SERVED_DIMENSION)["user_embeddings"] == set(names)
-
-
-def promoted(store: Store, model: str) -> None:
-    """A model, of nothing."""
-    output = store.models.folder(model, "a").output
-    output.mkdir(parents=True)
-    (output / "weights").write_text("")
-    finalise(output)
-    store.models.promote(model, "a")
 
 
 def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path):

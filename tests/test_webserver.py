@@ -82,7 +82,7 @@ def test_sensors_run_and_schedules_wait_for_an_operator(ask):
     entry = ask(INSTIGATORS)["workspaceOrError"]["locationEntries"][0]["locationOrLoadError"]
     repository = entry["repositories"][0]
     sensors = {sensor["name"]: sensor["sensorState"]["status"] for sensor in repository["sensors"]}
-    assert sensors == {"landing": "RUNNING", "consent": "RUNNING", "automation": "RUNNING"}
+    assert sensors == dict.fromkeys(("landing", "consent", "models", "automation"), "RUNNING")
     assert all(sensor["description"] for sensor in repository["sensors"])
     assert {schedule["scheduleState"]["status"] for schedule in repository["schedules"]} == {"STOPPED"}
 

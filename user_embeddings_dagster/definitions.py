@@ -24,6 +24,7 @@ from assets import (
     personalised_decoder,
     personalization_scores,
     raw_exports,
+    readable_models,
     reasoning_bias,
     relabelled_pairs,
     retention,
@@ -78,6 +79,7 @@ defs = dg.Definitions(
     sensors=[
         raw_exports.landing_sensor,
         consent_ledger.consent_sensor,
+        readable_models.models_sensor,
         dg.AutomationConditionSensorDefinition(
             "automation",
             target=dg.AssetSelection.all(),

@@ -67,8 +67,8 @@ def loss_fell(losses: Sequence[float]) -> CheckOutcome:
 
 def may_be_read(marked: int) -> CheckOutcome:
     """The promoted version (of the sequence encoder: at the served dimension) is not marked: nobody it was trained on
-    has been erased or has withdrawn consent since, or the policy is to serve it all the same. Recorded again with every
-    consent ledger, and automation waits for it."""
+    has been erased or has withdrawn consent since, or the policy is to serve it all the same. Every consent ledger and
+    the sensor models bring it up to date, and automation waits for it."""
     return CheckOutcome("may_be_read", marked == 0, ERROR, {"marked": marked})
 
 
