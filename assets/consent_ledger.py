@@ -18,6 +18,7 @@ from user_embeddings_dagster.privacy.consent.grants import SERVE, read_stated
 from user_embeddings_dagster.privacy.consent.ledger import VERSION, authors_of, build_ledger, of_nobody, subjects_of
 from user_embeddings_dagster.privacy.consent.live import Consent, last_change, live, live_hash, now, states
 from user_embeddings_dagster.privacy.consent.report import (
+    about_models,
     as_metadata,
     grants_of_somebody,
     grants_readable,
@@ -79,17 +80,17 @@ def consent_ledger(context: dg.AssetExecutionContext, store: Store) -> dg.Materi
         lake.commit(REJECTED_GRANTS, rejected, datadao, wanted)
         stats = {"holds": holds, "rejected": result.rejected.height}
         commit = lake.commit(CONSENT_LEDGER, result.ledger, datadao, wanted, stats)
-    removed, marked = withdraw(store, datadao, {*result.ledger["user_id"], *subjects}, moment)
+    removed, marked, unused = withdraw(store, datadao, {*result.ledger["user_id"], *subjects}, moment)
     tell_automation(context.instance, store)
     consenting = subjects.filter(subjects.is_in(granted["user_id"].unique().implode())).len()
-    say(context, datadao, subjects.len(), consenting, result.rejected, nobody, marked)
+    say(context, datadao, subjects.len(), consenting, result.rejected, nobody, marked, unused)
     counted = as_metadata(states(result.ledger, subjects, moment)) | {"grants_of_nobody": nobody.height}
     outcomes = [
         somebody_consented(subjects.len(), consenting),
         grants_readable(result.rejected),
         grants_of_somebody(nobody),
-        models_consented(len(marked)),
     ]
+    models = check_result(models_consented(len(marked), len(unused)), ASSET)
     reported = table_result(
         CONSENT_LEDGER,
         commit,
@@ -101,14 +102,21 @@ def consent_ledger(context: dg.AssetExecutionContext, store: Store) -> dg.Materi
             **nobody_as_metadata(nobody),
             **removed,
             "models_marked": marked,
+            "models_marked_unused": unused,
         },
-        checks=[check_result(outcome, ASSET) for outcome in outcomes],
+        checks=[
+            *(check_result(outcome, ASSET) for outcome in outcomes),
+            models._replace(description=about_models(marked, unused)),
+        ],
     )
     return reported._replace(data_version=dg.DataVersion(wanted))
 
 
-def withdraw(store: Store, datadao: str, people: set[str], moment: datetime) -> tuple[dict[str, int], list[str]]:
-    """Remove what the stores hold of people whose consent has ended; what was removed, and the models marked.
+def withdraw(
+    store: Store, datadao: str, people: set[str], moment: datetime
+) -> tuple[dict[str, int], list[str], list[str]]:
+    """Remove what the stores hold of people whose consent has ended; what was removed, and the versions of models
+    marked: promoted ones, and others.
 
     `people`: of the ledger, and every SUBJECT, because a row that was deleted or cannot be read is in no ledger.
     """
@@ -125,13 +133,13 @@ def withdraw(store: Store, datadao: str, people: set[str], moment: datetime) -> 
         with store.language_model_cache() as cache:
             removed["cached_answers"] += withdrawal.forget_answers(cache, gone)
     everything = pl.concat([lake.read(ASSET, name) for name in lake.partitions(ASSET)])
-    marked = withdrawal.mark_models(store.models, everything, consent, store.key)
-    return {f"removed_{name}": n for name, n in sorted(removed.items()) if n}, marked
+    marked, unused = withdrawal.mark_models(store.models, everything, consent, store.key)
+    return {f"removed_{name}": n for name, n in sorted(removed.items()) if n}, marked, unused
 
 
 def say(
     context: dg.AssetExecutionContext, datadao: str, subjects: int, consenting: int, rejected: pl.DataFrame,
-    nobody: pl.DataFrame, marked: list[str],
+    nobody: pl.DataFrame, marked: list[str], unused: list[str],
 ) -> None:  # fmt: skip
     """What an operator must not miss, in the log."""
     if subjects and not consenting:
@@ -146,6 +154,8 @@ def say(
         context.log.warning(f"{datadao}: {lines_of_nobody}")
     for name in marked:
         context.log.warning(f"models/{name}: consent revoked by people it was trained on")
+    for name in unused:
+        context.log.info(f"models/{name}: consent revoked by people it was trained on; nothing reads it")
 
 
 @dg.sensor(

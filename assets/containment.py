@@ -27,9 +27,9 @@ from user_embeddings_dagster.storage.models import StaleEncoder, TaintedModel
 WORDS = frozenset(
     {
         "attention", "datadaos_left_out", "device", "dimensions_left_out", "extractor", "id_index", "injection",
-        "judge", "lines_of_nobody", "lines_of_nobody_ended", "method", "model", "models_marked", "preset", "privacy",
-        "program", "program_version", "ranker", "reason", "stopped_by", "summarizer", "usd_cap", "validator",
-        "vector_index", "version",
+        "judge", "lines_of_nobody", "lines_of_nobody_ended", "method", "model", "models_marked",
+        "models_marked_unused", "preset", "privacy", "program", "program_version", "ranker", "reason", "stopped_by",
+        "summarizer", "usd_cap", "validator", "vector_index", "version",
     }
 )  # fmt: skip
 _HASH = re.compile(r"[0-9a-f]{8,64}")

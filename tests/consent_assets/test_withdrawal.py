@@ -11,6 +11,7 @@ from assets.partitions import DATADAO
 from assets.readable_models import READ_BY_AUTOMATION
 from user_embeddings_dagster.keys import user_id
 from user_embeddings_dagster.language_models.protocol import Completion, Message, Request, Usage
+from user_embeddings_dagster.privacy.consent.report import about_models
 from user_embeddings_dagster.privacy.lineage import subjects_of
 from user_embeddings_dagster.storage.lake import Lake
 from user_embeddings_dagster.storage.manifest import finalise
@@ -82,6 +83,41 @@ def test_what_a_change_does_not_concern_is_not_computed_again(store):
     gone = materialise(store)
     assert not any(gone[name]["reused"] for name in ("masked_chunks", "chunk_summaries", "koais"))
     assert gone["chunk_embeddings"]["embedded"] == 0
+
+
+def test_the_ledger_warns_of_promoted_models_alone(store):
+    """C14: until they are trained anew; versions that nothing reads any more hold the person still, and are named."""
+
+    def trained(version: str, *names: str) -> None:
+        folder = store.models.folder("item_encoder", version)
+        folder.output.mkdir(parents=True)
+        (folder.output / "job.json").write_text(f'{{"metadata": {{}}, "data_version": "{version}"}}')
+        finalise(folder.output)
+        users = [user_id(store.key, "reddit", name) for name in names]
+        folder.note_subjects(subjects_of(store.key, pl.DataFrame({"datadao": "dao", "user_id": users})))
+        store.models.promote("item_encoder", version)
+
+    def found() -> tuple[bool, list[str], list[str]]:
+        told = materialise(store, [consent_ledger])
+        ledger = told["consent_ledger"]
+        return told["checks"]["models_consented"], ledger["models_marked"], ledger["models_marked_unused"]
+
+    say(store, ann="train", bob="train")
+    trained("a", "ann", "bob")
+    trained("b", "ann", "bob")
+    assert found() == (True, [], [])
+    say(store, ann="train,,2021-01-01", bob="train")
+    assert found() == (False, ["item_encoder/b"], ["item_encoder/a"])
+    trained("c", "bob")
+    assert found() == (True, [], ["item_encoder/a", "item_encoder/b"])
+
+
+def test_what_to_do_about_marked_models_is_said():
+    assert about_models([], []) is None
+    told = about_models(["item_encoder/b", "sequence_encoder/64/b", "summary_program/b"], ["item_encoder/a"])
+    assert told is not None and told.count("run the jobs train") == told.count("refine_summary_program") == 1
+    assert "3 promoted" in told and "1 that nothing reads: user-embeddings purge" in told
+    assert "purge" not in (about_models(["item_encoder/b"], []) or "")
 
 
 @pytest.mark.parametrize("asset", sorted(READ_BY_AUTOMATION))

@@ -75,7 +75,9 @@ def test_models_trained_on_who_revoked_are_named_and_refused_until_they_consent_
             ledger_of({"ann": case, "bob": "granted"}, "train"),
             ledger_of({"ann": "granted"}, "train", datadao="two"),
         ])  # fmt: skip
-        return mark_models(models, ledger, Consent(live(ledger, AT)), KEY)
+        used, unused = mark_models(models, ledger, Consent(live(ledger, AT)), KEY)
+        assert used == [], "none is promoted"
+        return unused
 
     assert marked(False) == []
     assert marked(True) == ["item_encoder/a", "sequence_encoder/b", "unknown/e"]

@@ -1,11 +1,17 @@
 """What the ledger says, as counts: for the checks, metadata and the terminal. Names nobody."""
 
+from collections.abc import Sequence
+
 import polars as pl
 
 from user_embeddings_dagster.exports.landing import GRANTS
 from user_embeddings_dagster.privacy.consent.ledger import NOBODY, NOBODY_ENDED
 from user_embeddings_dagster.privacy.consent.live import GRANTED, NONE
+from user_embeddings_dagster.privacy.retention.windows import DEFAULTS
 from user_embeddings_dagster.quality.outcome import ERROR, WARNING, CheckOutcome
+from user_embeddings_dagster.schema import CONSENT_LEDGER
+from user_embeddings_dagster.settings import RETENTION
+from user_embeddings_dagster.storage.models import trained_anew
 
 _MOST_LINES = 10  # shown of one reason; the table rejected_grants has all
 _OF_NOBODY = {
@@ -35,9 +41,28 @@ def grants_of_somebody(nobody: pl.DataFrame) -> CheckOutcome:
     return CheckOutcome("grants_of_somebody", nobody.is_empty(), WARNING, metrics, nobody_as_metadata(nobody))
 
 
-def models_consented(marked: int) -> CheckOutcome:
-    """No trained version rests on people who do not consent to it any more: those that do are marked and named."""
-    return CheckOutcome("models_consented", marked == 0, WARNING, {"marked": float(marked)})
+def models_consented(marked: int, unused: int) -> CheckOutcome:
+    """No promoted version of a model rests on people who do not consent to it any more: those that do are marked and
+    named. Others that do (`marked_unused`), which nothing reads, are marked and named too, and no reason to warn."""
+    metrics = {"marked": float(marked), "marked_unused": float(unused)}
+    return CheckOutcome("models_consented", marked == 0, WARNING, metrics)
+
+
+def about_models(marked: Sequence[str], unused: Sequence[str]) -> str | None:
+    """What to do about marked versions, given by path; None if there are none."""
+    told = []
+    if marked:
+        jobs = "; ".join(dict.fromkeys(trained_anew(name) for name in marked))
+        told.append(
+            f"{len(marked)} promoted: {jobs}; materialise {CONSENT_LEDGER.name} afterwards, which looks for them anew"
+        )
+    if unused:
+        told.append(
+            f"{len(unused)} that nothing reads: user-embeddings purge removes them by the window of the stage models "
+            f"({DEFAULTS['models']} days since they were trained, or as {RETENTION} says), but for those on whose "
+            "vectors a promoted one was trained"
+        )
+    return f"versions trained on people who have revoked consent: {'. '.join(told)}" if told else None
 
 
 def as_text(datadao: str, counted: pl.DataFrame, bases: pl.DataFrame, rejected: pl.DataFrame) -> str:

@@ -85,17 +85,20 @@ def forget_answers(cache: Cache, gone: Iterable[str]) -> int:
     return sum(cache.forget(user) for user in gone)
 
 
-def mark_models(models: Models, ledger: pl.DataFrame, consent: Consent, key: bytes) -> list[str]:
-    """Mark each version trained on people whose consent to it has ended, clear those without; the marked, by path.
+def mark_models(models: Models, ledger: pl.DataFrame, consent: Consent, key: bytes) -> tuple[list[str], list[str]]:
+    """Mark each version trained on people whose consent to it has ended, clear those without; the marked, by path:
+    promoted ones, and the others, which nothing reads.
 
-    `ledger` and `consent` are of every DataDAO.
+    `ledger` and `consent` are of every DataDAO. Raises CorruptArtifact, once all are marked, if a pointer is damaged.
     """
     marked = []
     for folder, people in without_consent(models, ledger, consent, key):
         folder.mark_withdrawn(people)
         if people:
-            marked.append(folder.root.relative_to(models.root).as_posix())
-    return marked
+            marked.append(folder.root)
+    promoted = set(models.pointed_to())
+    used = [root.relative_to(models.root).as_posix() for root in marked if root in promoted]
+    return used, [root.relative_to(models.root).as_posix() for root in marked if root not in promoted]
 
 
 def without_consent(
