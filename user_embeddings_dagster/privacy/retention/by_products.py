@@ -139,7 +139,8 @@ class OldModels:
             for folder in versions
             if folder.root in promoted or (bases and folder.record().get("data_version") in bases)
         ]
-        found = sweep.files(self.name, [folder.root for folder in versions if folder.root not in held])
+        old = [folder.root for folder in versions if folder.root not in held]
+        found = sweep.files(self.name, old, aged="output")  # marks beside it are written later, and make it no younger
         found.keep(len(held), None)  # whatever their age: the window is of the others
         return found
 

@@ -68,11 +68,12 @@ class Sweep:
         """The vectors."""
         return LanceTables(self.layout.lancedb)
 
-    def files(self, stage: str, paths: Iterable[Path]) -> Found:
-        """Files or folders below the data root, by when they were last changed."""
+    def files(self, stage: str, paths: Iterable[Path], aged: str = "") -> Found:
+        """Files or folders below the data root, by when they, or what they have under the name `aged`, were last
+        changed."""
         found = Found()
         for path in paths:
-            changed, size = modified(path), size_of(path)
+            changed, size = modified(path / aged), size_of(path)
             if stage in self.at and changed < self.at[stage]:
                 found.items[path.relative_to(self.layout.root).as_posix()] = size
             else:
