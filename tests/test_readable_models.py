@@ -3,9 +3,15 @@
 import dagster as dg
 import pytest
 from automated import promoted, ran, requested
+from consent_chat import EVERYTHING, NAMES, StubEncoder, chat, materialise, say
+from served_assets import served
 
+from assets.consent_ledger import consent_ledger
+from assets.masked_chunks import masked_chunks
 from assets.readable_models import CHECK, READ_BY_AUTOMATION, models_sensor
+from resources.language_model import LanguageModelResource
 from resources.store import Store
+from resources.training_jobs import TrainingJobs
 from user_embeddings_dagster.definitions import defs
 from user_embeddings_dagster.storage.manifest import CorruptArtifact
 
@@ -101,3 +107,27 @@ def test_a_damaged_pointer_fails_the_sensor_and_is_named(tmp_path):
         with pytest.raises(CorruptArtifact, match=r"item_encoder/current\.json") as raised:
             tick(instance, store)
         assert "Ann" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("reader", "model"), [("item_embeddings", "item_encoder"), ("user_embeddings", "sequence_encoder")]
+)
+def test_a_run_that_waited_since_before_the_model_was_marked_fails_once(tmp_path, reader, model):
+    """C14: a retry would find the same; the failure names the jobs."""
+    store = chat(tmp_path)
+    say(store, **dict.fromkeys(NAMES, EVERYTHING))
+    materialise(store, [consent_ledger, masked_chunks])
+    promoted(store, READ_BY_AUTOMATION[model])
+    store.models.folder(READ_BY_AUTOMATION[model], "a").taint(["somebody"])
+    with dg.instance_for_test() as instance:
+        instance.add_dynamic_partitions("datadao", ["dao"])
+        resources = {
+            "store": store, "text_encoder": StubEncoder(), "language_model": LanguageModelResource(),
+            "training_jobs": TrainingJobs(),
+        }  # fmt: skip
+        run = dg.materialize(
+            [served(reader)], partition_key="dao", resources=resources, instance=instance, raise_on_error=False
+        )
+        (failed,) = run.filter_events(lambda event: event.is_step_failure)
+        assert not run.filter_events(lambda event: event.event_type == dg.DagsterEventType.STEP_UP_FOR_RETRY)
+        assert "trained on an erased contributor: run the job" in str(failed.step_failure_data.error)
