@@ -19,6 +19,8 @@ from typing import Any
 from user_embeddings_dagster.storage.durability import read_json, write_json
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, read_sealed, verify, write_sealed
 
+POINTER = "current.json"  # of an encoder to its promoted version
+
 
 class StaleEncoder(Exception):
     """An encoder was trained on vectors of another encoder than the current one."""
@@ -177,7 +179,7 @@ class Models:
     def promote(self, encoder: str, fingerprint: str) -> None:
         """Make a version the one that readers see. Raises CorruptArtifact if it is not whole, TaintedModel."""
         verify(self._untainted(encoder, self.folder(encoder, fingerprint)).output)
-        write_json(self.root / encoder / "current.json", {"fingerprint": fingerprint})
+        write_json(self.root / encoder / POINTER, {"fingerprint": fingerprint})
 
     def current(self, encoder: str) -> ModelFolder:
         """The promoted version.
@@ -188,7 +190,7 @@ class Models:
         return self._untainted(encoder, self._pointed_to(encoder))
 
     def _pointed_to(self, encoder: str) -> ModelFolder:
-        path = self.root / encoder / "current.json"
+        path = self.root / encoder / POINTER
         try:
             folder = self.folder(encoder, _fingerprint(path))
         except FileNotFoundError:
@@ -199,7 +201,7 @@ class Models:
 
     def pointed_to(self) -> list[Path]:
         """Folder of every promoted version, which may be gone. Raises CorruptArtifact as `current`."""
-        return [pointer.parent / _fingerprint(pointer) for pointer in self.root.glob("**/current.json")]
+        return [pointer.parent / _fingerprint(pointer) for pointer in self.root.glob(f"**/{POINTER}")]
 
     def versions(self) -> Iterator[ModelFolder]:
         """Every version that has a result, of every encoder, by path."""
@@ -227,7 +229,7 @@ class Models:
 
     def promoted(self, family: str) -> list[str]:
         """Encoders below `family` (such as sequence_encoder/64) that have a promoted version, sorted."""
-        return sorted(str(path.parent.relative_to(self.root)) for path in (self.root / family).glob("**/current.json"))
+        return sorted(str(path.parent.relative_to(self.root)) for path in (self.root / family).glob(f"**/{POINTER}"))
 
     def promoted_versions(self, family: str) -> dict[str, str]:
         """`data_version` of every promoted version below `family`, also of one that may not be read."""

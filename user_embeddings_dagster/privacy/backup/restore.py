@@ -5,19 +5,28 @@ what cannot be understood leaves nothing half restored, or restored with the era
 
 What is there already stays: a file is restored where there is none. A file whose key was destroyed is told as
 shredded, one that is not what was sealed as damaged, and the others are restored. Tombstones are those of the platform
-and of the backup together; of exports that many share, the records of the erased are cut out as they are restored.
-Tables are not in a backup: materialise the DataDAOs again.
+and of the backup together; of exports that many share, the records of the erased are cut out before they come into the
+landing folder. Tables are not in a backup: materialise the DataDAOs again.
+
+    tombstones, people's rows → files of the platform → exports into staging/restoring/ → the erased cut out there
+        → exports into landing/ → models marked → pointers to the promoted models
+
+Killed at any point, it is resumed by running it again: what is in staging/ is thrown away, and a DataDAO of which an
+export is missing is staged whole, because a name to cut out of one file may be told by another alone. Where nobody was
+erased, nothing is staged.
 """
 
 import csv
 import io
 import os
+import shutil
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from user_embeddings_dagster.exports.opening import sealed_path
+from user_embeddings_dagster.exports.landing import LINKS, raw_paths
+from user_embeddings_dagster.exports.opening import clear_path, sealed_path
 from user_embeddings_dagster.exports.registry import FORMATS
 from user_embeddings_dagster.exports.sealing import remove_leftovers
 from user_embeddings_dagster.keys import load_or_create_key
@@ -33,7 +42,7 @@ from user_embeddings_dagster.privacy.sealed_format import Shredded, Tampered
 from user_embeddings_dagster.privacy.tombstones import Tombstones
 from user_embeddings_dagster.settings import Layout
 from user_embeddings_dagster.storage.durability import checked_json, make_folder, sync
-from user_embeddings_dagster.storage.models import Models
+from user_embeddings_dagster.storage.models import POINTER, Models
 
 SHREDDED, DAMAGED, MISSING = "shredded: their key was destroyed", "damaged, left out", "missing in the backup"
 _NOTHING_YET = "nothing was restored; restore another backup"
@@ -52,19 +61,22 @@ def restore(layout: Layout, source: Path, announce: Callable[[str], None] = lamb
         files = {sealed_file(source, file_id): size for file_id, size in read_list(source, keys).items()}
         for path, size in files.items():
             restoring.learn(path, size)
+        restoring.begin()
         for path, size in files.items():
-            restoring.take(path, size)
-        restoring.write_rows()
+            if path not in restoring.pointers:
+                restoring.take(path, size)
         announce("leaving out who was erased")
-        if restoring.tombstones:
-            restoring.tombstones.save(layout.erased)
-            restoring.names.save(layout.erased_names)
-            restoring.leave_out()
+        restoring.leave_out()
+        for path in sorted(restoring.pointers):
+            restoring.take(path, files[path])
     return Told(restoring.counts, tuple(restoring.details))
 
 
 class _Restoring:
-    """Files on their way back. `tombstones` and `names`: of the platform, and of what was learned from the backup."""
+    """Files on their way back. `tombstones` and `names`: of the platform, and of what was learned from the backup.
+
+    `pointers`: files of the backup that promote a model; taken once the models are marked.
+    """
 
     def __init__(self, layout: Layout, key: bytes, keys: ContributorKeys) -> None:
         self._layout, self._key, self._keys = layout, key, keys
@@ -72,8 +84,10 @@ class _Restoring:
         self.details: list[str] = []
         self.tombstones = Tombstones.load(layout.erased, key)
         self.names = ErasedNames.load(layout.erased_names, key)
+        self.pointers: set[Path] = set()
         self._rows: dict[Path, list[_Rows]] = defaultdict(list)
-        self._touched: set[Path] = set()
+        self._staging = layout.root / "staging" / "restoring"
+        self._incomplete: set[str] = set()  # DataDAOs of which an export is missing
 
     def learn(self, path: Path, size: int) -> None:
         """Take in what a file says of people, if it is one that does; `take` tells what cannot be read. Raises Damaged,
@@ -90,6 +104,19 @@ class _Restoring:
                 self.tombstones = Tombstones(self._key, self.tombstones.names | set(names))
             elif target == self._layout.erased_names:
                 self.names |= ErasedNames.parsed(_content(reader), self._key, what, _NOTHING_YET)
+            elif target.is_relative_to(self._layout.models) and target.name == POINTER:
+                self.pointers.add(path)
+            elif not reader.name.startswith(ROOT) and not _stands(target):
+                self._incomplete.add(self._below(target).parts[0])
+
+    def begin(self) -> None:
+        """What a killed restore staged goes; who was erased, and who grants what, is there before any export is."""
+        if self._staging.exists():
+            shutil.rmtree(self._staging)
+        if self.tombstones:
+            self.tombstones.save(self._layout.erased)
+            self.names.save(self._layout.erased_names)
+        self._write_rows()
 
     def take(self, path: Path, size: int) -> None:
         """Put one file in its place, once every frame of it has been read."""
@@ -115,12 +142,20 @@ class _Restoring:
             return  # learned
         if reader.name.startswith(ROOT):
             self._write(target, reader, path.stat().st_mtime_ns)
-        elif target.exists() or target.is_symlink() or sealed_path(target).exists():
+        elif self.tombstones and self._below(target).parts[0] in self._incomplete:
+            copy_file(path, sealed_path(self._staging / self._below(target)))
+        else:
+            self._place_export(path, target)
+
+    def _place_export(self, path: Path, target: Path) -> None:
+        if _stands(target):
             self.counts["there already"] += 1
         else:
             copy_file(path, sealed_path(target))
-            self._touched.add(self._layout.landing / target.relative_to(self._layout.landing).parts[0])
             self.counts["exports restored"] += 1
+
+    def _below(self, target: Path) -> Path:
+        return target.relative_to(self._layout.landing)
 
     def _target(self, name: bytes) -> Path:
         """Below the data root, whatever the name: who holds the key store could have sealed another."""
@@ -146,7 +181,7 @@ class _Restoring:
         sync(target.parent)
         self.counts["files of the platform restored"] += 1
 
-    def write_rows(self) -> None:
+    def _write_rows(self) -> None:
         """contributors.csv and consent.csv, of the rows of everybody whose key is there."""
         for target, parts in sorted(self._rows.items()):
             text = io.StringIO(newline="")
@@ -156,22 +191,41 @@ class _Restoring:
             self._write(target, io.BytesIO(text.getvalue().encode()))
 
     def leave_out(self) -> None:
-        """Cut the erased out of what was restored, and mark the models trained on them."""
-        for folder in sorted(self._touched):
-            remove_leftovers(folder)
-            found = list(search(folder, self._key, self.tombstones, self._keys))
-            names = {name for one in found for name in one.names}
-            names |= {name for one in found if one.known and not one.own for name in _names_in(one, self.names)}
-            for one in found:
-                if one.own:
-                    one.file.path.unlink()
-                    self.counts["exports of the erased, not restored"] += 1
-                elif one.known:
-                    self.counts["exports from which the erased were cut out"] += cut_out(one, names)
+        """Cut the erased out of what was staged, put the rest in its place, and mark the models trained on them."""
+        for name in sorted(self._incomplete):
+            staged, folder = self._staging / name, self._layout.landing / name
+            if staged.exists():
+                self._cut(staged, folder)
+            for path in raw_paths(staged) if staged.exists() else ():
+                self._place_export(path, folder / clear_path(path).relative_to(staged))
+            if folder.exists():
+                remove_leftovers(folder)
+        if self._staging.exists():
+            shutil.rmtree(self._staging)
         for version, people in descendants(Models(self._layout.models), self.tombstones.names):
             if people - version.tainted:
                 version.taint(people)
                 self.counts["models marked: trained on somebody who was erased"] += 1
+
+    def _cut(self, staged: Path, folder: Path) -> None:
+        """Cut the erased out of the exports of a DataDAO; their own are removed."""
+        if (folder / LINKS).exists():
+            shutil.copyfile(folder / LINKS, staged / LINKS)  # whose the accounts are
+        found = list(search(staged, self._key, self.tombstones, self._keys))
+        names = {name for one in found for name in one.names}
+        names |= {name for one in found if one.known and not one.own for name in _names_in(one, self.names)}
+        for one in found:
+            if one.own:
+                one.file.path.unlink()
+                self.counts["exports of the erased, not restored"] += 1
+            elif one.known:
+                self.counts["exports from which the erased were cut out"] += cut_out(one, names)
+        (staged / LINKS).unlink(missing_ok=True)
+
+
+def _stands(target: Path) -> bool:
+    """Whether an export is there, in clear, as a link or sealed."""
+    return target.exists() or target.is_symlink() or sealed_path(target).exists()
 
 
 def _content(reader: SealedReader) -> bytes:
