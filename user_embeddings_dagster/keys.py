@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from functools import lru_cache
 from pathlib import Path
 
 from user_embeddings_dagster.storage.durability import make_folder, sync, writing
@@ -45,6 +46,17 @@ def file_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def sha256_once(path: Path) -> str:
+    """SHA-256 of a file's bytes, hex: a process hashes a file once, as long as it stays that file."""
+    status = path.stat()
+    return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _sha256_of(path: Path, *identity: int) -> str:
+    return file_sha256(path)
 
 
 def load_or_create_key(path: Path) -> bytes:

@@ -16,14 +16,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from threading import get_native_id
 from typing import Any
 
 import polars as pl
 
-from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.keys import file_sha256, sha256_once
 from user_embeddings_dagster.schema import Table
 from user_embeddings_dagster.storage.durability import Damaged, alone, make_folder, read_json, sync, write_json, writing
 
@@ -118,7 +117,7 @@ class Lake:
         while True:
             path, commit = self._current_file(table, partition)  # raises if it is gone for good
             with contextlib.suppress(FileNotFoundError):  # replaced by another process since it was found
-                if _sha256(path) == commit.content_hash:
+                if sha256_once(path) == commit.content_hash:
                     return path
                 raise CorruptTable(f"{path}: damaged, not what was committed; materialise {table}/{partition} again")
 
@@ -235,17 +234,6 @@ def _commit_of(staged: Path, rows: int, fingerprint: str = "", stats: Mapping[st
     digest = file_sha256(staged)
     sync(staged)
     return Commit(f"{digest[:32]}.parquet", rows, digest, fingerprint, dict(stats or {}))
-
-
-def _sha256(path: Path) -> str:
-    """Of a file's content: a process hashes a file once, as long as it stays that file."""
-    status = path.stat()
-    return _sha256_of(path, status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=4096)
-def _sha256_of(path: Path, *identity: int) -> str:
-    return file_sha256(path)
 
 
 def _is_staged(path: Path) -> bool:

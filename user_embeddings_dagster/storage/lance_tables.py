@@ -5,10 +5,11 @@
     <root>/<datadao>/item_embeddings.lance       id = chunk_id, vector of the masked chunk, item encoder
     <root>/<datadao>/user_embeddings*.lance      id = user_id, one table per embedding dimension
 
-Every table has the columns `id`, `version` (of the encoder) and `vector`; a caller may add others, the
-same in every write. `id` is a non-null field marked as unenforced primary key: without the mark, two
-writers that `merge_insert` the same new ids at once both insert them, without an error. Lance itself never flushes
-a file to the disk: every method that writes does so before it returns, and before older versions are removed.
+Every table has the columns `id`, `version` (of the encoder) and `vector`; a caller may add others, the same in every
+write. `id` is a non-null field marked as unenforced primary key: without the mark, two writers that `merge_insert` the
+same new ids at once both insert them, without an error. Lance itself never flushes a file to the disk: every method
+that writes does so before it returns, and before older versions are removed. Nor does it see that a file was changed:
+whatever opens a table compares its files first (storage.lance_sums).
 """
 
 import hashlib
@@ -26,6 +27,7 @@ import polars as pl
 import pyarrow as pa
 
 from user_embeddings_dagster.storage.durability import SyncedTree, alone, make_folder, reading, sync, writing
+from user_embeddings_dagster.storage.lance_sums import record, verified
 from user_embeddings_dagster.storage.vector_rows import arrow_rows, stacked
 
 INDEX_ROWS = 4096  # below it a flat scan is exact and takes a few milliseconds
@@ -81,6 +83,7 @@ class LanceTables:
     def _flush(self, datadao: str, table: str) -> None:
         folder = self.folder(datadao, table)
         self._trees.setdefault(folder, SyncedTree(folder)).sync()
+        record(folder, self._database(datadao).open_table(table).to_lance())
 
     def _database(self, datadao: str) -> Any:
         import lancedb
@@ -100,7 +103,7 @@ class LanceTables:
         if not self.exists(datadao, table):
             raise FileNotFoundError(f"{datadao}/{table} has not been materialised yet")
         with reading(self.folder(datadao, table)):
-            return self._database(datadao).open_table(table)
+            return verified(self.folder(datadao, table), lambda: self._database(datadao).open_table(table))
 
     def drop(self, datadao: str, table: str) -> None:
         """Remove the table, if it exists: at once for every reader, then its files."""
@@ -235,8 +238,7 @@ class LanceTables:
         ).sort("query", -pl.col("similarity"), "id")
 
     def ensure_indices(self, datadao: str, table: str, index_rows: int = INDEX_ROWS) -> IndexInfo:
-        """A BTREE on id, and from `index_rows` rows on an IVF_FLAT (cosine) on the vectors, covering all
-        rows.
+        """A BTREE on id, and from `index_rows` rows on an IVF_FLAT (cosine) on the vectors, covering all rows.
 
         An index that exists is brought up to date, not rebuilt. Below the threshold search is a flat scan.
         """
@@ -257,8 +259,7 @@ class LanceTables:
             return IndexInfo(rows, "BTREE" if "id" in built else "none", "IVF_FLAT" if "vector" in built else "flat")
 
     def compact(self, datadao: str, table: str, keep: timedelta = timedelta(hours=1)) -> int:
-        """Merge small files, extend the indices to new rows, remove versions older than `keep`; returns
-        data files.
+        """Merge small files, extend the indices to new rows, remove versions older than `keep`; returns data files.
 
         A reader of a version older than `keep` fails; deleted rows are not yet gone from the disk.
         """
