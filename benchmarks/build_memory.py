@@ -94,7 +94,7 @@ def copied(root: Path, copies: int) -> int:
     for copy in range(copies):
         own = {name: pl.format("{}-{}", name, pl.lit(copy)) for name in ("message_id", "thread_id", "text")}
         part = rows.with_columns(seq=pl.col("seq") + copy * reading.n_staged, **own)
-        part.write_parquet(stage / f"messages-{copy}.parquet", compression="lz4", row_group_size=100_000)
+        part.write_parquet(stage / f"messages-{copy}.parquet", compression="lz4", row_group_size=5_000)
     for path in [*read.glob("names-*"), *read.glob("rejected-*")]:
         path.rename(stage / path.name)
     return reading.n_staged * copies

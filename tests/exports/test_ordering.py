@@ -2,13 +2,15 @@
 
 import random
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from user_embeddings_dagster.exports import ordering, staging
-from user_embeddings_dagster.exports.ordering import PLACE, Placed, memory_returned
+from user_embeddings_dagster.exports import ordering
+from user_embeddings_dagster.exports.ordering import GROUP_BYTES, PLACE, Placed, memory_returned, row_groups
+from user_embeddings_dagster.exports.staging import ROW_GROUP
 
 SCHEMA = pl.Schema({"name": pl.String(), "at": pl.Datetime("us", "UTC"), "owner": pl.Boolean()})
 ARROW = SCHEMA.to_frame().to_arrow().schema
@@ -33,15 +35,14 @@ def shuffled(n: int, at_once: int) -> list[pa.RecordBatch]:
 @pytest.mark.parametrize("n", [0, 1, 9, 10, 11, 30, 31, 95, 270])
 def test_rows_in_any_order(n, tmp_path, monkeypatch):
     """Row groups of 10 over 3 files at a time: those of 270 rows are spread three times. No scratch file is left."""
-    monkeypatch.setattr(ordering, "ROW_GROUP", 10)
-    monkeypatch.setattr(staging, "ROW_GROUP", 10)
     monkeypatch.setattr(ordering, "_SPREAD", 3)
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    assert Placed(shuffled(n, 7), n, SCHEMA, scratch).write(tmp_path / "table") == n
+    groups = [range(begin, min(begin + 10, n)) for begin in range(0, n, 10)]
+    assert Placed(shuffled(n, 7), groups, SCHEMA, scratch).write(tmp_path / "table") == n
     wanted = pa.Table.from_batches([rows(list(range(n)))]).select(ARROW.names).cast(ARROW)
     assert pq.read_table(tmp_path / "table").equals(wanted)
-    assert pq.read_metadata(tmp_path / "table").num_row_groups == -(-n // 10)
+    assert pq.read_metadata(tmp_path / "table").num_row_groups == len(groups)
     assert not list(scratch.iterdir())
 
 
@@ -52,16 +53,30 @@ def test_bytes_do_not_depend_on_how_rows_arrive(tmp_path):
         pa.Table.from_batches([rows(list(range(n)))]).select(ARROW.names).cast(ARROW).combine_chunks(),
         tmp_path / "at once",
         compression="zstd",
+        row_group_size=ROW_GROUP,
     )
+    groups = row_groups([np.full(n, 100)])
     for at_once in (1_000, 23_456):
-        Placed(shuffled(n, at_once), n, SCHEMA, tmp_path).write(tmp_path / "table")
+        Placed(shuffled(n, at_once), groups, SCHEMA, tmp_path).write(tmp_path / "table")
         assert (tmp_path / "table").read_bytes() == (tmp_path / "at once").read_bytes()
+
+
+def test_row_groups_are_bounded_in_rows_and_in_bytes():
+    """However the sizes of the rows arrive: those of a flood of long texts have few rows, those of empty ones most."""
+    sizes = np.random.default_rng(1).choice([0, 100, 5_000, 1 << 20], 50_000, p=[0.4, 0.4, 0.19, 0.01])
+    sizes[20_000:20_100] = 1 << 20
+    groups = row_groups([sizes])
+    assert groups == row_groups(np.array_split(sizes, 77)) == row_groups([sizes[:0], sizes[:1], sizes[1:], sizes[:0]])
+    assert [place for group in groups for place in group] == list(range(len(sizes)))
+    assert max(sizes[group.start : group.stop].sum() - sizes[group.stop - 1] for group in groups) < GROUP_BYTES
+    assert max(map(len, row_groups([sizes * 0]))) == ROW_GROUP
+    assert row_groups([]) == row_groups([sizes[:0]]) == []
 
 
 @pytest.mark.parametrize("places", [[0, 1, 3, 4], [0, 1, 1, 3], [0, 1, 2]])
 def test_a_missing_place_is_noticed(places, tmp_path):
     with pytest.raises(RuntimeError, match="places"):
-        Placed([rows(places)], 4, SCHEMA, tmp_path).write(tmp_path / "table")
+        Placed([rows(places)], [range(4)], SCHEMA, tmp_path).write(tmp_path / "table")
 
 
 def test_arrows_pool_is_as_it_was():

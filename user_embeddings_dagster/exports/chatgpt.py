@@ -27,7 +27,7 @@ from user_embeddings_dagster.exports.json_window import Malformed, Window
 from user_embeddings_dagster.exports.reader import NAMES_SCHEMA, Batch, Format, Fullness, RawFile, Rejected
 from user_embeddings_dagster.schema import NATIVE_MESSAGES, TIMESTAMP
 
-FLUSH = 20_000  # rows of a batch
+FLUSH = 5_000  # rows of a batch
 _ENVELOPES = 3  # objects around the list of conversations
 MEMBER = re.compile(r"conversations(?:[-_]?\d+)?\.json")
 _USER = re.compile(r"user\.json")

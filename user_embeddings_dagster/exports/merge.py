@@ -6,6 +6,7 @@ the end, and `ordering` puts them in theirs.
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import duckdb
@@ -13,12 +14,12 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from user_embeddings_dagster.exports.ordering import PLACE, Placed, to_arrow, to_numpy
+from user_embeddings_dagster.exports.ordering import PLACE, Placed, row_groups, to_arrow, to_numpy
 from user_embeddings_dagster.exports.staging import write_sorted
 from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, REJECTED_RECORDS
 
 NEAR_MIN_CHARACTERS = 20  # of normalised text: shorter ones ("thanks a lot") are said again in good faith
-_BATCH = 8_192  # rows that leave DuckDB at a time
+_BATCH = 2_048  # rows that leave DuckDB at a time
 NEAR_MICROSECONDS = 24 * 3600 * 1_000_000  # since the last time the author said the same
 
 TooLittleMemory = duckdb.OutOfMemoryException
@@ -160,7 +161,10 @@ _EMPTY_AND_DUPLICATES = f"""
     DROP TABLE narrow;
 """
 
-_ORDER = "SELECT seq FROM merged ANTI JOIN dropped USING (seq) ORDER BY thread_id, created_at NULLS FIRST, message_id"
+_ORDER = """
+    SELECT seq, n_bytes FROM (SELECT *, strlen(text) AS n_bytes FROM merged) ANTI JOIN dropped USING (seq)
+    ORDER BY thread_id, created_at NULLS FIRST, message_id
+"""
 
 _MESSAGES = """
     SELECT * EXCLUDE (part, is_owner, is_public, numbering),
@@ -169,6 +173,8 @@ _MESSAGES = """
         ) AS is_subject
     FROM merged
 """
+# Few of these leave DuckDB at a time: _BATCH of the longest would be 2 GB.
+_LONG, _FEW = "strlen(text) > 8192", 16
 
 _KEPT = "CREATE TEMP TABLE kept AS SELECT DISTINCT thread_id FROM merged ANTI JOIN dropped USING (seq)"
 
@@ -191,10 +197,10 @@ _REJECTED = """
 def memory_for(rows: int) -> int:
     """MB of DuckDB's share for so many messages of few copies; what it cannot hold it spills below the lake.
 
-    Too little, and it fails. With one thread .7 million messages were merged in 50 MB and 10 million in 200, not in
-    100; .7 million that were five copies of each not in 100, but in 130.
+    Too little, and it fails. With one thread .7 million messages were merged in 33 MB; .7 million that were five copies
+    of each not in 30, but in 45.
     """
-    return min(60 + rows * 15 // 1_000_000, 600)
+    return min(30 + rows * 10 // 1_000_000, 600)
 
 
 def most_memory() -> int:
@@ -217,6 +223,7 @@ class Merge:
                 "temp_directory": str(folder / "spill"),
                 "autoinstall_known_extensions": False,
                 "preserve_insertion_order": False,
+                "enable_external_file_cache": False,
             }
         )
         self._duckdb.execute("SET max_streaming_buffer_size = '1MB'")  # before rows leave it
@@ -252,15 +259,23 @@ class Merge:
         In memory are 4 bytes a message: its place in that order.
         """
         (staged,) = self._duckdb.sql("SELECT count(*) FROM staged").fetchall()[0]
-        places, kept = np.full(staged, -1, np.int32), 0
-        for batch in self._stream(_ORDER):
+        places = np.full(staged, -1, np.int32)
+        groups = row_groups(self._in_order(places))
+        usual, long = f"{_MESSAGES} WHERE NOT ({_LONG})", f"{_MESSAGES} WHERE {_LONG}"
+        rows = chain(self._stream(usual), self._stream(long, _FEW))
+        return Placed(_placed(rows, places), groups, MESSAGES.schema, self._folder)
+
+    def _in_order(self, places: np.ndarray) -> Iterator[np.ndarray]:
+        """Bytes of each text in the order of the messages, whose place is set in `places` by their seq."""
+        kept = 0
+        for batch in self._stream(_ORDER, 8_192):
             places[to_numpy(batch["seq"])] = np.arange(kept, kept + batch.num_rows)
             kept += batch.num_rows
-        return Placed(_placed(self._stream(_MESSAGES), places), kept, MESSAGES.schema, self._folder)
+            yield to_numpy(batch["n_bytes"])
 
-    def _stream(self, query: str) -> Iterator[pa.RecordBatch]:
+    def _stream(self, query: str, rows: int = _BATCH) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._duckdb.sql(query).to_arrow_reader(_BATCH)
+            yield from self._duckdb.sql(query).to_arrow_reader(rows)
         except OSError as error:  # which Arrow makes of what DuckDB raises after the first rows
             raise TooLittleMemory(str(error)) if "Out of Memory Error" in str(error) else error from None
 

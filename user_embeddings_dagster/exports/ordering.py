@@ -19,30 +19,48 @@ from user_embeddings_dagster.exports.staging import ROW_GROUP, Part
 
 PLACE = "place"
 _PLACE = pa.field(PLACE, pa.int64())
+GROUP_BYTES = 8 << 20  # of a row group's rows, about
 _SPREAD = 64  # scratch files that are open at once
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
-_TOGETHER = 16_384  # rows that are spread at once: of fewer, each file would get few at a time
+_TOGETHER = 4 << 20  # bytes of rows that are spread at once: of fewer, each file would get few at a time
+
+
+def row_groups(sizes: Iterable[np.ndarray]) -> list[range]:
+    """The places of each row group of a table, from the bytes of each row in order: at most ROW_GROUP rows, and of
+    GROUP_BYTES no more than the last row brings with it."""
+    starts: list[int] = []
+    rows = n_bytes = 0
+    last = -1
+    for size in sizes:
+        weights = np.maximum(size, GROUP_BYTES // ROW_GROUP)
+        ends = n_bytes + np.cumsum(weights)
+        groups = (ends - weights) // GROUP_BYTES
+        starts += (rows + np.flatnonzero(np.diff(groups, prepend=last))).tolist()
+        if len(size):
+            rows, n_bytes, last = rows + len(size), int(ends[-1]), int(groups[-1])
+    return [range(begin, end) for begin, end in zip(starts, [*starts[1:], rows], strict=True)] if rows else []
 
 
 class Placed:
-    """The `rows` rows of a table in files of the folder `scratch`, which are gone when the table is written.
+    """The rows of a table in files of the folder `scratch`, which are gone when the table is written.
 
-    They come with their place in the column `place`: 0 to rows - 1, each once.
+    They come with their place in the column `place`, each once: those of `groups`, the table's row groups in turn.
     """
 
-    def __init__(self, batches: Iterable[pa.RecordBatch], rows: int, schema: pl.Schema, scratch: Path) -> None:
-        self._schema, self._scratch = schema, scratch
-        self._places = range(rows)
-        self._files = _spread(batches, _parts(self._places), _arrow(schema).append(_PLACE), scratch)
+    def __init__(
+        self, batches: Iterable[pa.RecordBatch], groups: list[range], schema: pl.Schema, scratch: Path
+    ) -> None:
+        self._schema, self._scratch, self._groups = schema, scratch, groups
+        self._files = _spread(batches, _parts(groups), _arrow(schema).append(_PLACE), scratch)
 
     def write(self, path: Path) -> int:
         """Write the table's Parquet file, whose bytes depend on the rows alone; how many.
 
-        In memory is one row group (100,000 rows), and once. Raises RuntimeError if a place is missing or there twice.
+        In memory is one row group, and once. Raises RuntimeError if a place is missing or there twice.
         """
         part = Part(path, self._schema, compression="zstd")
         try:
-            for file, places in _row_groups(self._files, self._places, part.schema.append(_PLACE), self._scratch):
+            for file, places in _in_turn(self._files, self._groups, part.schema.append(_PLACE), self._scratch):
                 part.append_row_group(_in_order(file, part.schema, places))
                 file.unlink()
         finally:
@@ -76,29 +94,31 @@ def _arrow(schema: pl.Schema) -> pa.Schema:
     return schema.to_frame().to_arrow().schema
 
 
-def _parts(places: range) -> list[range]:
-    """At most _SPREAD parts of the places (but for the last of equal length): row groups, or groups of them."""
-    width = ROW_GROUP
-    while width * _SPREAD < len(places):
+def _parts(groups: list[range]) -> list[list[range]]:
+    """The row groups in at most _SPREAD parts."""
+    width = 1
+    while width * _SPREAD < len(groups):
         width *= _SPREAD
-    return [places[begin : begin + width] for begin in range(0, len(places), width)]
+    return [groups[begin : begin + width] for begin in range(0, len(groups), width)]
 
 
-def _row_groups(files: list[Path], places: range, schema: pa.Schema, scratch: Path) -> Iterator[tuple[Path, range]]:
-    """A file for each row group in turn, with its places; `files` are those of the parts of `places`."""
-    for file, part in zip(files, _parts(places), strict=True):
-        if len(part) <= ROW_GROUP:
-            yield file, part
+def _in_turn(files: list[Path], groups: list[range], schema: pa.Schema, scratch: Path) -> Iterator[tuple[Path, range]]:
+    """A file for each row group in turn, with its places; `files` are those of the parts of `groups`."""
+    for file, part in zip(files, _parts(groups), strict=True):
+        if len(part) == 1:
+            yield file, part[0]
         else:
             smaller = _spread(_batches(file), _parts(part), schema, scratch)
             file.unlink()
-            yield from _row_groups(smaller, part, schema, scratch)
+            yield from _in_turn(smaller, part, schema, scratch)
 
 
-def _spread(batches: Iterable[pa.RecordBatch], parts: list[range], schema: pa.Schema, scratch: Path) -> list[Path]:
+def _spread(
+    batches: Iterable[pa.RecordBatch], parts: list[list[range]], schema: pa.Schema, scratch: Path
+) -> list[Path]:
     """A file for each part of the places: Arrow's, as a Parquet writer keeps something of each piece till the end."""
-    files = [scratch / f"places-{part.start}-{part.stop}.arrow" for part in parts]
-    starts = [part.start for part in parts]
+    files = [scratch / f"places-{part[0].start}-{part[-1].stop}.arrow" for part in parts]
+    starts = [part[0].start for part in parts]
     with ExitStack() as stack:
         writers = [stack.enter_context(pa.ipc.new_file(file, schema, options=_COMPRESSED)) for file in files]
         for rows in _together(batches, schema):
@@ -113,13 +133,14 @@ def _spread(batches: Iterable[pa.RecordBatch], parts: list[range], schema: pa.Sc
 
 
 def _together(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    """The same rows in tables of about _TOGETHER, with the schema's columns and types."""
+    """The same rows in tables of about _TOGETHER bytes, with the schema's columns and types."""
     held: list[pa.RecordBatch] = []
+    n_bytes = 0
     for batch in batches:
         held.append(batch.select(schema.names).cast(schema))
-        if sum(rows.num_rows for rows in held) >= _TOGETHER:
+        if (n_bytes := n_bytes + held[-1].nbytes) >= _TOGETHER:
             yield pa.Table.from_batches(held)
-            held.clear()
+            held, n_bytes = [], 0
     if held:
         yield pa.Table.from_batches(held)
 

@@ -9,7 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-ROW_GROUP = 100_000  # rows
+ROW_GROUP = 16_384  # rows
 
 
 class Part:

@@ -26,7 +26,7 @@ from user_embeddings_dagster.exports.telegram_chats import Header, Person, Walk
 from user_embeddings_dagster.exports.telegram_columns import Chat, Columns
 from user_embeddings_dagster.keys import content_id
 
-FLUSH = 100_000  # rows of a batch
+FLUSH = 25_000  # rows of a batch
 MEMBER = re.compile(r"result\.json")
 _OF_ONE_ACCOUNT = ("personal_chat", "bot_chat", "saved_messages", "private_group")
 _WITH_PARTNER = ("personal_chat", "bot_chat")
