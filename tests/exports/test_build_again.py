@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from user_embeddings_dagster.exports import build as module
@@ -107,6 +108,22 @@ def test_a_merge_with_too_little_memory_begins_again_with_more(landing):
     assert conserved(lake)
 
 
+def test_long_texts_need_no_more_memory_to_merge(landing):
+    """F11: texts do not pass through DuckDB, which gathered those of 2,048 messages at once: 4 GB for 1 GB of them."""
+    texts = ["short", *(f"{n} of " + LONG * 10_000 for n in range(80))]  # of half a megabyte
+    dump(landing / "reddit", *(record(f"c{n}", f"p{n % 7}", text, 10**6 * n) for n, text in enumerate(texts, 1)))
+    shares: list[int] = []
+    _, lake = build(
+        landing,
+        "long",
+        progress=lambda stage, it: shares.append(it["memory_mb"]) if stage == "merge" else None,
+    )
+    assert shares == [merge.memory_for(len(texts))]
+    messages = lake.read("messages", "reddit")
+    assert sorted(messages["text"]) == sorted(texts)
+    assert pq.read_metadata(lake.path("messages", "reddit")).num_row_groups > 5
+
+
 def test_a_merge_that_half_the_machines_memory_is_too_little_for_fails(landing, monkeypatch):
     big_landing(landing)
     monkeypatch.setattr(module, "most_memory", lambda: 3)
@@ -119,7 +136,7 @@ def test_a_merge_that_half_the_machines_memory_is_too_little_for_fails(landing, 
 def test_memory_that_ends_between_rows(told, kind, tmp_path):
     """What DuckDB raises then comes as Arrow's OSError."""
     for name in ("messages", "names", "rejected"):
-        pl.DataFrame({"a": [1]}).write_parquet(tmp_path / f"{name}-0.parquet")
+        pl.DataFrame({"seq": [1], "text": ["a"]}).write_parquet(tmp_path / f"{name}-0.parquet")
     some = merge.Merge(tmp_path, pl.Series("author_id", [], pl.String), 100)
     with contextlib.closing(some), pytest.raises(kind, match=told):
         list(some._stream(f"SELECT IF(i = 180000, error('{told}')::INT, i) FROM range(200000) t(i)"))

@@ -1,6 +1,7 @@
 """Rows in any order become a table in order, whose bytes depend on the rows alone."""
 
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
@@ -9,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from user_embeddings_dagster.exports import ordering
-from user_embeddings_dagster.exports.ordering import GROUP_BYTES, PLACE, Placed, memory_returned, row_groups
+from user_embeddings_dagster.exports.ordering import GROUP_BYTES, PLACE, Placed, memory_returned, row_group_places
 from user_embeddings_dagster.exports.staging import ROW_GROUP
 
 SCHEMA = pl.Schema({"name": pl.String(), "at": pl.Datetime("us", "UTC"), "owner": pl.Boolean()})
 ARROW = SCHEMA.to_frame().to_arrow().schema
 
 
-def rows(places: list[int]) -> pa.RecordBatch:
+def rows(places: Sequence[int]) -> pa.RecordBatch:
     columns = {
         "owner": [None if place % 3 else place % 2 == 0 for place in places],
         "at": pa.array(places, pa.timestamp("us", "UTC")),
@@ -39,7 +40,10 @@ def test_rows_in_any_order(n, tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     groups = [range(begin, min(begin + 10, n)) for begin in range(0, n, 10)]
-    assert Placed(shuffled(n, 7), groups, SCHEMA, scratch).write(tmp_path / "table") == n
+    placed = Placed(groups, SCHEMA, scratch)
+    placed.put(shuffled(n, 7), ["at", "owner"])
+    placed.put(shuffled(n, 5), ["name"])
+    assert placed.write(tmp_path / "table") == n
     wanted = pa.Table.from_batches([rows(list(range(n)))]).select(ARROW.names).cast(ARROW)
     assert pq.read_table(tmp_path / "table").equals(wanted)
     assert pq.read_metadata(tmp_path / "table").num_row_groups == len(groups)
@@ -55,9 +59,11 @@ def test_bytes_do_not_depend_on_how_rows_arrive(tmp_path):
         compression="zstd",
         row_group_size=ROW_GROUP,
     )
-    groups = row_groups([np.full(n, 100)])
+    groups = row_group_places([np.full(n, 100)])
     for at_once in (1_000, 23_456):
-        Placed(shuffled(n, at_once), groups, SCHEMA, tmp_path).write(tmp_path / "table")
+        placed = Placed(groups, SCHEMA, tmp_path)
+        placed.put(shuffled(n, at_once), list(SCHEMA))
+        placed.write(tmp_path / "table")
         assert (tmp_path / "table").read_bytes() == (tmp_path / "at once").read_bytes()
 
 
@@ -65,18 +71,25 @@ def test_row_groups_are_bounded_in_rows_and_in_bytes():
     """However the sizes of the rows arrive: those of a flood of long texts have few rows, those of empty ones most."""
     sizes = np.random.default_rng(1).choice([0, 100, 5_000, 1 << 20], 50_000, p=[0.4, 0.4, 0.19, 0.01])
     sizes[20_000:20_100] = 1 << 20
-    groups = row_groups([sizes])
-    assert groups == row_groups(np.array_split(sizes, 77)) == row_groups([sizes[:0], sizes[:1], sizes[1:], sizes[:0]])
+    groups = row_group_places([sizes])
+    assert (
+        groups
+        == row_group_places(np.array_split(sizes, 77))
+        == row_group_places([sizes[:0], sizes[:1], sizes[1:], sizes[:0]])
+    )
     assert [place for group in groups for place in group] == list(range(len(sizes)))
     assert max(sizes[group.start : group.stop].sum() - sizes[group.stop - 1] for group in groups) < GROUP_BYTES
-    assert max(map(len, row_groups([sizes * 0]))) == ROW_GROUP
-    assert row_groups([]) == row_groups([sizes[:0]]) == []
+    assert max(map(len, row_group_places([sizes * 0]))) == ROW_GROUP
+    assert row_group_places([]) == row_group_places([sizes[:0]]) == []
 
 
 @pytest.mark.parametrize("places", [[0, 1, 3, 4], [0, 1, 1, 3], [0, 1, 2]])
 def test_a_missing_place_is_noticed(places, tmp_path):
+    placed = Placed([range(4)], SCHEMA, tmp_path)
+    placed.put([rows(range(4))], ["at", "owner"])
+    placed.put([rows(places)], ["name"])
     with pytest.raises(RuntimeError, match="places"):
-        Placed([rows(places)], [range(4)], SCHEMA, tmp_path).write(tmp_path / "table")
+        placed.write(tmp_path / "table")
 
 
 def test_arrows_pool_is_as_it_was():

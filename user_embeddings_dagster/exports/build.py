@@ -49,7 +49,7 @@ from user_embeddings_dagster.schema import (
 )
 from user_embeddings_dagster.storage.lake import Commit, Lake, fingerprint
 
-VERSION = "messages-5"
+VERSION = "messages-6"
 TABLES = (RAW_FILES, MESSAGES, PARTICIPANTS, REJECTED_RECORDS, DROPPED_MESSAGES)
 
 

@@ -1,25 +1,24 @@
 """The set work of the messages table: merging copies, dropping duplicates and empties, naming subjects.
 
-DuckDB does it out of core; every decision, also of the order, is made on narrow tables. Texts pass by in no order at
-the end, and `ordering` puts them in theirs.
+DuckDB does it out of core, on everything but texts: fingerprints stand for them, and a number for the message whose
+text it is. At the end texts and the other columns pass by in no order, and `ordering` puts them in theirs.
 """
 
 import os
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from user_embeddings_dagster.exports.ordering import PLACE, Placed, row_groups, to_arrow, to_numpy
+from user_embeddings_dagster.exports.ordering import PLACE, Placed, row_group_places, to_arrow, to_numpy
 from user_embeddings_dagster.exports.staging import write_sorted
 from user_embeddings_dagster.schema import MESSAGES, PARTICIPANTS, REJECTED_RECORDS
 
-NEAR_MIN_CHARACTERS = 20  # of normalised text: shorter ones ("thanks a lot") are said again in good faith
-_BATCH = 2_048  # rows that leave DuckDB at a time
+_BATCH = 8_192  # rows that leave DuckDB at a time
 NEAR_MICROSECONDS = 24 * 3600 * 1_000_000  # since the last time the author said the same
 
 TooLittleMemory = duckdb.OutOfMemoryException
@@ -40,7 +39,7 @@ _COPIES = """
     CREATE TEMP TABLE ranked AS
     SELECT seq, part, message_id, row_number() OVER (
         PARTITION BY message_id ORDER BY
-            is_owner DESC, text = '', numbering IS NOT DISTINCT FROM thread_id,
+            is_owner DESC, n_bytes = 0, numbering IS NOT DISTINCT FROM thread_id,
             raw_sha256, raw_member, raw_location, seq
     ) AS copy FROM staged WHERE hash(message_id) IN (FROM repeated);
 
@@ -50,13 +49,16 @@ _COPIES = """
 
     CREATE TEMP TABLE lacking AS
     SELECT message_id FROM staged SEMI JOIN ranked USING (seq) GROUP BY message_id
-    HAVING count(nullif(text, '')) NOT IN (0, count(*)) OR count(media_kind) NOT IN (0, count(*))
+    HAVING count(*) FILTER (n_bytes > 0) NOT IN (0, count(*)) OR count(media_kind) NOT IN (0, count(*))
         OR count(parent_id) NOT IN (0, count(*)) OR count(created_at) NOT IN (0, count(*))
         OR count(edited_at) NOT IN (0, count(*)) OR count(community) NOT IN (0, count(*));
 
     CREATE TEMP TABLE fill AS
     SELECT message_id,
-        first(text ORDER BY copy) FILTER (text <> '') AS text,
+        first(text_seq ORDER BY copy) FILTER (n_bytes > 0) AS text_seq,
+        first(n_bytes ORDER BY copy) FILTER (n_bytes > 0) AS n_bytes,
+        first(text_hash ORDER BY copy) FILTER (n_bytes > 0) AS text_hash,
+        first(near_hash ORDER BY copy) FILTER (n_bytes > 0) AS near_hash,
         first(media_kind ORDER BY copy) FILTER (media_kind IS NOT NULL) AS media_kind,
         first(parent_id ORDER BY copy) FILTER (parent_id IS NOT NULL) AS parent_id,
         first(created_at ORDER BY copy) FILTER (created_at IS NOT NULL) AS created_at,
@@ -71,7 +73,10 @@ _COPIES = """
     CREATE TEMP VIEW filled AS
     SELECT s.* REPLACE (
         coalesce(p.thread_id, s.thread_id) AS thread_id,
-        CASE WHEN s.text = '' THEN coalesce(f.text, '') ELSE s.text END AS text,
+        IF(s.n_bytes = 0 AND f.n_bytes > 0, f.text_seq, s.text_seq) AS text_seq,
+        IF(s.n_bytes = 0 AND f.n_bytes > 0, f.n_bytes, s.n_bytes) AS n_bytes,
+        IF(s.n_bytes = 0 AND f.n_bytes > 0, f.text_hash, s.text_hash) AS text_hash,
+        IF(s.n_bytes = 0 AND f.n_bytes > 0, f.near_hash, s.near_hash) AS near_hash,
         coalesce(s.media_kind, f.media_kind) AS media_kind,
         coalesce(s.parent_id, f.parent_id) AS parent_id,
         coalesce(s.created_at, f.created_at) AS created_at,
@@ -90,7 +95,7 @@ _CONVERSATIONS = """
 
     CREATE TEMP TABLE said AS
     SELECT seq, part, message_id, parent_id, thread_id, numbering, author_id, created_at, role, media_kind, is_owner,
-        edited_at IS NOT NULL AS edited, hash(text) AS text_hash, raw_sha256, raw_member, raw_location
+        edited_at IS NOT NULL AS edited, text_hash, raw_sha256, raw_member, raw_location
     FROM filled SEMI JOIN shared USING (thread_id) ANTI JOIN dropped USING (seq) WHERE numbering IS NOT NULL;
 
     CREATE TEMP TABLE copies AS
@@ -135,15 +140,11 @@ _CONVERSATIONS = """
 # exported the same conversation, because what is said in both copies belongs to both.
 _EMPTY_AND_DUPLICATES = f"""
     CREATE TEMP TABLE narrow AS
-    SELECT * EXCLUDE plain FROM (SELECT seq, part, message_id, author_id, created_at, is_owner,
+    SELECT seq, part, message_id, author_id, created_at, is_owner, text_hash, near_hash,
         IF(numbering IS NULL, NULL, thread_id) AS within,
-        text = '' AND media_kind IS NULL AS empty, role = 'deleted' AS deleted,
-        author_id IS NOT NULL AND created_at IS NOT NULL AND role = 'user' AND media_kind IS NULL AS comparable,
-        IF(comparable, hash(text), NULL) AS text_hash,
-        IF(comparable AND length(text) >= {NEAR_MIN_CHARACTERS}, trim(regexp_replace(
-            lower(text), '[^\\p{{L}}\\p{{M}}\\p{{N}}]+', ' ', 'g')), NULL) AS plain,
-        IF(length(plain) >= {NEAR_MIN_CHARACTERS}, hash(plain), NULL) AS near_hash
-    FROM merged ANTI JOIN dropped USING (seq));
+        n_bytes = 0 AND media_kind IS NULL AS empty, role = 'deleted' AS deleted,
+        author_id IS NOT NULL AND created_at IS NOT NULL AND role = 'user' AND media_kind IS NULL AS comparable
+    FROM merged ANTI JOIN dropped USING (seq);
 
     INSERT INTO dropped SELECT seq, part, IF(deleted, 'deleted_author', 'empty') FROM narrow WHERE empty;
 
@@ -153,7 +154,7 @@ _EMPTY_AND_DUPLICATES = f"""
     ) > 1;
 
     INSERT INTO dropped SELECT seq, part, 'near_duplicate' FROM narrow ANTI JOIN dropped USING (seq)
-    WHERE near_hash IS NOT NULL
+    WHERE comparable AND near_hash IS NOT NULL
     QUALIFY epoch_us(created_at) - lag(epoch_us(created_at)) OVER (
         PARTITION BY author_id, within, near_hash ORDER BY created_at, message_id
     ) <= {NEAR_MICROSECONDS};
@@ -162,20 +163,17 @@ _EMPTY_AND_DUPLICATES = f"""
 """
 
 _ORDER = """
-    SELECT seq, n_bytes FROM (SELECT *, strlen(text) AS n_bytes FROM merged) ANTI JOIN dropped USING (seq)
+    SELECT seq, text_seq, n_bytes FROM merged ANTI JOIN dropped USING (seq)
     ORDER BY thread_id, created_at NULLS FIRST, message_id
 """
 
 _MESSAGES = """
-    SELECT * EXCLUDE (part, is_owner, is_public, numbering),
+    SELECT * EXCLUDE (part, is_owner, is_public, numbering, text_seq, n_bytes, text_hash, near_hash),
         role = 'user' AND author_id IS NOT NULL AND (
             is_owner OR (is_public AND NOT EXISTS (FROM owners)) OR author_id IN (SELECT author_id FROM owners)
         ) AS is_subject
     FROM merged
 """
-# Few of these leave DuckDB at a time: _BATCH of the longest would be 2 GB.
-_LONG, _FEW = "strlen(text) > 8192", 16
-
 _KEPT = "CREATE TEMP TABLE kept AS SELECT DISTINCT thread_id FROM merged ANTI JOIN dropped USING (seq)"
 
 _PARTICIPANTS = """
@@ -197,10 +195,10 @@ _REJECTED = """
 def memory_for(rows: int) -> int:
     """MB of DuckDB's share for so many messages of few copies; what it cannot hold it spills below the lake.
 
-    Too little, and it fails. With one thread .7 million messages were merged in 33 MB; .7 million that were five copies
-    of each not in 30, but in 45.
+    Too little, and it fails. With one thread .7 million messages were merged in 32 MB, not in 30, whether they were
+    five copies of each or all different.
     """
-    return min(30 + rows * 10 // 1_000_000, 600)
+    return min(max(28, 20 + rows * 20 // 1_000_000), 600)
 
 
 def most_memory() -> int:
@@ -227,13 +225,13 @@ class Merge:
             }
         )
         self._duckdb.execute("SET max_streaming_buffer_size = '1MB'")  # before rows leave it
-        self._view("staged", folder / "messages-*.parquet")
-        self._view("names", folder / "names-*.parquet")
-        self._view("rejected", folder / "rejected-*.parquet")
+        self._staged("messages").project("* EXCLUDE (text), seq AS text_seq").create_view("staged")
+        self._staged("names").create_view("names")
+        self._staged("rejected").create_view("rejected")
         self._duckdb.register("owners", pl.DataFrame({"author_id": owners}).to_arrow())
 
-    def _view(self, name: str, files: Path) -> None:
-        self._duckdb.read_parquet(str(files)).create_view(name)
+    def _staged(self, kind: str) -> duckdb.DuckDBPyRelation:
+        return self._duckdb.read_parquet(str(self._folder / f"{kind}-*.parquet"))
 
     def decide(self) -> pl.DataFrame:
         """Merge copies and choose what is dropped: columns part, reason, n."""
@@ -254,28 +252,43 @@ class Merge:
         return write_sorted(self._stream(_REJECTED), path, REJECTED_RECORDS.schema)
 
     def messages(self) -> Placed:
-        """The rows of MESSAGES, to be written by thread, time and id; they stay when this is closed.
+        """The rows of MESSAGES, to be written by thread, time and id; the last that can be asked of this: it is closed.
 
         In memory are 4 bytes a message: its place in that order.
         """
         (staged,) = self._duckdb.sql("SELECT count(*) FROM staged").fetchall()[0]
         places = np.full(staged, -1, np.int32)
-        groups = row_groups(self._in_order(places))
-        usual, long = f"{_MESSAGES} WHERE NOT ({_LONG})", f"{_MESSAGES} WHERE {_LONG}"
-        rows = chain(self._stream(usual), self._stream(long, _FEW))
-        return Placed(_placed(rows, places), groups, MESSAGES.schema, self._folder)
+        elsewhere: list[np.ndarray] = []  # pairs of a message and the one whose text it has
+        groups = row_group_places(self._in_order(places, elsewhere))
+        placed = Placed(groups, MESSAGES.schema, self._folder)
+        placed.put(_placed(self._stream(_MESSAGES), places), [name for name in MESSAGES.schema if name != "text"])
+        self.close()  # whose memory the texts need
+        for message, of_text in elsewhere:
+            places[of_text], places[message] = places[message], -1
+        placed.put(_placed(self._texts(), places), ["text"])
+        return placed
 
-    def _in_order(self, places: np.ndarray) -> Iterator[np.ndarray]:
+    def _in_order(self, places: np.ndarray, elsewhere: list[np.ndarray]) -> Iterator[np.ndarray]:
         """Bytes of each text in the order of the messages, whose place is set in `places` by their seq."""
         kept = 0
-        for batch in self._stream(_ORDER, 8_192):
-            places[to_numpy(batch["seq"])] = np.arange(kept, kept + batch.num_rows)
+        for batch in self._stream(_ORDER):
+            message, of_text = to_numpy(batch["seq"]), to_numpy(batch["text_seq"])
+            places[message] = np.arange(kept, kept + batch.num_rows)
             kept += batch.num_rows
+            if (differs := message != of_text).any():
+                elsewhere.append(np.stack([message[differs], of_text[differs]]))
             yield to_numpy(batch["n_bytes"])
 
-    def _stream(self, query: str, rows: int = _BATCH) -> Iterator[pa.RecordBatch]:
+    def _texts(self) -> Iterator[pa.RecordBatch]:
+        """Number and text of all that is staged."""
+        for file in sorted(self._folder.glob("messages-*.parquet")):
+            with pq.ParquetFile(file, pre_buffer=False) as part:
+                for number in range(part.num_row_groups):
+                    yield from part.iter_batches(1_024, [number], ["seq", "text"], use_threads=False)
+
+    def _stream(self, query: str) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._duckdb.sql(query).to_arrow_reader(rows)
+            yield from self._duckdb.sql(query).to_arrow_reader(_BATCH)
         except OSError as error:  # which Arrow makes of what DuckDB raises after the first rows
             raise TooLittleMemory(str(error)) if "Out of Memory Error" in str(error) else error from None
 

@@ -19,13 +19,13 @@ from user_embeddings_dagster.exports.staging import ROW_GROUP, Part
 
 PLACE = "place"
 _PLACE = pa.field(PLACE, pa.int64())
-GROUP_BYTES = 8 << 20  # of a row group's rows, about
+GROUP_BYTES = 4 << 20  # of a row group's rows, about
 _SPREAD = 64  # scratch files that are open at once
 _COMPRESSED = pa.ipc.IpcWriteOptions(compression="lz4")
-_TOGETHER = 4 << 20  # bytes of rows that are spread at once: of fewer, each file would get few at a time
+_TOGETHER = 2 << 20  # bytes of rows that are spread at once: of fewer, each file would get few at a time
 
 
-def row_groups(sizes: Iterable[np.ndarray]) -> list[range]:
+def row_group_places(sizes: Iterable[np.ndarray]) -> list[range]:
     """The places of each row group of a table, from the bytes of each row in order: at most ROW_GROUP rows, and of
     GROUP_BYTES no more than the last row brings with it."""
     starts: list[int] = []
@@ -44,14 +44,18 @@ def row_groups(sizes: Iterable[np.ndarray]) -> list[range]:
 class Placed:
     """The rows of a table in files of the folder `scratch`, which are gone when the table is written.
 
-    They come with their place in the column `place`, each once: those of `groups`, the table's row groups in turn.
+    `groups` are the places of the table's row groups in turn. Some columns may come before others.
     """
 
-    def __init__(
-        self, batches: Iterable[pa.RecordBatch], groups: list[range], schema: pl.Schema, scratch: Path
-    ) -> None:
-        self._schema, self._scratch, self._groups = schema, scratch, groups
-        self._files = _spread(batches, _parts(groups), _arrow(schema).append(_PLACE), scratch)
+    def __init__(self, groups: list[range], schema: pl.Schema, scratch: Path) -> None:
+        self._groups, self._schema, self._scratch = groups, schema, scratch
+        self._pieces: list[tuple[pa.Schema, list[Path]]] = []
+
+    def put(self, batches: Iterable[pa.RecordBatch], columns: list[str]) -> None:
+        """Spread the rows' `columns`, which come with each row's place in the column `place`."""
+        schema = _arrow(self._schema)
+        schema = pa.schema([schema.field(name) for name in columns]).append(_PLACE)
+        self._pieces.append((schema, _spread(batches, _parts(self._groups), schema, self._scratch)))
 
     def write(self, path: Path) -> int:
         """Write the table's Parquet file, whose bytes depend on the rows alone; how many.
@@ -59,10 +63,14 @@ class Placed:
         In memory is one row group, and once. Raises RuntimeError if a place is missing or there twice.
         """
         part = Part(path, self._schema, compression="zstd")
+        pieces = [_in_turn(files, self._groups, schema, self._scratch) for schema, files in self._pieces]
         try:
-            for file, places in _in_turn(self._files, self._groups, part.schema.append(_PLACE), self._scratch):
-                part.append_row_group(_in_order(file, part.schema, places))
-                file.unlink()
+            for places, *files in zip(self._groups, *pieces, strict=True):
+                columns = {}
+                for file, (schema, _) in zip(files, self._pieces, strict=True):
+                    columns |= _in_order(file, schema, places)
+                    file.unlink()
+                part.append_row_group(pa.table(columns).select(part.schema.names))
         finally:
             part.close()
         return part.rows
@@ -102,11 +110,11 @@ def _parts(groups: list[range]) -> list[list[range]]:
     return [groups[begin : begin + width] for begin in range(0, len(groups), width)]
 
 
-def _in_turn(files: list[Path], groups: list[range], schema: pa.Schema, scratch: Path) -> Iterator[tuple[Path, range]]:
-    """A file for each row group in turn, with its places; `files` are those of the parts of `groups`."""
+def _in_turn(files: list[Path], groups: list[range], schema: pa.Schema, scratch: Path) -> Iterator[Path]:
+    """A file for each row group in turn; `files` are those of the parts of `groups`."""
     for file, part in zip(files, _parts(groups), strict=True):
         if len(part) == 1:
-            yield file, part[0]
+            yield file
         else:
             smaller = _spread(_batches(file), _parts(part), schema, scratch)
             file.unlink()
@@ -117,7 +125,7 @@ def _spread(
     batches: Iterable[pa.RecordBatch], parts: list[list[range]], schema: pa.Schema, scratch: Path
 ) -> list[Path]:
     """A file for each part of the places: Arrow's, as a Parquet writer keeps something of each piece till the end."""
-    files = [scratch / f"places-{part[0].start}-{part[-1].stop}.arrow" for part in parts]
+    files = [scratch / f"{schema.names[0]}-{part[0].start}-{part[-1].stop}.arrow" for part in parts]
     starts = [part[0].start for part in parts]
     with ExitStack() as stack:
         writers = [stack.enter_context(pa.ipc.new_file(file, schema, options=_COMPRESSED)) for file in files]
@@ -129,6 +137,8 @@ def _spread(
             for writer, begin, end in zip(writers, begins, [*begins[1:], len(order)], strict=True):
                 if begin < end:
                     writer.write_table(rows.slice(begin, end - begin))
+            del rows  # before the next come
+            pa.default_memory_pool().release_unused()
     return files
 
 
@@ -153,19 +163,16 @@ def _batches(file: Path, columns: list[int] | None = None) -> Iterator[pa.Record
             yield content.get_batch(number)
 
 
-def _in_order(file: Path, schema: pa.Schema, places: range) -> pa.Table:
-    """The rows of a file in order, a column at a time, each in one piece: pyarrow ends pages by how rows arrive."""
+def _in_order(file: Path, schema: pa.Schema, places: range) -> dict[str, Any]:
+    """The file's columns in order of its rows' places, each in one piece: pyarrow ends pages by how rows arrive."""
 
     def column(number: int) -> Any:
         pa.default_memory_pool().release_unused()
         return pa.Table.from_batches(_batches(file, [number])).column(0).combine_chunks()
 
-    found = to_numpy(column(len(schema)))
+    found = to_numpy(column(schema.get_field_index(PLACE)))
     order = np.argsort(found)
     if not np.array_equal(found[order], places):
         raise RuntimeError(f"{len(found)} rows for {len(places)} places")
-    indices, sample = to_arrow(order), next(_batches(file))
-    # The widest first, as it is held twice for a moment.
-    widest = sorted(range(len(schema)), key=lambda number: -sample.column(number).nbytes)
-    columns = {number: column(number).take(indices) for number in widest}
-    return pa.Table.from_arrays([columns[number] for number in range(len(schema))], schema=schema)
+    indices = to_arrow(order)
+    return {name: column(number).take(indices) for number, name in enumerate(schema.names) if name != PLACE}

@@ -19,7 +19,7 @@ from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.sealed_format import NotOurs
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
-BATCH_BYTES = 32 << 20  # of a document
+BATCH_BYTES = 3 << 20  # of a document
 BATCH_REJECTED = 10_000  # records
 
 NAMES_SCHEMA = pl.Schema(

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from user_embeddings_dagster.exports.bounds import bounded
+from user_embeddings_dagster.exports.fingerprints import FINGERPRINTS, fingerprints
 from user_embeddings_dagster.exports.minimisation import Survey, survey
 from user_embeddings_dagster.exports.normalise import STAGED, Normaliser
 from user_embeddings_dagster.exports.reader import Batch, ForeignLink, Format, RawFile, Rejected
@@ -25,7 +27,7 @@ from user_embeddings_dagster.schema import DROPPED_MESSAGES, PARTICIPANTS, RAW_F
 Progress = Callable[[str, dict[str, Any]], None]
 # `seq` numbers the staged rows of a build; `part` is the index of the raw file in reading order.
 PARTS = {
-    "messages": pl.Schema({**STAGED, "seq": pl.Int64(), "part": pl.Int32()}),
+    "messages": pl.Schema({**STAGED, **FINGERPRINTS, "seq": pl.Int64(), "part": pl.Int32()}),
     "names": PARTICIPANTS.schema,
     "rejected": REJECTED_RECORDS.schema,
 }
@@ -109,7 +111,7 @@ class Reading:
         for part in parts:
             redacted = Part(part.with_suffix(".redacted"), PARTS["messages"])
             for frame in row_groups(part):
-                redacted.append(frame.with_columns(redaction.texts(frame["text"])))
+                redacted.append(fingerprints(frame.with_columns(redaction.texts(frame["text"]))))
             redacted.close()
             part.with_suffix(".redacted").replace(part)
 
@@ -155,9 +157,10 @@ class Reading:
         staged = staged.filter(pl.col("role") != "bot")
         self._drop(index, "bot", n_before - staged.height)
         seq = pl.int_range(self.n_staged, self.n_staged + staged.height, dtype=pl.Int64)
-        self._parts["messages"].append(staged.with_columns(seq=seq, part=pl.lit(index, pl.Int32)))
+        self._parts["messages"].append(fingerprints(staged).with_columns(seq=seq, part=pl.lit(index, pl.Int32)))
         self._parts["names"].append(self._normaliser.participants(names, format.platform))
         self.n_staged += staged.height
+        pa.default_memory_pool().release_unused()  # malloc's, which keeps what long texts leave
 
     def _without_erased(
         self, index: int, format: Format, messages: pl.DataFrame, names: pl.DataFrame
