@@ -1,6 +1,6 @@
 """Peak memory of the whole build of one export (reading, hashing, merging, five tables), by its size.
 
-    python -m benchmarks.build_memory [--megabytes 200 400 878] [--formats pushshift telegram chatgpt] [--threads 2]
+    python -m benchmarks.build_memory [--megabytes 200 400 878] [--formats pushshift telegram chatgpt texts]
     python -m benchmarks.build_memory --copies 5 10 20 72    # the merge alone, of so many times 141,242 messages
 
 Each build is a process of its own. Its peak is VmHWM, reset by /proc/self/clear_refs when the build has been imported
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import polars as pl
 from benchmarks.ingestion_json import generate
 from benchmarks.reddit_dump import write_dump
 from user_embeddings_dagster.exports.build import build_messages
+from user_embeddings_dagster.exports.fingerprints import fingerprints
 from user_embeddings_dagster.exports.merge import Merge, memory_for
 from user_embeddings_dagster.exports.normalise import Normaliser
 from user_embeddings_dagster.exports.ordering import memory_returned
@@ -35,17 +37,31 @@ from user_embeddings_dagster.storage.lake import Lake
 
 DATADAO = "large"
 COMMENT = 1416  # bytes of JSON of a comment of 2021
-FORMATS = {"pushshift": [200, 400, 878], "telegram": [300], "chatgpt": [300]}
+FORMATS = {"pushshift": [200, 400, 878], "telegram": [300], "chatgpt": [300], "texts": [1000]}
 
 
 def write(format: str, megabytes: int, landing: Path) -> None:
-    """An export of about that many megabytes of JSON; the same arguments give the same bytes."""
+    """An export of about that many megabytes of JSON; the same arguments give the same bytes.
+
+    `texts` is a Telegram chat in which every text has 1 MB.
+    """
     landing.mkdir(parents=True)
     if format == "pushshift":
         write_dump(landing / "RC_2021-06.zst", "comments-2021", megabytes * 1_000_000 // COMMENT, 21)
+    elif format == "texts":
+        (landing / "result.json").write_text("".join(_texts(megabytes)))
     else:
         layout, name = ("pretty", "result.json") if format == "telegram" else ("default", "conversations.json")
         generate(format, layout, megabytes, landing / name)
+
+
+def _texts(n: int) -> Iterator[str]:
+    words = " ".join(f"{number * 7919 % 99991}" for number in range(170_000))[:1_000_000]
+    yield '{"name": "Long", "type": "public_supergroup", "id": 77, "messages": ['
+    for id in range(n):
+        message = {"id": id, "type": "message", "date_unixtime": str(1_600_000_000 + 90_000 * id), "from": "A"}
+        yield ("," if id else "") + json.dumps(message | {"from_id": f"user{id % 7}", "text": f"{id} {words}"})
+    yield "]}"
 
 
 def _peak() -> int:
@@ -93,7 +109,7 @@ def copied(root: Path, copies: int) -> int:
     rows = pl.read_parquet(f"{read}/messages-*.parquet")
     for copy in range(copies):
         own = {name: pl.format("{}-{}", name, pl.lit(copy)) for name in ("message_id", "thread_id", "text")}
-        part = rows.with_columns(seq=pl.col("seq") + copy * reading.n_staged, **own)
+        part = fingerprints(rows.with_columns(seq=pl.col("seq") + copy * reading.n_staged, **own))
         part.write_parquet(stage / f"messages-{copy}.parquet", compression="lz4", row_group_size=5_000)
     for path in [*read.glob("names-*"), *read.glob("rejected-*")]:
         path.rename(stage / path.name)
@@ -121,7 +137,9 @@ def main() -> None:
     """Print a line for each export."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--formats", nargs="+", choices=tuple(FORMATS), default=list(FORMATS))
-    parser.add_argument("--megabytes", type=int, nargs="+", help="default: 200, 400 and 878 of a dump, 300 of others")
+    parser.add_argument(
+        "--megabytes", type=int, nargs="+", help="default: 200, 400, 878 of a dump, 300 of others, 1,000 texts"
+    )
     parser.add_argument("--threads", type=int, default=2, help="that hash ids while reading")
     parser.add_argument("--copies", type=int, nargs="+", help="measure the merge alone, of so many copies of a dump")
     for hidden in ("--build", "--write", "--merge"):
