@@ -108,8 +108,11 @@ def copied(root: Path, copies: int) -> int:
     normaliser.close()
     rows = pl.read_parquet(f"{read}/messages-*.parquet")
     for copy in range(copies):
-        own = {name: pl.format("{}-{}", name, pl.lit(copy)) for name in ("message_id", "thread_id", "text")}
-        part = fingerprints(rows.with_columns(seq=pl.col("seq") + copy * reading.n_staged, **own))
+        ids = {name: pl.lit(f"{copy:02x}") + pl.col(name).str.slice(2) for name in ("message_id", "thread_id")}
+        own = rows.with_columns(
+            seq=pl.col("seq") + copy * reading.n_staged, text=pl.format("{}-{}", "text", copy), **ids
+        )
+        part = fingerprints(own)
         part.write_parquet(stage / f"messages-{copy}.parquet", compression="lz4", row_group_size=5_000)
     for path in [*read.glob("names-*"), *read.glob("rejected-*")]:
         path.rename(stage / path.name)

@@ -32,6 +32,7 @@ from user_embeddings_dagster.summaries.subject import summarise_subject
 AT = datetime(2024, 1, 1, tzinfo=UTC)
 BARE = summarise_subject().with_instructions(START)
 BUDGET = {"examples": 45, "chunks_per_user": 3, "max_calls": 500, "max_usd": 1.0}
+PASSED = {"not_worse_than_shipped": True, "may_be_read": True}
 
 
 class ScriptedResource(LanguageModelResource):
@@ -123,7 +124,7 @@ def test_without_a_model_nothing_pretends_to_be_refined(store: Store) -> None:
         "name": "extractive", "version": "extractive-mmr-1",
     }  # fmt: skip
     assert current_program(store.models) == BARE
-    assert [e.passed for e in result.get_asset_check_evaluations()] == [True]
+    assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == PASSED
     assert metadata(materialise(store, LanguageModelResource()))["reused"]
 
 
@@ -141,7 +142,7 @@ def test_refined_on_training_users_promoted_and_reused(store: Store) -> None:
     assert shown["violations_before"]["S1"] == shown["development_chunks"] == 15
     assert shown["violations_after"]["S1"] == 0
     assert shown["violations"].startswith("![plot](data:image/png;base64,")
-    assert [e.passed for e in result.get_asset_check_evaluations()] == [True]
+    assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == PASSED
     folder = store.models.current(ARTIFACT)
     verify(folder.output)
     program = current_program(store.models)
