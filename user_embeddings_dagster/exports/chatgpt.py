@@ -69,7 +69,7 @@ class _Reading:
         self._columns: dict[str, list] = {name: [] for name in _ROW}
         self._names: list[tuple[str, str, str, str]] = []
         self._rejected: list[Rejected] = []
-        self._skipped = 0
+        self._skipped = self._characters = 0
 
     def batches(self) -> Iterator[Batch]:
         """The document's batches, in order."""
@@ -81,7 +81,8 @@ class _Reading:
                     self._rejected.append(Rejected(self._document.member, self._index, "missing_field", absent))
                 elif conversation is not None:
                     self._add(conversation)
-                if self._fullness.reached(len(self._columns["text"]), len(self._rejected), window.offset):
+                rows = len(self._columns["text"])
+                if self._fullness.reached(rows, self._characters, len(self._rejected), window.offset):
                     yield self._batch()
             if window.peek() >= 0:
                 raise Malformed("malformed_json")
@@ -133,6 +134,7 @@ class _Reading:
         rows = []
         for name, message in messages:
             text, kind = cm.rendered(message)
+            self._characters += len(text)
             role = cm.role(message)
             at = cm.microseconds(message.create_time) or at
             rows.append((thread, name, parent, role, at, text, kind))

@@ -43,6 +43,7 @@ class _Reading:
             self._owner = _owner(Window(other))
         self._location = 0  # messages so far
         self._rows: list[tuple] = []
+        self._characters = 0
         self._rejected: list[Rejected] = []
         self._fullness = Fullness(FLUSH)
 
@@ -103,7 +104,7 @@ class _Reading:
             self._location += len(part.indices) + len(part.rejected)
             for message, location in zip(part.items, part.indices, strict=True):
                 self._add(message, location, chat)
-            if self._fullness.reached(len(self._rows), len(self._rejected), self._window.offset):
+            if self._fullness.reached(len(self._rows), self._characters, len(self._rejected), self._window.offset):
                 yield self._batch()
 
     def _add(self, message: dm.Message, location: int, chat_id: int | None) -> None:
@@ -113,6 +114,7 @@ class _Reading:
         numbering = None if chat.startswith("channel") else f"{number}@{self._owner or self._file.sha256}"
         thread = numbering or number
         text, kind, is_service = dm.rendered(message)
+        self._characters += len(text)
         author = dm.author(message, self._owner, chat)
         reply = message.replyTo.replyToMsgId if message.replyTo else None
         reply = reply or (message.reply_to.message_id if message.reply_to else None) or message.reply_to_message_id
@@ -156,7 +158,7 @@ class _Reading:
             rejected=tuple(self._rejected),
             bytes_read=self._document.progress(),
         )
-        self._rows, self._rejected = [], []
+        self._rows, self._rejected, self._characters = [], [], 0
         return batch
 
 

@@ -19,7 +19,8 @@ from user_embeddings_dagster.privacy.contributor_keys import ContributorKeys
 from user_embeddings_dagster.privacy.sealed_format import NotOurs
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
-BATCH_BYTES = 3 << 20  # of a document
+BATCH_BYTES = 32 << 20  # of a document
+BATCH_CHARACTERS = 3 << 20  # of texts, each of which is copied several times on its way to the staged part
 BATCH_REJECTED = 10_000  # records
 
 NAMES_SCHEMA = pl.Schema(
@@ -128,9 +129,11 @@ class Fullness:
     def __init__(self, rows: int) -> None:
         self._rows, self._start = rows, 0
 
-    def reached(self, rows: int, rejected: int, offset: int) -> bool:
-        """`offset` counts the bytes of the document so far; True starts the next batch there."""
-        full = rows >= self._rows or rejected >= BATCH_REJECTED or offset - self._start >= BATCH_BYTES
+    def reached(self, rows: int, characters: int, rejected: int, offset: int) -> bool:
+        """Rows with so many characters of text, and records that were rejected, since the last batch; `offset` counts
+        the bytes of the document so far. True starts the next batch there."""
+        full = rows >= self._rows or characters >= BATCH_CHARACTERS
+        full = full or rejected >= BATCH_REJECTED or offset - self._start >= BATCH_BYTES
         if full:
             self._start = offset
         return full

@@ -144,7 +144,8 @@ class _Reading:
         yield self._batch(owner)
 
     def _full(self) -> bool:
-        return self._fullness.reached(self._columns.pending, len(self._walk.rejected), self._walk.window.offset)
+        columns, walk = self._columns, self._walk
+        return self._fullness.reached(columns.pending, columns.characters, len(walk.rejected), walk.window.offset)
 
     def _batch(self, owner: str | None) -> Batch:
         messages, names = self._columns.frame(owner)

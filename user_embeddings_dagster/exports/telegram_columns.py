@@ -80,7 +80,7 @@ class Columns:
         self._sparse: dict[str, dict[int, Any]] = {}
         self._new_names: list[tuple[str, str, str, str]] = []
         self._finished: list[Chat] = []
-        self.rows = 0
+        self.rows = self.characters = 0
 
     def add(self, chat: Chat, messages: list[tm.Message], locations: Sequence[int]) -> None:
         """Append the messages of one chat.
@@ -121,6 +121,7 @@ class Columns:
         else:
             self._chats.append((chat, n))
         self.rows += n
+        self.characters += sum(map(len, texts))
 
     def _put(self, row: int, **values: Any) -> None:
         """Note what stands in a row of columns in which mostly nothing does."""
