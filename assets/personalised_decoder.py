@@ -27,6 +27,11 @@ from user_embeddings_dagster.storage.models import ModelFolder
 
 BASE, SUPERVISED, PERSONALISED = "base_decoder", "supervised_decoder", "personalised_decoder"
 HISTORIES = ("item_embeddings", "chunk_embeddings")
+NO_TASK = {
+    SUPERVISED: "no training user has a task with options, which takes three other training users of the DataDAO who "
+    "wrote at the same time: the DataDAOs are too small",
+    PERSONALISED: "no training user has a task: the DataDAOs are too small",
+}
 
 
 class BaseDecoderConfig(AssetConfig):
@@ -222,6 +227,8 @@ def _train_on_tasks(
     """A training on insight tasks and histories; `start`: the models that it goes on from, by their settings' name."""
     snapshot = consented_snapshot(store.lake).filter(pl.col("split") != "test")
     tasks = training_tasks(store.lake, snapshot, config.kept_only, config.max_tasks)
+    if tasks.filter(pl.col("split") == "train", (pl.col("answer") >= 0) | (name != SUPERVISED)).is_empty():
+        raise dg.Failure(NO_TASK[name], allow_retries=False)
     sequence = store.models.current_on(f"sequence_encoder/{SERVED_DIMENSION}", "item_encoder")
     decoder, models = decoder_of(store), {"sequence_encoder": sequence, **start}
     settings = config.model_dump(exclude={"kept_only", "max_tasks"})

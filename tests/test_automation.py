@@ -1,7 +1,7 @@
 """Automation: a drop flows on by itself, and a failed blocking check holds back its own DataDAO alone."""
 
 import dagster as dg
-from automated import promoted, ran, requested
+from automated import evaluated, promoted, ran, requested
 from dagster._core.definitions.asset_checks.asset_check_evaluation import (
     AssetCheckEvaluationTargetMaterializationData,
 )
@@ -40,9 +40,9 @@ def test_a_new_drop_flows_down_to_base_embeddings_in_one_go():
     """C67."""
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("datadao", ["reddit", "telegram"])
-        before = dg.evaluate_automation_conditions(defs, instance)
+        before = evaluated(instance)
         materialised(instance, "raw_exports", "reddit")
-        after = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
+        after = evaluated(instance, before.cursor)
     assert before.total_requested == 0
     flows = "messages", "rejected_records", "consent_ledger", "masked_chunks", "chunk_summaries", "chunk_embeddings"
     for asset in flows:
@@ -58,9 +58,9 @@ def test_a_change_of_consent_flows_down_without_reading_the_exports_again():
             for datadao in ("reddit", "telegram"):
                 materialised(instance, asset, datadao)
         instance.report_runless_asset_event(dg.AssetMaterialization("consent_ledger", partition="telegram"))
-        before = dg.evaluate_automation_conditions(defs, instance)
+        before = evaluated(instance)
         materialised(instance, "consent_ledger", "reddit")
-        after = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
+        after = evaluated(instance, before.cursor)
     assert "reddit" not in requested(after, "messages")
     for asset in ("masked_chunks", "chunk_summaries", "koais", "chunk_embeddings"):
         assert "reddit" in requested(after, asset), asset
@@ -74,10 +74,10 @@ def test_a_failed_blocking_check_holds_back_its_own_datadao_alone():
         for datadao in ("reddit", "telegram"):
             materialised(instance, "raw_exports", datadao)
             materialised(instance, "consent_ledger", datadao)
-        before = dg.evaluate_automation_conditions(defs, instance)
+        before = evaluated(instance)
         materialised(instance, "messages", "reddit", failed=True)
         materialised(instance, "messages", "telegram")
-        held = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
+        held = evaluated(instance, before.cursor)
     assert requested(held, "masked_chunks") == {"telegram"}
 
 
@@ -96,13 +96,13 @@ def test_user_embeddings_wait_until_the_sequence_encoder_fits_the_item_encoder()
         ran(instance, "sequence_encoder", SERVED_DIMENSION)
         for name in names:
             ran(instance, "user_embeddings", name)
-        tick = dg.evaluate_automation_conditions(defs, instance)
+        tick = evaluated(instance)
 
         def after(asset: str, *partitions: str | None) -> dict[str, set[str | None]]:
             nonlocal tick
             for partition in partitions:
                 ran(instance, asset, partition)
-            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            tick = evaluated(instance, tick.cursor)
             return {which: requested(tick, which) for which in ("item_embeddings", "user_embeddings")}
 
         assert after("item_embeddings", "reddit")["user_embeddings"] == {"reddit"}
@@ -133,11 +133,11 @@ def test_what_reads_the_encoders_waits_while_the_item_encoder_is_marked(tmp_path
         ran_all("item_embeddings")
         ran(instance, "sequence_encoder", SERVED_DIMENSION)
         ran_all("user_embeddings")
-        tick = dg.evaluate_automation_conditions(defs, instance)
+        tick = evaluated(instance)
 
         def next_tick() -> dict[str, set[str | None]]:
             nonlocal tick
-            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            tick = evaluated(instance, tick.cursor)
             return {asset: requested(tick, asset) for asset in reading}
 
         def both(wanted: set[str]) -> dict[str, set[str]]:
@@ -201,14 +201,14 @@ def test_user_embeddings_wait_while_the_sequence_encoder_alone_is_marked(tmp_pat
             asset, _, dimension = model.partition("/")
             ran(instance, asset, dimension or None)
         ran_all("item_embeddings", "user_embeddings")
-        tick = dg.evaluate_automation_conditions(defs, instance)
+        tick = evaluated(instance)
 
         def after_the_ledgers() -> dict[str, set[str | None]]:
             nonlocal tick
-            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            tick = evaluated(instance, tick.cursor)
             ran_all("consent_ledger", "masked_chunks", "chunk_embeddings")
             tell_automation(instance, store)
-            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            tick = evaluated(instance, tick.cursor)
             return {asset: requested(tick, asset) for asset in ("item_embeddings", "user_embeddings")}
 
         both = {"item_embeddings": set(names), "user_embeddings": set(names)}
@@ -225,7 +225,7 @@ def test_user_embeddings_wait_while_the_sequence_encoder_alone_is_marked(tmp_pat
         assert after_the_ledgers() == both | {"user_embeddings": set()}
         ran_all("item_embeddings")
         ran(instance, "sequence_encoder", SERVED_DIMENSION)
-        tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+        tick = evaluated(instance, tick.cursor)
         assert requested(tick, "user_embeddings") == set(names), "another version"
 
 
@@ -242,11 +242,11 @@ def test_summaries_wait_while_their_program_is_marked(tmp_path):
         ran_all(*above, "chunk_summaries", "unsummarised_chunks")
         promoted(store, "summary_program")
         ran(instance, "summary_program")
-        tick = dg.evaluate_automation_conditions(defs, instance)
+        tick = evaluated(instance)
 
         def summarised() -> bool:
             nonlocal tick
-            tick = dg.evaluate_automation_conditions(defs, instance, cursor=tick.cursor)
+            tick = evaluated(instance, tick.cursor)
             assert requested(tick, "chunk_summaries") == requested(tick, "unsummarised_chunks")
             return requested(tick, "chunk_summaries") == {"reddit"}
 

@@ -2,7 +2,7 @@
 
 import dagster as dg
 import pytest
-from automated import promoted, ran, requested
+from automated import evaluated, promoted, ran, requested
 from consent_chat import EVERYTHING, NAMES, StubEncoder, chat, materialise, say
 from served_assets import served
 
@@ -88,13 +88,13 @@ def test_automation_goes_on_after_a_cancelled_training(tmp_path):
             ran(instance, asset, "reddit")
         trained(instance, store)
         ran(instance, "item_embeddings", "reddit")
-        before = dg.evaluate_automation_conditions(defs, instance)
+        before = evaluated(instance)
         ran(instance, "masked_chunks", "reddit")
         instance.report_run_canceled(asked_for(instance, "item_encoder"))
-        held = dg.evaluate_automation_conditions(defs, instance, cursor=before.cursor)
+        held = evaluated(instance, before.cursor)
         assert requested(held, "item_embeddings") == set()
         tick(instance, store)
-        after = dg.evaluate_automation_conditions(defs, instance, cursor=held.cursor)
+        after = evaluated(instance, held.cursor)
         assert requested(after, "item_embeddings") == {"reddit"}
 
 

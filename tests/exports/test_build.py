@@ -193,7 +193,7 @@ def test_duplicates_are_dropped_by_author_time_and_normalised_text(landing):
 def test_the_conservation_law_notices_a_lost_message(landing, monkeypatch):
     """C8: a merge that loses rows without a reason raises before anything is committed."""
     dump(landing / "reddit", record("a", "ann", "x"), record("b", "bob", "y"))
-    monkeypatch.setattr(merge, "_ORDER", merge._ORDER.replace("ORDER BY", "WHERE seq <> 1 ORDER BY"))
+    monkeypatch.setattr(merge.sql, "ORDER", merge.sql.ORDER.replace("ORDER BY", "WHERE seq <> 1 ORDER BY"))
     with pytest.raises(RuntimeError, match="2 messages read, but 1 kept and 0 dropped"):
         build(landing)
     assert Lake(landing.parent / "lake").current("messages", "reddit") is None

@@ -1,8 +1,11 @@
 """What automation goes by, made for tests: runs that materialise an asset, models of nothing, what it asks for."""
 
+import functools
 from collections.abc import Callable
+from unittest.mock import patch
 
 import dagster as dg
+from dagster._core.definitions.asset_daemon_cursor import AssetDaemonCursor
 
 from resources.store import Store
 from user_embeddings_dagster.definitions import defs
@@ -24,6 +27,14 @@ def ran(
         )
 
     assert dg.materialize([again], instance=instance, partition_key=partition).success
+
+
+def evaluated(
+    instance: dg.DagsterInstance, cursor: AssetDaemonCursor | None = None
+) -> dg.EvaluateAutomationConditionsResult:
+    """What automation asks for now; Dagster's function for tests would look the DataDAOs up thousands of times."""
+    with patch.object(instance, "get_dynamic_partitions", functools.cache(instance.get_dynamic_partitions)):
+        return dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
 
 
 def requested(result: dg.EvaluateAutomationConditionsResult, asset: str) -> set[str | None]:

@@ -20,7 +20,7 @@ from user_embeddings_dagster.privacy.sealed_format import NotOurs
 from user_embeddings_dagster.schema import NATIVE_MESSAGES
 
 BATCH_BYTES = 32 << 20  # of a document
-BATCH_CHARACTERS = 3 << 20  # of texts, each of which is copied several times on its way to the staged part
+BATCH_CHARACTERS = 1 << 20  # of texts, each of which is copied several times on its way to the staged part
 BATCH_REJECTED = 10_000  # records
 
 NAMES_SCHEMA = pl.Schema(

@@ -79,7 +79,7 @@ class Columns:
         self._parts: list[dict[str, pl.Series]] = []
         self._sparse: dict[str, dict[int, Any]] = {}
         self._new_names: list[tuple[str, str, str, str]] = []
-        self._finished: list[Chat] = []
+        self._finished = 0
         self.rows = self.characters = 0
 
     def add(self, chat: Chat, messages: list[tm.Message], locations: Sequence[int]) -> None:
@@ -110,6 +110,10 @@ class Columns:
         if None in unixtimes:
             for row in [row for row, seconds in enumerate(unixtimes) if seconds is None]:
                 self._put(self.rows + row, date=_date(fields[row]))
+        for author, name in sorted(
+            pair for pair in {*zip(authors, names, strict=True)} - chat.names if None not in pair
+        ):
+            self.add_name(chat, author, name)
         numbers, replies = list(map(_id, fields)), list(map(_reply, fields))
         columns = (authors, names, texts, numbers, replies, unixtimes, locations)
         for pending, values in zip(self._pending, columns, strict=True):
@@ -131,10 +135,13 @@ class Columns:
 
     def _filled(self, name: str, default: str | None = None) -> pl.Series:
         """One of the columns of `_put`."""
+        as_series, values = integers if name == "edited_unixtime" else strings, self._sparse.get(name)
+        if not values:
+            return as_series([default]).new_from_index(0, self.rows).alias(name)
         column: list = [default] * self.rows
-        for row, value in self._sparse.get(name, {}).items():
+        for row, value in values.items():
             column[row] = value
-        return (integers if name == "edited_unixtime" else strings)(column).alias(name)
+        return as_series(column).alias(name)
 
     def _settle(self) -> None:
         """Turn what is pending into Arrow columns."""
@@ -163,22 +170,13 @@ class Columns:
     @property
     def pending(self) -> int:
         """Rows gathered; a chat weighs as much as ten."""
-        return self.rows + 10 * len(self._finished)
+        return self.rows + 10 * self._finished
 
     def finish(self, chat: Chat) -> None:
-        """Note that the chat is complete: members known by name only can then be told."""
-        self._finished.append(chat)
-
-    def _name_everyone(self, authors: pl.Series, names: pl.Series, chat_of_row: np.ndarray) -> None:
-        """Add the authors' names; of finished chats also the members without an account, under their name."""
-        pairs = (
-            pl.DataFrame({"chat": chat_of_row, "author": authors, "name": names}).drop_nulls().unique().sort(pl.all())
-        )
-        for index, author, name in pairs.iter_rows():
-            self.add_name(self._chats[index][0], author, name)
-        for chat in self._finished:
-            for name in sorted(chat.members - {name for _, name in chat.names}):
-                self.add_name(chat, name, name)
+        """Note that the chat is complete: members without an account are told, under their name."""
+        self._finished += 1
+        for name in sorted(chat.members - {name for _, name in chat.names}):
+            self.add_name(chat, name, name)
 
     def frame(self, owner: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The gathered rows and names, which are then forgotten. `owner` is the account that exported."""
@@ -209,7 +207,6 @@ class Columns:
             thread_shape=pl.lit("linear"),
             **{name: pl.lit(value) for name, value in self._constants.items()},
         )
-        self._name_everyone(authors, column["author_name"], chat_of_row)
         names = pl.DataFrame(self._new_names, schema=NAMES_SCHEMA, orient="row")
         self._clear()
         return frame.select(NATIVE_MESSAGES.schema.names()), names
