@@ -21,6 +21,7 @@ from user_embeddings_dagster.privacy.containment import contained
 from user_embeddings_dagster.quality.escaping import printable
 from user_embeddings_dagster.storage.durability import Damaged
 from user_embeddings_dagster.storage.lance_tables import StaleVectors
+from user_embeddings_dagster.storage.manifest import CorruptArtifact
 from user_embeddings_dagster.storage.models import StaleEncoder, TaintedModel
 
 # Text metadata that an asset may report: each from a fixed set of words, or a name that the operator chose.
@@ -36,7 +37,7 @@ _HASH = re.compile(r"[0-9a-f]{8,64}")
 _WORD = re.compile(r"[\w.:/@+ ,;()%='-]{0,200}", re.ASCII)
 _KEY = re.compile(r"[\w.<>=-]{1,40}", re.ASCII)
 _PLOT = re.compile(r"!\[plot\]\(data:image/png;base64,[A-Za-z0-9+/=]*\)")
-REFUSED = (BadFile, Damaged, MissingExports, StaleEncoder, StaleVectors, TaintedModel)
+REFUSED = (BadFile, CorruptArtifact, Damaged, MissingExports, StaleEncoder, StaleVectors, TaintedModel)
 WITHHELD = "(text withheld: not a listed name of assets/containment.py)"
 
 
@@ -101,11 +102,12 @@ def _failure(error: Exception) -> Exception:
 
 
 def _check_partition(context: object) -> None:
-    """Raises ValueError, without the key, if a partition's key is none that the sensor would register: keys become
-    names of folders."""
+    """Raises Failure, without the key, if a partition's key is none that the sensor would register: keys become names
+    of folders."""
     key = context.partition_key if isinstance(context, dg.AssetExecutionContext) and context.has_partition_key else None
     if key is not None and not SLUG.fullmatch(key):
-        raise ValueError("a partition's key is [a-z0-9_-], of at most 63 characters, and not 'all'")
+        told = "a partition's key is [a-z0-9_-], of at most 63 characters, and not 'all'"
+        raise dg.Failure(told, allow_retries=False)
 
 
 def containing(function: Callable[..., Any]) -> Callable[..., Any]:
