@@ -24,7 +24,7 @@ def tracing_is_allowed(tmp_path_factory):
         pytest.skip(f"not run: {error}")
 
 
-@pytest.mark.parametrize(("name", "every"), [("Parquet table", 1), ("vectors, merge", 9)])
+@pytest.mark.parametrize(("name", "every"), [("Parquet table", 1), ("vectors, merge", 18)])
 def test_every_kill_leaves_the_state_before_or_after_and_nothing_is_unflushed(name, every, tmp_path):
     """C70: killed before the N-th call, over all threads, and run again: the same table."""
     outcome = crash(STAGES[name], tmp_path, every)

@@ -128,7 +128,7 @@ def test_a_name_over_several_parts_of_a_text_is_replaced(text, left, tmp_path):
 
 
 def test_no_name_is_left_however_a_text_is_cut_into_parts():
-    """F4: 1,000 texts cut at random places, also inside of letters and their accents; joined, no name is in them."""
+    """F4: 400 texts cut at random places, also inside of letters and their accents; joined, no name is in them."""
     draw, names = random.Random(0), ["Anna Smithers", "Zoë O'Neil", "王小明", "Jo . Li", "anna_s", "김민수"]
     redaction = Redaction([(name, "display_name") for name in names])
     words = [
@@ -138,7 +138,7 @@ def test_no_name_is_left_however_a_text_is_cut_into_parts():
     ]
     spoken = re.compile(r"王小明|김민수|\b(?:smithers|anna_s)\b", re.IGNORECASE)
     found = 0
-    for _ in range(1_000):
+    for _ in range(400):
         whole = "".join(draw.choice(words) for _ in range(draw.randint(1, 6)))
         cuts = sorted(draw.randint(0, len(whole)) for _ in range(draw.randint(1, 4)))
         parts = [whole[a:b] for a, b in pairwise([0, *cuts, len(whole)])]
@@ -149,7 +149,7 @@ def test_no_name_is_left_however_a_text_is_cut_into_parts():
         found += whole != left
         alone = joined([redaction.text(part) for part in parts])
         assert left == whole or alone != whole or normalize("NFC", left) == normalize("NFC", redaction.text(whole))
-    assert 667 < found < 1_000
+    assert 267 < found < 400
 
 
 def test_a_damaged_chat_that_cannot_be_rewritten_is_removed(tmp_path):
