@@ -212,7 +212,8 @@ def test_a_partition_named_like_a_person_is_refused_without_its_name(folder, key
             resources={"store": Store(data=str(folder)), "io_manager": NoValues()},
         )  # fmt: skip
     failure = next(event for event in result.all_events if event.is_step_failure)
-    assert "a partition's key is" in str(failure.step_failure_data.user_failure_data.description)
+    told = failure.step_failure_data.user_failure_data
+    assert told and "a partition's key is" in (told.description or "")
     assert not any(event.is_step_up_for_retry for event in result.all_events)
     assert not (folder / "tables").exists()
 

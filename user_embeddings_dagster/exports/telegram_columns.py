@@ -110,9 +110,8 @@ class Columns:
         if None in unixtimes:
             for row in [row for row, seconds in enumerate(unixtimes) if seconds is None]:
                 self._put(self.rows + row, date=_date(fields[row]))
-        for author, name in sorted(
-            pair for pair in {*zip(authors, names, strict=True)} - chat.names if None not in pair
-        ):
+        told = {*zip(authors, names, strict=True)} - chat.names
+        for author, name in sorted((a, n) for a, n in told if a is not None and n is not None):
             self.add_name(chat, author, name)
         numbers, replies = list(map(_id, fields)), list(map(_reply, fields))
         columns = (authors, names, texts, numbers, replies, unixtimes, locations)
