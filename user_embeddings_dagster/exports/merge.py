@@ -28,7 +28,7 @@ def memory_for(rows: int) -> int:
     """MB of DuckDB's share for so many messages of few copies; what it cannot hold it spills below the lake.
 
     Too little, and it fails. With one thread .6 million messages with as many names were merged in 32 MB, not in 28;
-    two million in 36. Ten million need more, and are begun again.
+    two million in 36. Where it is too little for more of them, the merge is begun again with twice as much.
     """
     return min(31 + rows * 3 // 1_000_000, 600)
 
