@@ -28,9 +28,9 @@ from user_embeddings_dagster.storage.models import ModelFolder
 BASE, SUPERVISED, PERSONALISED = "base_decoder", "supervised_decoder", "personalised_decoder"
 HISTORIES = ("item_embeddings", "chunk_embeddings")
 NO_TASK = {
-    SUPERVISED: "no training user has a task with options, which takes three other training users of the DataDAO who "
-    "wrote at the same time: the DataDAOs are too small",
-    PERSONALISED: "no training user has a task: the DataDAOs are too small",
+    SUPERVISED: "no training user has a task with options, which takes three other training users of its DataDAO who "
+    "wrote at the same time",
+    PERSONALISED: "no training user has a task",
 }
 
 
