@@ -28,7 +28,7 @@ from typing import Any
 
 from training.record import METRICS, append, cut, fingerprint, plain, progress
 from user_embeddings_dagster.privacy.containment import contained
-from user_embeddings_dagster.settings import prepare_environment, torch_threads
+from user_embeddings_dagster.settings import collect_rarely, prepare_environment, torch_threads
 from user_embeddings_dagster.storage.durability import sync, write_json, writing
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, verify
 
@@ -243,6 +243,7 @@ def run(name: str, train: Callable[[Job], None], code_version: str = "1", argv: 
     parser.add_argument("--output", type=Path, required=True, help="folder of the result, made or replaced")
     arguments = parser.parse_args(argv)
     prepare_environment()
+    collect_rarely()
     # transformers imports it wherever it is installed, 1.5 s of every job, for a decoding that no job does.
     sys.modules.setdefault("sklearn", None)  # pyright: ignore[reportArgumentType]
     with _pipes() as pipes:
