@@ -179,6 +179,10 @@ class Columns:
 
     def frame(self, owner: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
         """The gathered rows and names, which are then forgotten. `owner` is the account that exported."""
+        names = pl.DataFrame(self._new_names, schema=NAMES_SCHEMA, orient="row")
+        if not self.rows:  # an archive may hold a thousand empty documents
+            self._clear()
+            return NATIVE_MESSAGES.empty(), names
         self._settle()
         column = {name: pl.concat([part[name] for part in self._parts]).alias(name) for name, _ in _COLUMNS}
         chat_of_row = np.repeat(np.arange(len(self._chats)), [n for _, n in self._chats])
@@ -206,7 +210,6 @@ class Columns:
             thread_shape=pl.lit("linear"),
             **{name: pl.lit(value) for name, value in self._constants.items()},
         )
-        names = pl.DataFrame(self._new_names, schema=NAMES_SCHEMA, orient="row")
         self._clear()
         return frame.select(NATIVE_MESSAGES.schema.names()), names
 
