@@ -11,14 +11,7 @@ from pathlib import Path
 
 from user_embeddings_dagster import purging, run_settings, unwritable
 from user_embeddings_dagster.quality.escaping import line
-from user_embeddings_dagster.settings import (
-    PREFIX,
-    Layout,
-    check_settings,
-    collect_rarely,
-    data_root,
-    prepare_environment,
-)
+from user_embeddings_dagster.settings import PREFIX, Layout, check_settings, data_root, prepare_environment
 from user_embeddings_dagster.storage.durability import Damaged, keep_alone, make_folder
 from user_embeddings_dagster.storage.manifest import CorruptArtifact, finalise, refuse_code
 
@@ -40,7 +33,6 @@ def run() -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Parse the command line and run the command; returns the exit status."""
     prepare_environment()
-    collect_rarely()
     from user_embeddings_dagster.exports import cli as exports_cli
     from user_embeddings_dagster.model_export import cli as model_export_cli
     from user_embeddings_dagster.privacy.access import cli as access_cli

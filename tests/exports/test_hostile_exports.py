@@ -1,7 +1,11 @@
 """C7, F10 to F12: hostile exports cost their own records, never the good ones beside them, the build or the machine."""
 
+import json
 import random
+import time
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +15,7 @@ from benchmarks.hostile_attacks import attacks
 from benchmarks.hostile_exports import LARGE, PEAK_MB, naive_peak, withstood
 from benchmarks.hostile_mutations import KINDS, TOKENS, Mutation, check, fuzz, mutated, originals, random_mutations
 from benchmarks.hostile_shapes import SHAPES
-from user_embeddings_dagster.exports import archive, bounds, json_array, json_repair, lines
+from user_embeddings_dagster.exports import archive, bounds, json_array, json_repair, lines, telegram
 from user_embeddings_dagster.exports.normalise import Normaliser
 from user_embeddings_dagster.exports.reader import RawFile
 from user_embeddings_dagster.exports.registry import FORMATS
@@ -156,3 +160,24 @@ def test_a_directory_of_too_many_members_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "MAX_DIRECTORY", 50)
     with pytest.raises(archive.BROKEN):
         archive.Archive(next(tmp_path.iterdir()))
+
+
+def test_documents_without_messages_cost_a_part_of_others(tmp_path: Path):
+    """F11: an archive of a thousand of them is refused in seconds."""
+
+    def seconds(name: str, *messages: dict) -> float:
+        """Of processor, of the quickest of three readings of 200 documents of one chat."""
+        with zipfile.ZipFile(tmp_path / name, "w") as out:
+            for number in range(200):
+                chat = {"name": "c", "type": "private_supergroup", "id": 7, "messages": messages}
+                out.writestr(f"{number}/result.json", json.dumps(chat))
+        found = []
+        for _ in range(3):
+            started = time.process_time()
+            read = list(telegram.read(RawFile(tmp_path / name, name, "0" * 64)))
+            found.append(time.process_time() - started)
+            assert sum(batch.messages.height for batch in read) == 200 * len(messages)
+        return min(found)
+
+    one = {"id": 1, "type": "message", "date_unixtime": "1704067200", "from": "A", "from_id": "user1", "text": "hello"}
+    assert seconds("empty.zip") < 0.5 * seconds("full.zip", one)
