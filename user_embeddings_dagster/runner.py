@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 
 from assets.live_runs import killed_runs
 from assets.partitions import DATADAO
 from assets.raw_exports import PASSED_OVER, registration
 from user_embeddings_dagster.definitions import defs
+from user_embeddings_dagster.event_log import PooledEventLog
 from user_embeddings_dagster.exports.landing import scan
 from user_embeddings_dagster.settings import Layout
 
@@ -37,9 +39,19 @@ def open_instance(home: Path) -> dg.DagsterInstance:
     if not settings.exists():
         settings.write_text(importlib.resources.files("user_embeddings_dagster").joinpath("dagster.yaml").read_text())
     os.environ["DAGSTER_HOME"] = str(home)
-    instance = dg.DagsterInstance.get()
+    instance = dg.DagsterInstance.from_ref(_reference(str(home.absolute())))
     _end_killed_runs(instance)
     return instance
+
+
+def _reference(home: str) -> InstanceRef:
+    """With our event log, unless dagster.yaml names a storage."""
+    named = InstanceRef.from_dir(home)
+    if named.storage_data != InstanceRef.config_defaults(home)["storage"]:
+        return named
+    log = {"module": PooledEventLog.__module__, "class": PooledEventLog.__name__}
+    config = {"base_dir": str(Path(home) / "history" / "runs")}
+    return InstanceRef.from_dir(home, overrides={"event_log_storage": {**log, "config": config}})
 
 
 def _end_killed_runs(instance: dg.DagsterInstance) -> None:
