@@ -12,7 +12,7 @@ demo: install
 	$(BIN)/user-embeddings demo
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 install: $(VENV)/.installed
 

@@ -1,6 +1,7 @@
 """The event log with open connections: Dagster's own reads the same of it, and nothing that others do is missed."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -97,6 +98,24 @@ def test_two_files_are_open_at_most_and_none_once_disposed(home):
         assert held() == {"index.db", f"{runs[0]}.db"}
     assert held() == set()
     assert not list(home.rglob("*.db-wal")), "what is read from the files alone is whole"
+
+
+def test_a_runs_file_begins_as_dagster_would_make_it(home):
+    """The second of a process is a copy: of the same tables, at the same revision, with a write-ahead log."""
+    def described(path: Path) -> tuple:
+        with sqlite3.connect(path) as file:
+            tables = file.execute("select type, name, sql from sqlite_master order by name").fetchall()
+            revision = file.execute("select * from alembic_version").fetchall()
+            return tables, revision, file.execute("pragma journal_mode").fetchall()
+
+    with open_instance(home) as instance:
+        runs = [JOB.execute_in_process(instance=instance).run_id for _ in range(2)]
+        begun = list((home / "history" / "runs").glob("*.begun*"))
+    with plain(home) as instance:
+        runs.append(JOB.execute_in_process(instance=instance).run_id)
+    first, copied, dagsters = [described(home / "history" / "runs" / f"{run}.db") for run in runs]
+    assert first == copied == dagsters and copied[2] == [("wal",)]
+    assert not begun
 
 
 def test_no_connection_is_carried_into_a_fork(home):

@@ -7,6 +7,7 @@ connection checkpoints its write-ahead log. That is half the time of a run whose
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dagster._core.events.log import EventLogEntry
@@ -14,6 +15,9 @@ from dagster._core.storage.event_log import SqliteEventLogStorage
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.pool import NullPool
+
+from user_embeddings_dagster.storage.durability import sync
 
 if TYPE_CHECKING:
     from dagster._core.storage.sqlite_storage import SqliteStorageConfig
@@ -39,6 +43,7 @@ class PooledEventLog(SqliteEventLogStorage):
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._open: dict[str, tuple[Engine, tuple[int, int, int] | None]] = {}  # by shard, with what it was opened of
         self._found: set[str] = set()  # tables
+        self._empty: bytes | None = None  # a run's file without events
         super().__init__(base_dir, inst_data)
 
     def has_table(self, table_name: str) -> bool:
@@ -71,6 +76,24 @@ class PooledEventLog(SqliteEventLogStorage):
         except FileNotFoundError:
             return None
         return os.getpid(), file.st_dev, file.st_ino
+
+    def _initdb(self, engine: Engine, for_index_shard: bool = False) -> None:
+        """A run's file begins as a copy of an empty one, made once: alembic would load its 90 scripts for each."""
+        path = Path(self._base_dir) / Path(engine.url.database or "").name
+        if for_index_shard or path.exists():
+            super()._initdb(engine, for_index_shard)
+            return
+        begun = path.with_name(f"{path.stem}.{os.getpid()}.begun")
+        if self._empty is None:
+            making = create_engine(f"sqlite:///{begun}", poolclass=NullPool)
+            super()._initdb(making)
+            self._empty = begun.read_bytes()
+        begun.write_bytes(self._empty)
+        sync(begun)
+        with suppress(FileExistsError):  # another process has begun it meanwhile
+            path.hardlink_to(begun)
+        begun.unlink()
+        sync(path.parent)
 
     def _close(self, shard: str) -> None:
         engine, identity = self._open.pop(shard)

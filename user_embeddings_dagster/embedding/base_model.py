@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from user_embeddings_dagster.keys import file_sha256
+from user_embeddings_dagster.keys import file_sha256, sha256_once
 from user_embeddings_dagster.settings import prepare_environment
 from user_embeddings_dagster.storage.manifest import MANIFEST, CorruptArtifact, refuse_code, verify
 
@@ -52,7 +52,7 @@ def folder_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in _IDENTITY:
         if (folder / name).is_file():
-            digest.update(f"{name}:{file_sha256(folder / name)}\n".encode())
+            digest.update(f"{name}:{sha256_once(folder / name)}\n".encode())
     return digest.hexdigest()
 
 
