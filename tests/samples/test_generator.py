@@ -11,6 +11,7 @@ from time import perf_counter
 import pytest
 import zstandard
 
+from user_embeddings_dagster.privacy.sealed_format import SUFFIX
 from user_embeddings_dagster.samples import SampleManifest, generate
 from user_embeddings_dagster.samples.bank import LANGUAGES, foreign, parse_topic, topics
 from user_embeddings_dagster.samples.generator import MARK
@@ -90,6 +91,35 @@ def test_running_again_rewrites_nothing(tmp_path):
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     assert generate(tmp_path, 3, contributors=24) == first
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == before
+
+
+def test_samples_that_are_there_are_left_as_they_are(tmp_path):
+    """Sealed ones too, and a consent that was changed; where one is gone, or others are asked for, all are written."""
+    first = generate(tmp_path, 3, contributors=24)
+    gone = tmp_path / next(name for name in first.files if name.endswith(".zip"))
+    account = gone.name.partition("-")[0].encode()
+    assert account not in (tmp_path / MARK).read_bytes(), "it would outlive the account's erasure"
+    sealed = gone.rename(gone.with_name(gone.name + SUFFIX))
+    consent = tmp_path / "reddit" / "consent.csv"
+    whole = consent.read_bytes()
+    consent.write_bytes(whole[:-1])
+    before = _bytes(tmp_path)
+    assert generate(tmp_path, 3, contributors=24) == first
+    assert _bytes(tmp_path) == before
+    sealed.unlink()
+    assert generate(tmp_path, 3, contributors=24) == first
+    assert gone.exists() and consent.read_bytes() == whole
+    assert generate(tmp_path, 4, contributors=24).seed == 4
+
+
+def test_samples_of_another_generator_are_written_anew(tmp_path, monkeypatch):
+    generate(tmp_path, 3, contributors=24)
+    changed = tmp_path / "reddit" / "contributors.csv"
+    whole = changed.read_bytes()
+    changed.write_bytes(b"")
+    monkeypatch.setattr("user_embeddings_dagster.samples.generator._generator", lambda: "of another version")
+    generate(tmp_path, 3, contributors=24)
+    assert changed.read_bytes() == whole
 
 
 def test_too_few_contributors_are_refused(tmp_path):

@@ -1,11 +1,13 @@
 """Writes the sample exports of four DataDAOs: reddit, telegram, chatgpt and pushshift."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from random import Random
 
+from user_embeddings_dagster.privacy.sealed_format import SUFFIX
 from user_embeddings_dagster.samples import archives, chatgpt, consent, reddit, telegram
 from user_embeddings_dagster.samples.bank import topics
 from user_embeddings_dagster.samples.casting import FORUM, play, scenes
@@ -16,6 +18,7 @@ from user_embeddings_dagster.samples.people import Person, bystanders, person, s
 from user_embeddings_dagster.samples.people import contributors as cast_of
 from user_embeddings_dagster.samples.reddit_request import write_request
 from user_embeddings_dagster.samples.storyline import Session, storyline
+from user_embeddings_dagster.storage.durability import read_json, write_json
 
 MARK = ".samples"  # beside the DataDAOs' folders, where no contributor writes: they are samples
 DATADAOS = ("reddit", "telegram", "chatgpt", "pushshift")
@@ -38,6 +41,16 @@ class SampleManifest:
     messages: dict[str, int]
     files: tuple[str, ...]
     oddities: dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What `MARK` tells of the samples beside it: no names of files, which are of accounts."""
+
+    generator: str
+    contributors: int
+    listing: str
+    manifest: SampleManifest  # without its files
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:
@@ -143,6 +156,7 @@ def _chatgpt(seed: int, folder: Path, people: Sequence[Person], tally: Counter[s
 def generate(landing: Path, seed: int = 7, contributors: int = 128, progress: Progress | None = None) -> SampleManifest:
     """Write the sample exports below `landing`/<datadao>/. The same seed and count give the same bytes.
 
+    Where this generator has written them before, and its files are there yet, in clear or sealed, nothing is written.
     `progress(datadao, done, total)` is called as each DataDAO is finished. Raises ValueError for fewer than 20
     contributors (the DataDAOs would be empty shells), and where a DataDAO of one of the names is there that was not
     written by this: its consent.csv would be replaced, revocations with it.
@@ -155,6 +169,8 @@ def generate(landing: Path, seed: int = 7, contributors: int = 128, progress: Pr
             f"{landing}: {', '.join(taken)} may be no samples; nothing was written. "
             f"Take another data root, or, where an earlier version wrote them, create an empty file {ours}"
         )
+    if (before := _written_before(landing, seed, contributors)) is not None:
+        return before
     archives.write(ours, b"")  # first: what was killed is begun again
     report = progress or _silent
     people = cast_of(Random(f"{seed}:people"), contributors)
@@ -176,4 +192,38 @@ def generate(landing: Path, seed: int = 7, contributors: int = 128, progress: Pr
         oddities[name] = dict(sorted(tally.items()))
         report(name, done, len(writers))
     relative = tuple(sorted(path.relative_to(landing).as_posix() for path in files))
-    return SampleManifest(seed, len(people), sum(len(p.platforms) == 2 for p in people), messages, relative, oddities)
+    in_two = sum(len(p.platforms) == 2 for p in people)
+    told = SampleManifest(seed, len(people), in_two, messages, (), oddities)
+    write_json(ours, asdict(_Written(_generator(), contributors, _listing(_files(landing)), told)))
+    return replace(told, files=relative)
+
+
+def _written_before(landing: Path, seed: int, contributors: int) -> SampleManifest | None:
+    ours = landing / MARK
+    if not ours.exists() or not ours.stat().st_size:
+        return None
+    written = read_json(ours, _Written, "remove it, and the samples with it")
+    files = _files(landing)
+    asked = (_generator(), seed, contributors, _listing(files))
+    if (written.generator, written.manifest.seed, written.contributors, written.listing) != asked:
+        return None
+    return replace(written.manifest, files=files)
+
+
+def _generator() -> str:
+    """SHA-256 of the code and the words that make them."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*")):
+        if path.is_file() and path.parent.name != "__pycache__":
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _files(landing: Path) -> tuple[str, ...]:
+    """Below the folders of the samples, as they are named in clear."""
+    found = (path for name in DATADAOS for path in (landing / name).rglob("*") if path.is_file())
+    return tuple(sorted({path.relative_to(landing).as_posix().removesuffix(SUFFIX) for path in found}))
+
+
+def _listing(files: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(files).encode()).hexdigest()
