@@ -12,8 +12,16 @@ collect_rarely()
 
 # Files of long tests, longest first: begun last, they would keep one worker busy after the others have ended.
 FIRST = (
-    "test_end_to_end", "test_leaks", "test_canaries_in_language_model_paths", "test_measured", "test_automation",
-    "reliability/", "erasure/", "backup/", "test_retention", "test_personalised_decoder",
+    "test_end_to_end",
+    "test_leaks",
+    "test_canaries_in_language_model_paths",
+    "test_measured",
+    "test_automation",
+    "reliability/",
+    "erasure/",
+    "backup/",
+    "test_retention",
+    "test_personalised_decoder",
 )
 
 

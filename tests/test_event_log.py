@@ -102,6 +102,7 @@ def test_two_files_are_open_at_most_and_none_once_disposed(home):
 
 def test_a_runs_file_begins_as_dagster_would_make_it(home):
     """The second of a process is a copy: of the same tables, at the same revision, with a write-ahead log."""
+
     def described(path: Path) -> tuple:
         with sqlite3.connect(path) as file:
             tables = file.execute("select type, name, sql from sqlite_master order by name").fetchall()
