@@ -46,8 +46,8 @@ def small_disk(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def full_disk(stage: Stage, folder: Path) -> Outcome:
-    """Run the stage's commit with less and less free room, until it fails no more."""
+def full_disk(stage: Stage, folder: Path, growth: int = 2) -> Outcome:
+    """Run the stage's commit with 0, 1, growth, growth², … free pages, until it fails no more."""
     outcome, free = Outcome(), 0
     origin = folder / "origin"
     origin.mkdir()
@@ -67,7 +67,7 @@ def full_disk(stage: Stage, folder: Path) -> Outcome:
             if str(root) not in error or "DiskFull" not in error:
                 outcome.unclear.append(f"{free} pages free: {error[:300]}")
             _judge(stage, root, before, ballast, outcome, f"{free} pages free")
-            free = max(1, free * 2)
+            free = max(1, free * growth)
 
 
 def _judge(stage: Stage, root: Path, before: object, ballast: Path, outcome: Outcome, place: str) -> None:

@@ -1,4 +1,4 @@
-"""F21: a full disk. The whole figure: `python -m benchmarks.full_disk` (as root)."""
+"""F21: a full disk, in coarse steps of free room. The whole figure: `python -m benchmarks.full_disk` (as root)."""
 
 import subprocess
 
@@ -22,7 +22,7 @@ NAMES = ["Parquet table", "vectors, merge", "user memories", "scores, first", "t
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_state_before_stands_and_the_error_names_stage_and_path(name, tmp_path):
-    outcome = full_disk(STAGES[name], tmp_path)
+    outcome = full_disk(STAGES[name], tmp_path, growth=8)
     assert outcome.failed and outcome.unclear == outcome.bad == []
 
 
