@@ -135,12 +135,12 @@ def _read_table(root: Path) -> list[str]:
 
 
 def _overwrite(root: Path, name: str, n: int) -> None:
-    """Control: to the final path, in two parts."""
+    """Control: to the final path, in two parts. Were the pauses equal, all writers would end and read at once."""
     lines = scores("a", name, n).write_csv().splitlines(keepends=True)
     with (root / "scores.csv").open("w") as stream:
         stream.writelines(lines[: n // 2])
         stream.flush()
-        time.sleep(0.02)
+        time.sleep(random.uniform(0.01, 0.1))
         stream.writelines(lines[n // 2 :])
 
 
